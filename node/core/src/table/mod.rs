@@ -1,0 +1,488 @@
+//! Stick tables: bounded maps from a key to counters, rates and tags.
+//!
+//! A table is a set of shards, each behind its own short lock (`shard`): an index over fixed-size records
+//! (`schema`, `slab`). Nothing here reads a clock: time comes with every call, in milliseconds of a clock that never
+//! goes back; callers on different threads may differ by what one batch of events takes.
+
+mod data_type;
+mod entry;
+mod key;
+mod rate;
+mod schema;
+mod servers;
+mod shard;
+mod slab;
+mod walk;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::rule::sample::Sample;
+use schema::Schema;
+use shard::Shard;
+
+pub use data_type::{
+    ArgForm, COUNT, DATA_TYPES, DataType, DataTypeInfo, ELEMENTS_MAX, ElementName, Kind,
+};
+pub use entry::{Entry, EntryMut};
+pub use key::{Key, KeyType, key_sample, v6_to_v4, write_key};
+pub use rate::{Rate, age_ms};
+pub use servers::SERVER_KEYS_MAX;
+pub use shard::Events;
+pub use walk::{Cursor, Removal};
+
+/// One stored data type with its arguments, as written after `store`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Which data type.
+    pub data_type: DataType,
+    /// Elements: 1, or 1-100 for the array types.
+    pub elements: u16,
+    /// Period of a rate in milliseconds, 0 for what is not a rate.
+    pub period_ms: u32,
+}
+
+/// A table as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSpec {
+    /// Name: the proxy's, or `SECTION/NAME` for a table of a `peers` section.
+    pub name: String,
+    /// Type of its keys.
+    pub key_type: KeyType,
+    /// Bytes of a key as stored (4, 16, 4, or `len`).
+    pub key_len: usize,
+    /// Greatest number of entries, at least 1.
+    pub size: usize,
+    /// Lifetime of an entry since its last refresh; `None`: until evicted.
+    pub expire_ms: Option<u32>,
+    /// A full table refuses new keys rather than evicting old ones.
+    pub nopurge: bool,
+    /// What is stored, in `DataType` order, each data type once.
+    pub store: Vec<Stored>,
+    /// `brates-factor`, 1-1024.
+    pub brates_factor: u32,
+    /// Non-arithmetic data received from peers for this table also goes to that one.
+    pub write_to: Option<TableId>,
+    /// `recv-only`.
+    pub recv_only: bool,
+    /// `srvkey addr` (else `name`).
+    pub srvkey_addr: bool,
+}
+
+impl TableSpec {
+    /// Whether keys of one table can be looked up in the other: same type and length.
+    pub fn same_keys_as(&self, other: &TableSpec) -> bool {
+        self.key_type == other.key_type && self.key_len == other.key_len
+    }
+}
+
+/// Position of a table in [`crate::world::World::tables`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub u16);
+
+/// An entry that its holder pinned (`use` count): valid until [`Table::untrack`] or [`Table::unpin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRef {
+    shard: u16,
+    slot: u32,
+}
+
+/// Why a new key was not let in: the table is full and nothing can be evicted (all in use, or `nopurge`). Counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("table full")]
+pub struct Refused;
+
+/// Tables below this size have a single shard: there, oldest-first is exact.
+const SINGLE_SHARD_BELOW: usize = 4096;
+/// Entries per shard that a full table should have.
+const SHARD_ENTRIES: usize = 2048;
+/// More shards would only cost memory.
+const SHARDS_MAX: usize = 512;
+/// Expired entries dropped per lock.
+const SWEEP_SLICE: usize = 128;
+/// Expired entries dropped when one is added.
+const SWEEP_PER_INSERT: usize = 2;
+
+/// Values of [`Table::supply`]: they spare refused keys a search through all shards when everything is in use.
+struct Supply;
+impl Supply {
+    /// Search.
+    const UNKNOWN: u8 = 0;
+    /// Someone searches, and nothing was released since that began.
+    const SEARCHING: u8 = 1;
+    /// A search found nothing, and nothing was released since it began.
+    const NONE: u8 = 2;
+}
+
+/// A shard on cache lines of its own, so that threads do not disturb each other's locks.
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
+impl Padded {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Shard> {
+        self.0.lock()
+    }
+}
+
+/// A stick table. Shared by all threads; every method locks at most one shard at a time, for a short time.
+pub struct Table {
+    spec: TableSpec,
+    schema: Schema,
+    shards: Box<[Padded]>,
+    /// Entries, living or expired, plus places reserved for those being inserted.
+    count: AtomicUsize,
+    /// No entry that nobody holds expires before this date.
+    next_expiry: AtomicU64,
+    sweeping: Mutex<()>,
+    /// Whether a search through all shards could find anything to evict: see [`Supply`].
+    supply: AtomicU8,
+    servers: servers::Servers,
+    upkeep: Mutex<Cursor>,
+}
+
+impl Table {
+    /// A new, empty table. `seed` seeds the key hash.
+    pub fn new(spec: TableSpec, seed: u64) -> Table {
+        let size = spec.size.max(1);
+        let shards = if size < SINGLE_SHARD_BELOW {
+            1
+        } else {
+            (1_usize << (size / SHARD_ENTRIES).ilog2()).min(SHARDS_MAX)
+        };
+        let schema = Schema::new(&spec, seed);
+        Table {
+            shards: (0..shards)
+                .map(|_| Padded(Mutex::new(Shard::new(&schema, size))))
+                .collect(),
+            spec,
+            schema,
+            count: AtomicUsize::new(0),
+            next_expiry: AtomicU64::new(u64::MAX),
+            sweeping: Mutex::new(()),
+            supply: AtomicU8::new(Supply::UNKNOWN),
+            servers: servers::Servers::default(),
+            upkeep: Mutex::new(Cursor::default()),
+        }
+    }
+    /// The configuration it was made from.
+    pub fn spec(&self) -> &TableSpec {
+        &self.spec
+    }
+    /// Casts a sample to a key (reference: stick-tables 2.1, 2.2). `None`: no key, nothing to track or look up.
+    pub fn key(&self, sample: &Sample<'_>) -> Option<Key> {
+        Key::from_sample(sample, self.spec.key_type, self.spec.key_len)
+    }
+    /// Casts an address without going through a sample.
+    pub fn key_of_addr(&self, addr: IpAddr) -> Option<Key> {
+        Key::from_addr(addr, self.spec.key_type, self.spec.key_len)
+    }
+    /// Parses a key typed on the CLI (unescaped text). Addresses of either family are cast; binary keys cannot be typed.
+    pub fn key_of_text(&self, text: &[u8]) -> Option<Key> {
+        Key::from_typed(text, self.spec.key_type, self.spec.key_len)
+    }
+    /// Whether the table stores this data type (array element `index`; 0 for scalars). `gpc0` asked of a table with the
+    /// `gpc` array means element 0, and so on (reference: stick-tables 3).
+    pub fn stores(&self, what: DataType, index: u16) -> bool {
+        self.schema.cell(what, index).is_some()
+    }
+    /// Whether the table was declared with this very data type and has that element: what the CLI asks.
+    pub fn stores_exact(&self, what: DataType, index: u16) -> bool {
+        self.schema.cell_exact(what, index).is_some()
+    }
+
+    /// Starts tracking: looks up or creates the entry, pins it, counts conn_cnt, conn_rate, conn_cur, refreshes.
+    pub fn track(&self, key: &Key, now_ms: u64) -> Result<EntryRef, Refused> {
+        self.enter(key, now_ms, |shard, at| {
+            shard.hold(at.slot, now_ms);
+            shard.refresh(&self.schema, at.slot, now_ms);
+            let mut entry = self.entry_mut(shard, at);
+            entry.inc(DataType::ConnCnt, 0, 1, now_ms);
+            entry.add(DataType::ConnCur, 0, 1, now_ms);
+            at
+        })
+    }
+    /// Ends tracking: conn_cur-1, refresh if stored, unpins.
+    pub fn untrack(&self, entry: EntryRef, now_ms: u64) {
+        self.release(entry, now_ms, true);
+    }
+    /// Pins a living entry without counting or refreshing.
+    pub fn pin(&self, key: &Key, now_ms: u64) -> Option<EntryRef> {
+        self.find(key, now_ms, |shard, at| {
+            shard.hold(at.slot, now_ms);
+            at
+        })
+    }
+    /// Undoes [`Table::pin`].
+    pub fn unpin(&self, entry: EntryRef, now_ms: u64) {
+        self.release(entry, now_ms, false);
+    }
+    fn release(&self, at: EntryRef, now_ms: u64, tracked: bool) {
+        let Some(shard) = self.shards.get(usize::from(at.shard)) else {
+            return;
+        };
+        let mut shard = shard.lock();
+        if tracked && self.entry_mut(&mut shard, at).sub(DataType::ConnCur, 0, 1) {
+            shard.refresh(&self.schema, at.slot, now_ms);
+        }
+        if shard.release(&self.schema, at.slot, now_ms) {
+            self.note_evictable(&shard, now_ms);
+        }
+    }
+
+    /// Reads a pinned entry.
+    pub fn read<R>(&self, entry: EntryRef, f: impl FnOnce(Entry<'_>) -> R) -> R {
+        let shard = self.shards[usize::from(entry.shard)].lock();
+        f(Entry {
+            table: self,
+            record: shard.record(entry.slot),
+            at: entry,
+        })
+    }
+    /// Changes a pinned entry. The closure calls `touch` if the event refreshes.
+    pub fn write<R>(&self, entry: EntryRef, f: impl FnOnce(EntryMut<'_>) -> R) -> R {
+        let mut shard = self.shards[usize::from(entry.shard)].lock();
+        f(self.entry_mut(&mut shard, entry))
+    }
+    /// Reads an entry by key without refreshing it; `None` when absent or expired.
+    pub fn peek<R>(&self, key: &Key, now_ms: u64, f: impl FnOnce(Entry<'_>) -> R) -> Option<R> {
+        self.find(key, now_ms, |shard, at| {
+            f(Entry {
+                table: self,
+                record: shard.record(at.slot),
+                at,
+            })
+        })
+    }
+    /// Changes an entry by key, creating and refreshing it.
+    pub fn upsert<R>(
+        &self,
+        key: &Key,
+        now_ms: u64,
+        f: impl FnOnce(EntryMut<'_>) -> R,
+    ) -> Result<R, Refused> {
+        self.enter(key, now_ms, |shard, at| {
+            shard.refresh(&self.schema, at.slot, now_ms);
+            f(self.entry_mut(shard, at))
+        })
+    }
+    /// The key of the living entry that [`Entry::ptr`] named so.
+    pub fn entry_by_ptr(&self, ptr: u64, now_ms: u64) -> Option<Key> {
+        let at = EntryRef {
+            shard: u16::try_from((ptr >> 32).checked_sub(1)?).ok()?,
+            slot: ptr as u32,
+        };
+        let shard = self.shards.get(usize::from(at.shard))?.lock();
+        let living = shard.is_taken(at.slot) && !shard.is_expired(&self.schema, at.slot, now_ms);
+        living.then(|| {
+            Entry {
+                table: self,
+                record: shard.record(at.slot),
+                at,
+            }
+            .to_key()
+        })
+    }
+
+    /// Living entries. Drops all expired ones to know: when [`Table::maintain`] is called often, these are few.
+    pub fn used(&self, now_ms: u64) -> usize {
+        self.sweep(now_ms, usize::MAX);
+        self.count.load(Relaxed)
+    }
+    /// Refusals, evictions and expirations since the table was made.
+    pub fn events(&self) -> Events {
+        self.shards.iter().fold(Events::default(), |sum, shard| {
+            let one = shard.lock().events;
+            Events {
+                refusals: sum.refusals + one.refusals,
+                evictions: sum.evictions + one.evictions,
+                expirations: sum.expirations + one.expirations,
+            }
+        })
+    }
+    /// Bytes of memory in use for entries and index.
+    pub fn memory_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().bytes()).sum()
+    }
+    /// Bytes of one record, index apart.
+    pub fn record_bytes(&self) -> usize {
+        self.schema.stride
+    }
+
+    fn entry_mut<'t>(&'t self, shard: &'t mut Shard, at: EntryRef) -> EntryMut<'t> {
+        EntryMut {
+            table: self,
+            record: shard.record_mut(at.slot),
+            at,
+        }
+    }
+    fn shard_of(&self, hash: u64) -> usize {
+        // The index uses the lowest and the highest bits.
+        (hash >> 32) as usize & (self.shards.len() - 1)
+    }
+    fn find<R>(
+        &self,
+        key: &Key,
+        now_ms: u64,
+        f: impl FnOnce(&mut Shard, EntryRef) -> R,
+    ) -> Option<R> {
+        let hash = self.schema.hash(key.as_bytes());
+        let number = self.shard_of(hash);
+        let mut shard = self.shards.get(number)?.lock();
+        let slot = shard.find(&self.schema, hash, key.as_bytes())?;
+        if shard.is_expired(&self.schema, slot, now_ms) {
+            return None;
+        }
+        Some(f(
+            &mut shard,
+            EntryRef {
+                shard: number as u16,
+                slot,
+            },
+        ))
+    }
+
+    /// Looks up or creates.
+    fn enter<R>(
+        &self,
+        key: &Key,
+        now_ms: u64,
+        f: impl FnOnce(&mut Shard, EntryRef) -> R,
+    ) -> Result<R, Refused> {
+        let key = key.as_bytes();
+        let hash = self.schema.hash(key);
+        let number = self.shard_of(hash);
+        let home = &self.shards[number];
+        let at = |slot| EntryRef {
+            shard: number as u16,
+            slot,
+        };
+        let mut reserved = false;
+        loop {
+            let mut shard = home.lock();
+            if let Some(slot) = shard.find(&self.schema, hash, key) {
+                if reserved {
+                    self.forget(1); // another thread was faster
+                }
+                if shard.is_expired(&self.schema, slot, now_ms) {
+                    shard.renew(&self.schema, slot, now_ms);
+                }
+                return Ok(f(&mut shard, at(slot)));
+            }
+            if !self.schema.fits(key) {
+                shard.events.refusals += 1; // a key made for another table
+                return Err(Refused);
+            }
+            if now_ms >= self.next_expiry.load(Relaxed) {
+                // Something has expired somewhere: newcomers clean up a little, so that no backlog grows.
+                self.forget(shard.drop_expired(&self.schema, now_ms, SWEEP_PER_INSERT));
+            }
+            if reserved || self.reserve() || self.replace(&mut shard, now_ms) {
+                let Some(slot) = shard.insert(&self.schema, hash, key, now_ms) else {
+                    self.forget(1);
+                    shard.events.refusals += 1;
+                    return Err(Refused);
+                };
+                self.note_evictable(&shard, now_ms);
+                return Ok(f(&mut shard, at(slot)));
+            }
+            drop(shard);
+            if !self.make_room(number, now_ms) {
+                home.lock().events.refusals += 1;
+                return Err(Refused);
+            }
+            reserved = true;
+        }
+    }
+
+    /// Takes a place if the table is not full.
+    fn reserve(&self) -> bool {
+        self.count
+            .fetch_update(Relaxed, Relaxed, |n| {
+                (n < self.spec.size.max(1)).then_some(n + 1)
+            })
+            .is_ok()
+    }
+    /// Gives places back.
+    fn forget(&self, n: usize) {
+        if n > 0 {
+            self.count.fetch_sub(n, Relaxed);
+        }
+    }
+    /// Removes an entry of this shard, keeping its place for another: the common case of a full table.
+    fn replace(&self, shard: &mut Shard, now_ms: u64) -> bool {
+        shard.drop_expired(&self.schema, now_ms, 1) == 1
+            || (!self.spec.nopurge
+                && now_ms < self.next_expiry.load(Relaxed)
+                && shard.evict(&self.schema, now_ms))
+    }
+    /// Finds a place anywhere, `home` first: expired entries, then the oldest one of a shard that has any to evict.
+    fn make_room(&self, home: usize, now_ms: u64) -> bool {
+        self.sweep(now_ms, SWEEP_SLICE);
+        if self.reserve() {
+            return true;
+        }
+        if self.spec.nopurge || self.supply.load(Relaxed) == Supply::NONE {
+            return false;
+        }
+        self.supply.store(Supply::SEARCHING, Relaxed);
+        let n = self.shards.len();
+        let evicted = (home..home + n)
+            .filter_map(|i| self.shards.get(i % n))
+            .any(|shard| shard.lock().evict(&self.schema, now_ms));
+        if evicted {
+            self.supply.store(Supply::UNKNOWN, Relaxed);
+        } else {
+            // Unless something was released meanwhile.
+            let _ = self
+                .supply
+                .compare_exchange(Supply::SEARCHING, Supply::NONE, Relaxed, Relaxed);
+        }
+        evicted
+    }
+
+    /// Called under the shard's lock when an entry was added to those that can expire and be evicted.
+    fn note_evictable(&self, shard: &Shard, now_ms: u64) {
+        // A search that has passed this shard has released its lock since: its mark is visible here.
+        if self.supply.load(Relaxed) != Supply::UNKNOWN {
+            self.supply.store(Supply::UNKNOWN, Relaxed);
+        }
+        if let Some(date) = shard.next_expiry(&self.schema, now_ms)
+            && date < self.next_expiry.load(Relaxed)
+        {
+            self.next_expiry.fetch_min(date, Relaxed);
+        }
+    }
+    /// Drops up to `most` entries that have expired, and learns when the next one will. Cheap when nothing has. Returns
+    /// how many it dropped: `most` means that there may be more.
+    fn sweep(&self, now_ms: u64, most: usize) -> usize {
+        if now_ms < self.next_expiry.load(Relaxed) {
+            return 0;
+        }
+        let _one_at_a_time = self.sweeping.lock();
+        if now_ms < self.next_expiry.load(Relaxed) {
+            return 0;
+        }
+        // Whoever adds an earlier date to a shard from here on either does so before that shard is looked at below, or
+        // lowers this again.
+        self.next_expiry.store(u64::MAX, Relaxed);
+        let mut total = 0;
+        let mut next = u64::MAX;
+        for shard in &self.shards {
+            loop {
+                let slice = SWEEP_SLICE.min(most - total);
+                let mut shard = shard.lock();
+                let dropped = shard.drop_expired(&self.schema, now_ms, slice);
+                self.forget(dropped);
+                total += dropped;
+                if dropped < slice || slice == 0 {
+                    next = next.min(shard.next_expiry(&self.schema, now_ms).unwrap_or(u64::MAX));
+                    break;
+                }
+            }
+        }
+        self.next_expiry.fetch_min(next, Relaxed);
+        total
+    }
+}

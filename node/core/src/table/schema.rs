@@ -1,0 +1,245 @@
+//! Layout of a table's records, computed once from its specification.
+//!
+//! A record is a fixed number of bytes: header, key, then only the data types that were declared, in bit order.
+//! Replicated tables will need links and stamps too: they go into the header of *those* tables, so that others pay
+//! nothing.
+
+use siphasher::sip::SipHasher13;
+
+use super::data_type::{COUNT, DataType, ELEMENTS_MAX, Kind};
+use super::key::{KeyType, until_nul};
+use super::rate::Rate;
+use super::{Stored, TableSpec};
+
+/// Header: when the entry was last refreshed (ms modulo 2^32).
+pub(super) const TOUCHED: usize = 0;
+/// Header: number of holders.
+pub(super) const USES: usize = 4;
+/// Header: previous in touch order, or the entry's state (see `shard.rs`).
+pub(super) const PREV: usize = 8;
+/// Header: next in touch order, or next free slot.
+pub(super) const NEXT: usize = 12;
+/// Where the key begins.
+const KEY: usize = 16;
+
+/// Where one data type lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column {
+    offset: usize,
+    elements: u16,
+    kind: Kind,
+    period: u32,
+    factor: u32,
+}
+
+/// One element of a column.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cell {
+    pub at: usize,
+    pub kind: Kind,
+    /// Of a rate, in ms.
+    pub period: u32,
+    /// `brates-factor` for byte rates, 1 for all else.
+    pub factor: u32,
+}
+
+impl Column {
+    fn cell(&self, index: u16) -> Option<Cell> {
+        (index < self.elements).then(|| Cell {
+            at: self.offset + usize::from(index) * self.kind.width(),
+            kind: self.kind,
+            period: self.period,
+            factor: self.factor,
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Schema {
+    /// Bytes of a record, a multiple of 4.
+    pub stride: usize,
+    /// `expire`.
+    pub lifetime: Option<u32>,
+    key_width: usize,
+    key_is_text: bool,
+    /// Types as declared.
+    exact: [Option<Column>; COUNT],
+    /// The same, plus `gpc0`, `gpc1`, `gpt0` and their rates found in arrays.
+    for_rules: [Option<Column>; COUNT],
+    rates: Box<[Cell]>,
+    /// A record before anything was counted.
+    blank: Box<[u8]>,
+    hasher: SipHasher13,
+}
+
+impl Schema {
+    pub fn new(spec: &TableSpec, seed: u64) -> Schema {
+        let key_width = match spec.key_type {
+            KeyType::Ip | KeyType::Integer => 4,
+            KeyType::Ipv6 => 16,
+            KeyType::String | KeyType::Binary => spec.key_len.max(1),
+        };
+        let mut end = KEY + key_width.next_multiple_of(4);
+        let mut exact = [None; COUNT];
+        let mut rates = Vec::new();
+        for Stored {
+            data_type,
+            elements,
+            period_ms,
+        } in &spec.store
+        {
+            let row = data_type.info();
+            let Some(column) = exact.get_mut(*data_type as usize).filter(|c| c.is_none()) else {
+                continue;
+            };
+            let byte_rate = matches!(data_type, DataType::BytesInRate | DataType::BytesOutRate);
+            let new = Column {
+                offset: end,
+                elements: if row.args.has_elements() {
+                    (*elements).clamp(1, ELEMENTS_MAX)
+                } else {
+                    1
+                },
+                kind: row.kind,
+                period: (*period_ms).max(1),
+                factor: if byte_rate {
+                    spec.brates_factor.max(1)
+                } else {
+                    1
+                },
+            };
+            end += usize::from(new.elements) * row.kind.width();
+            if row.kind == Kind::Rate {
+                rates.extend((0..new.elements).filter_map(|i| new.cell(i)));
+            }
+            *column = Some(new);
+        }
+        let mut for_rules = exact;
+        for data_type in DataType::all() {
+            let Some((array, index)) = data_type.info().element_of else {
+                continue;
+            };
+            let element = exact[array as usize].and_then(|column| {
+                Some(Column {
+                    offset: column.cell(index)?.at,
+                    elements: 1,
+                    ..column
+                })
+            });
+            let own = &mut for_rules[data_type as usize];
+            *own = own.or(element);
+        }
+        let mut blank = vec![0; end].into_boxed_slice();
+        for cell in &rates {
+            set_rate(&mut blank, cell.at, Rate::IDLE);
+        }
+        Schema {
+            stride: end,
+            lifetime: spec.expire_ms.map(|ms| ms.max(1)),
+            key_width,
+            key_is_text: spec.key_type == KeyType::String,
+            exact,
+            for_rules,
+            rates: rates.into(),
+            blank,
+            hasher: SipHasher13::new_with_keys(seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15),
+        }
+    }
+
+    /// An element as rules address it.
+    #[inline]
+    pub fn cell(&self, what: DataType, index: u16) -> Option<Cell> {
+        self.for_rules[what as usize].as_ref()?.cell(index)
+    }
+    /// An element of a type that was itself declared.
+    pub fn cell_exact(&self, what: DataType, index: u16) -> Option<Cell> {
+        self.exact[what as usize].as_ref()?.cell(index)
+    }
+    /// All rates of a record.
+    pub fn rates(&self) -> &[Cell] {
+        &self.rates
+    }
+
+    /// Keyed hash: who sends requests chooses keys, and must not be able to make them collide.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+    /// Whether a key has the form this table stores.
+    pub fn fits(&self, key: &[u8]) -> bool {
+        if self.key_is_text {
+            key.len() <= self.key_width && !key.contains(&0)
+        } else {
+            key.len() == self.key_width
+        }
+    }
+    /// The key of a record, as `Key` has it.
+    #[inline]
+    pub fn key<'r>(&self, record: &'r [u8]) -> &'r [u8] {
+        let key = record.get(KEY..KEY + self.key_width).unwrap_or_default();
+        if self.key_is_text {
+            until_nul(key)
+        } else {
+            key
+        }
+    }
+    /// Makes a record blank, with that key.
+    pub fn initialize(&self, record: &mut [u8], key: &[u8]) {
+        record.copy_from_slice(&self.blank);
+        self.set_key(record, key);
+    }
+    fn set_key(&self, record: &mut [u8], key: &[u8]) {
+        if let Some(to) = record.get_mut(KEY..KEY + key.len().min(self.key_width)) {
+            to.copy_from_slice(key.get(..to.len()).unwrap_or_default());
+        }
+    }
+    /// Forgets all data of a record, keeping header and key.
+    pub fn blank_data(&self, record: &mut [u8]) {
+        let data = KEY + self.key_width.next_multiple_of(4);
+        if let (Some(to), Some(from)) = (record.get_mut(data..), self.blank.get(data..)) {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+#[inline]
+pub(super) fn word(record: &[u8], at: usize) -> u32 {
+    record
+        .get(at..)
+        .and_then(<[u8]>::first_chunk)
+        .map_or(0, |b| u32::from_ne_bytes(*b))
+}
+#[inline]
+pub(super) fn set_word(record: &mut [u8], at: usize, value: u32) {
+    if let Some(to) = record.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *to = value.to_ne_bytes();
+    }
+}
+/// Two words.
+#[inline]
+pub(super) fn wide(record: &[u8], at: usize) -> u64 {
+    record
+        .get(at..)
+        .and_then(<[u8]>::first_chunk)
+        .map_or(0, |b| u64::from_ne_bytes(*b))
+}
+#[inline]
+pub(super) fn set_wide(record: &mut [u8], at: usize, value: u64) {
+    if let Some(to) = record.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *to = value.to_ne_bytes();
+    }
+}
+#[inline]
+pub(super) fn rate(record: &[u8], at: usize) -> Rate {
+    Rate {
+        start: word(record, at),
+        cur: word(record, at + 4),
+        prev: word(record, at + 8),
+    }
+}
+#[inline]
+pub(super) fn set_rate(record: &mut [u8], at: usize, rate: Rate) {
+    set_word(record, at, rate.start);
+    set_word(record, at + 4, rate.cur);
+    set_word(record, at + 8, rate.prev);
+}

@@ -1,0 +1,317 @@
+//! One shard: an index over a slab, and the order in which entries were last touched.
+//!
+//! An entry is in exactly one of these places, told by its `PREV` word:
+//! - *held* by trackers (and so out of the order: 15,000 of them must not slow an eviction down);
+//! - in the *touch list*, oldest first: what eviction and expiry look at;
+//! - *aside*: an entry that its last holder left without refreshing it belongs somewhere in the middle of that list;
+//!   when that place is not within a few steps of the tail, a sorted set keeps it, so that oldest-first stays exact.
+//!
+//! Nothing here knows about other shards, the table's total or its clock.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashTable;
+
+use super::rate::age_ms;
+use super::schema::{NEXT, PREV, Schema, TOUCHED, USES, set_word, word};
+use super::slab::{FREE, NIL, Slab};
+
+const ASIDE: u32 = u32::MAX - 2;
+pub(super) const HELD: u32 = u32::MAX - 3;
+/// Steps back from the tail before an entry is put aside.
+const STEPS_BACK_MAX: u32 = 8;
+
+/// What became of entries and of those who were not let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// New keys refused because the table was full and nothing could be evicted.
+    pub refusals: u64,
+    /// Entries removed before their time to make room.
+    pub evictions: u64,
+    /// Entries whose lifetime ended.
+    pub expirations: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    index: HashTable<u32>,
+    slab: Slab,
+    head: u32,
+    tail: u32,
+    /// (ms of last refresh, slot)
+    aside: BTreeSet<(u64, u32)>,
+    pub events: Events,
+}
+
+/// The full date of a 32-bit stamp that is near `now`.
+fn date(now: u64, stamp: u32) -> u64 {
+    let ahead = stamp.wrapping_sub(now as u32);
+    match age_ms(now as u32, stamp) {
+        0 => now.saturating_add(u64::from(ahead)),
+        age => now.saturating_sub(u64::from(age)),
+    }
+}
+
+impl Shard {
+    pub fn new(schema: &Schema, most: usize) -> Shard {
+        Shard {
+            index: HashTable::new(),
+            slab: Slab::new(schema.stride, most),
+            head: NIL,
+            tail: NIL,
+            aside: BTreeSet::new(),
+            events: Events::default(),
+        }
+    }
+    #[inline]
+    pub fn record(&self, slot: u32) -> &[u8] {
+        self.slab.record(slot)
+    }
+    #[inline]
+    pub fn record_mut(&mut self, slot: u32) -> &mut [u8] {
+        self.slab.record_mut(slot)
+    }
+    /// Slots are below this number.
+    pub fn slots(&self) -> u32 {
+        self.slab.len()
+    }
+    /// Whether this slot holds an entry (living or expired).
+    pub fn is_taken(&self, slot: u32) -> bool {
+        slot < self.slab.len() && self.word(slot, PREV) != FREE
+    }
+    pub fn bytes(&self) -> usize {
+        size_of::<Shard>()
+            + self.slab.bytes()
+            + self.index.allocation_size()
+            + self.aside.len() * 24
+    }
+    fn word(&self, slot: u32, at: usize) -> u32 {
+        word(self.slab.record(slot), at)
+    }
+    fn set_word(&mut self, slot: u32, at: usize, value: u32) {
+        set_word(self.slab.record_mut(slot), at, value);
+    }
+
+    /// The slot of a key, living or expired.
+    #[inline]
+    pub fn find(&self, schema: &Schema, hash: u64, key: &[u8]) -> Option<u32> {
+        self.index
+            .find(hash, |slot| schema.key(self.slab.record(*slot)) == key)
+            .copied()
+    }
+    /// Whether the entry's lifetime is over. Held entries start another one instead.
+    #[inline]
+    pub fn is_expired(&self, schema: &Schema, slot: u32, now: u64) -> bool {
+        let Some(lifetime) = schema.lifetime else {
+            return false;
+        };
+        let record = self.slab.record(slot);
+        word(record, USES) == 0 && age_ms(now as u32, word(record, TOUCHED)) >= lifetime
+    }
+
+    /// Adds an entry for a key that is not there, refreshed now and not held. `None`: slot numbers ran out.
+    pub fn insert(&mut self, schema: &Schema, hash: u64, key: &[u8], now: u64) -> Option<u32> {
+        let slot = self.slab.take()?;
+        let record = self.slab.record_mut(slot);
+        schema.initialize(record, key);
+        set_word(record, TOUCHED, now as u32);
+        let slab = &self.slab;
+        self.index.insert_unique(hash, slot, |other| {
+            schema.hash(schema.key(slab.record(*other)))
+        });
+        self.place(schema, slot, now);
+        Some(slot)
+    }
+    /// Removes an entry that nobody holds.
+    pub fn remove(&mut self, schema: &Schema, slot: u32, now: u64) {
+        self.take_out(slot, now);
+        let hash = schema.hash(schema.key(self.slab.record(slot)));
+        if let Ok(found) = self.index.find_entry(hash, |other| *other == slot) {
+            found.remove();
+        }
+        self.slab.give_back(slot);
+    }
+    /// Starts a new life for an expired entry of the same key.
+    pub fn renew(&mut self, schema: &Schema, slot: u32, now: u64) {
+        self.events.expirations += 1;
+        schema.blank_data(self.slab.record_mut(slot));
+        self.refresh(schema, slot, now);
+    }
+    /// Restarts the lifetime.
+    pub fn refresh(&mut self, schema: &Schema, slot: u32, now: u64) {
+        if self.word(slot, PREV) == HELD {
+            touch(self.slab.record_mut(slot), now);
+            return;
+        }
+        if slot != self.tail {
+            self.take_out(slot, now);
+            touch(self.slab.record_mut(slot), now);
+            self.place(schema, slot, now);
+        } else {
+            touch(self.slab.record_mut(slot), now);
+        }
+    }
+    /// Adds a holder.
+    pub fn hold(&mut self, slot: u32, now: u64) {
+        let uses = self.word(slot, USES);
+        if uses == 0 {
+            self.take_out(slot, now);
+            self.set_word(slot, PREV, HELD);
+        }
+        self.set_word(slot, USES, uses.saturating_add(1));
+    }
+    /// Removes a holder. Returns whether it was the last one.
+    pub fn release(&mut self, schema: &Schema, slot: u32, now: u64) -> bool {
+        let record = self.slab.record_mut(slot);
+        let uses = word(record, USES).saturating_sub(1);
+        set_word(record, USES, uses);
+        if uses > 0 || word(record, PREV) != HELD {
+            return false;
+        }
+        settle_lifetime(schema, record, now);
+        self.place(schema, slot, now);
+        true
+    }
+
+    /// The entry that nobody holds and that was refreshed longest ago.
+    fn oldest(&self, now: u64) -> Option<u32> {
+        let listed = (self.head != NIL).then_some(self.head);
+        let Some(&(aside_date, aside)) = self.aside.first() else {
+            return listed;
+        };
+        match listed {
+            Some(head) if date(now, self.word(head, TOUCHED)) <= aside_date => Some(head),
+            _ => Some(aside),
+        }
+    }
+    /// When the next entry expires; `None`: nothing here can.
+    pub fn next_expiry(&self, schema: &Schema, now: u64) -> Option<u64> {
+        let lifetime = schema.lifetime?;
+        let oldest = self.oldest(now)?;
+        Some(date(now, self.word(oldest, TOUCHED)).saturating_add(u64::from(lifetime)))
+    }
+    /// Removes up to `most` expired entries; returns how many.
+    pub fn drop_expired(&mut self, schema: &Schema, now: u64, most: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < most {
+            match self.oldest(now) {
+                Some(slot) if self.is_expired(schema, slot, now) => self.remove(schema, slot, now),
+                _ => break,
+            }
+            dropped += 1;
+        }
+        self.events.expirations += dropped as u64;
+        dropped
+    }
+    /// Removes the oldest entry that nobody holds. Returns whether there was one.
+    pub fn evict(&mut self, schema: &Schema, now: u64) -> bool {
+        let Some(slot) = self.oldest(now) else {
+            return false;
+        };
+        self.remove(schema, slot, now);
+        self.events.evictions += 1;
+        true
+    }
+    /// Periodic upkeep of one entry, so that 32-bit stamps never become ambiguous.
+    pub fn settle(&mut self, schema: &Schema, slot: u32, now: u64) {
+        let record = self.slab.record_mut(slot);
+        if word(record, PREV) == HELD {
+            settle_lifetime(schema, record, now);
+        }
+        for cell in schema.rates() {
+            let mut rate = super::schema::rate(record, cell.at);
+            if rate.settle(now as u32, cell.period) {
+                super::schema::set_rate(record, cell.at, rate);
+            }
+        }
+    }
+
+    /// Puts an entry that is nowhere where its date belongs.
+    fn place(&mut self, schema: &Schema, slot: u32, now: u64) {
+        let mut after = self.tail;
+        if schema.lifetime.is_some() {
+            let age = age_ms(now as u32, self.word(slot, TOUCHED));
+            let mut steps = 0;
+            while after != NIL && age_ms(now as u32, self.word(after, TOUCHED)) < age {
+                if steps == STEPS_BACK_MAX {
+                    let date = date(now, self.word(slot, TOUCHED));
+                    self.aside.insert((date, slot));
+                    self.set_word(slot, PREV, ASIDE);
+                    return;
+                }
+                steps += 1;
+                after = self.word(after, PREV);
+            }
+        }
+        let next = if after == NIL {
+            std::mem::replace(&mut self.head, slot)
+        } else {
+            let next = self.word(after, NEXT);
+            self.set_word(after, NEXT, slot);
+            next
+        };
+        self.set_word(slot, PREV, after);
+        self.set_word(slot, NEXT, next);
+        if next == NIL {
+            self.tail = slot;
+        } else {
+            self.set_word(next, PREV, slot);
+        }
+    }
+    /// Takes an entry out of the order. The caller puts it somewhere at once.
+    fn take_out(&mut self, slot: u32, now: u64) {
+        let (prev, next) = (self.word(slot, PREV), self.word(slot, NEXT));
+        match prev {
+            HELD | FREE => return,
+            ASIDE => {
+                let date = date(now, self.word(slot, TOUCHED));
+                if !self.aside.remove(&(date, slot)) {
+                    self.aside.retain(|(_, other)| *other != slot); // a clock that jumped by weeks
+                }
+                return;
+            }
+            NIL => self.head = next,
+            _ => self.set_word(prev, NEXT, next),
+        }
+        if next == NIL {
+            self.tail = prev;
+        } else {
+            self.set_word(next, PREV, prev);
+        }
+    }
+}
+
+/// Sets the date of the last refresh, never back.
+pub(super) fn touch(record: &mut [u8], now: u64) {
+    if age_ms(now as u32, word(record, TOUCHED)) > 0 {
+        set_word(record, TOUCHED, now as u32);
+    }
+}
+
+/// A held entry whose date passes gets a full new lifetime at that moment: advances its date by whole lifetimes.
+fn settle_lifetime(schema: &Schema, record: &mut [u8], now: u64) {
+    if let Some(lifetime) = schema.lifetime {
+        let age = age_ms(now as u32, word(record, TOUCHED));
+        if age >= lifetime {
+            set_word(record, TOUCHED, (now as u32).wrapping_sub(age % lifetime));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_around_now() {
+        for (now, stamp, expected) in [
+            (1_000_u64, 400_u32, 400_u64),
+            (1_000, 1_000, 1_000),
+            (1_000, 1_007, 1_007),
+            ((1 << 32) + 5, u32::MAX, u64::from(u32::MAX)),
+            ((1 << 32) + 5, 9, (1 << 32) + 9),
+        ] {
+            assert_eq!(date(now, stamp), expected);
+        }
+    }
+}
