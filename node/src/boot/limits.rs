@@ -1,0 +1,44 @@
+//! Limits on open files.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The most descriptors this process can have: the hard limit, below [`FILES_MAX`].
+pub(super) fn files_available() -> u64 {
+    getrlimit(Resource::Nofile)
+        .maximum
+        .unwrap_or(FILES_MAX)
+        .min(FILES_MAX)
+}
+
+/// Raises the soft limit (and, where permitted, the hard one) so that `maxconn` connections with one to a server each
+/// fit beside `others` descriptors. A warning when they do not.
+pub(super) fn raise(maxconn: u32, others: u64, wanted: Option<u64>) -> Result<(), String> {
+    let needed = wanted.unwrap_or_else(|| u64::from(maxconn) * 2 + others);
+    let limit = getrlimit(Resource::Nofile);
+    let set = |current: u64, maximum: Option<u64>| {
+        let new = Rlimit {
+            current: Some(current),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, new).is_ok()
+    };
+    if limit.current.is_none_or(|now| now >= needed) {
+        return Ok(());
+    }
+    if limit.maximum.is_none_or(|max| max >= needed) {
+        if set(needed, limit.maximum) {
+            return Ok(());
+        }
+    } else if set(needed, Some(needed)) {
+        return Ok(());
+    }
+    let hard = limit.maximum.unwrap_or(0);
+    set(hard, limit.maximum);
+    Err(format!(
+        "FD limit ({hard}) too low for maxconn={maxconn}/maxsock={needed}. Please raise 'ulimit-n' to {needed} or \
+         more to avoid any trouble."
+    ))
+}
+
+/// HAProxy's `fd-hard-limit` default: containers often have a hard limit of thousands of millions.
+const FILES_MAX: u64 = 1_048_576;

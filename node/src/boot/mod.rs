@@ -1,0 +1,235 @@
+//! From arguments to a running process: the only place where the parts are wired together. Order: configuration,
+//! limits, sockets, pid file, privileges, threads; then signals until the end.
+
+mod daemon;
+mod hints;
+mod identity;
+mod limits;
+mod sources;
+mod world;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use remora_config::diag::{Diag, Level};
+use remora_config::plan::Plan;
+use remora_config::{Loaded, Options};
+use tokio::sync::mpsc::unbounded_channel;
+use tracing::{error, info, warn};
+
+use crate::admin;
+use crate::cli::Args;
+use crate::messages::{self, Volume};
+use crate::observe::log::{Logs, load_time_zone};
+use crate::observe::peaks::Peaks;
+use crate::proxy::control::WorkerHandle;
+use crate::proxy::{DataPlane, clock, listen, worker};
+use crate::shared::Shared;
+use crate::signals::{self, Running};
+
+/// Checks or runs what the arguments say. Returns the exit code.
+pub fn run(args: &Args) -> u8 {
+    messages::start(match (args.quiet, args.debug) {
+        (true, false) => Volume::Silent,
+        (_, true) => Volume::Debug,
+        _ => Volume::Normal,
+    });
+    match start(args) {
+        Ok(Start::Checked) => 0,
+        Ok(Start::Elsewhere(code)) => code,
+        Ok(Start::Running(running)) => signals::wait(*running),
+        Err(alerts) => {
+            introduce();
+            for alert in alerts.0 {
+                error!("{alert}");
+            }
+            1
+        }
+    }
+}
+
+enum Start {
+    /// `-c`, and all is well.
+    Checked,
+    /// The detached half of `-D` runs, or failed with that code.
+    Elsewhere(u8),
+    Running(Box<Running>),
+}
+
+/// What kept the process from starting; none when it has been shown already.
+struct Alerts(Vec<String>);
+
+impl From<Vec<String>> for Alerts {
+    fn from(all: Vec<String>) -> Alerts {
+        Alerts(all)
+    }
+}
+impl From<String> for Alerts {
+    fn from(one: String) -> Alerts {
+        Alerts(vec![one])
+    }
+}
+
+fn start(args: &Args) -> Result<Start, Alerts> {
+    if args.detached {
+        daemon::leave_session().map_err(|e| format!("cannot go to the background: {e}"))?;
+    }
+    if let Some(dir) = args.chdir.as_deref().filter(|_| !args.detached) {
+        std::env::set_current_dir(dir).map_err(|e| {
+            format!(
+                "Could not change to directory {dir} : {}",
+                sources::reason(&e)
+            )
+        })?;
+    }
+    load_time_zone();
+    let mut plan = load(args)?;
+    if args.check {
+        return Ok(Start::Checked);
+    }
+    let background = (args.daemon || plan.global.daemon) && !args.foreground;
+    if background && !args.detached {
+        let code = daemon::launch().map_err(|e| format!("cannot go to the background: {e}"))?;
+        return Ok(Start::Elsewhere(code));
+    }
+
+    identity::resolve_names(&mut plan)?;
+    // Listeners, the CLI and its connections, logs, the runtimes' own descriptors, idle connections to servers.
+    let binds: usize = plan.proxies.iter().map(|p| p.binds.len()).sum();
+    let others = (binds + 8) as u64 * u64::from(plan.global.nbthread)
+        + u64::from(plan.global.stats_maxconn)
+        + 32;
+    if let Err(why) = limits::raise(plan.global.maxconn, others, plan.global.ulimit_n) {
+        warn!("{why}");
+    }
+
+    let mut listeners = listen::open(&plan)?;
+    if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
+        return Err(String::from(
+            "no listening socket: give a 'frontend' or 'listen' section a 'bind' line.",
+        )
+        .into());
+    }
+    let consoles = admin::open(&plan)?;
+    if let Some(path) = args.pidfile.as_ref().or(plan.global.pidfile.as_ref()) {
+        std::fs::File::create(path)
+            .and_then(|mut f| writeln!(f, "{}", std::process::id()))
+            .map_err(|e| format!("Cannot create pidfile {path} : {}", sources::reason(&e)))?;
+    }
+    identity::give_up_privileges(&plan)?;
+
+    let now = clock::read();
+    let world = world::build(&plan, std::process::id(), now);
+    let logs = Logs::start(&plan, std::process::id())?;
+    let (handles, asks): (Vec<_>, Vec<_>) = (0..plan.global.nbthread)
+        .map(|_| {
+            let (ask, asks) = unbounded_channel();
+            (WorkerHandle { ask }, asks)
+        })
+        .unzip();
+    let shared = Arc::new(Shared {
+        plane: DataPlane::new(&plan),
+        peaks: Peaks::new(&world),
+        plan,
+        world,
+        logs,
+        workers: handles,
+    });
+    admin::start(&shared, consoles)
+        .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;
+    let threads = asks
+        .into_iter()
+        .enumerate()
+        .map(|(i, asks)| worker::spawn(i as u16, Arc::clone(&shared), listeners.take(i), asks))
+        .collect::<Result<Vec<JoinHandle<()>>, _>>()
+        .map_err(|e| format!("cannot start a worker thread: {e}"))?;
+
+    if args.detached {
+        daemon::report_ready().map_err(|e| format!("cannot let go of the terminal: {e}"))?;
+    } else {
+        hints::show(&shared.plan, listeners.addresses(), args);
+    }
+    Ok(Start::Running(Box::new(Running { shared, threads })))
+}
+
+/// Reads and compiles the configuration, and says what there is to say about it.
+fn load(args: &Args) -> Result<Plan, Alerts> {
+    let sources = sources::read(&args.configs)?;
+    let hostname = hostname();
+    let options = Options {
+        hostname: hostname.clone(),
+        localpeer: args.localpeer.clone(),
+        cpus: std::thread::available_parallelism()
+            .ok()
+            .and_then(|n| u16::try_from(n.get()).ok())
+            .unwrap_or(1),
+        fd_limit: limits::files_available(),
+        maxconn: args.maxconn,
+        pid: std::process::id(),
+    };
+    let mut system = sources::System {
+        ignore_unresolved: args.ignore_unresolved,
+    };
+    let Loaded { plan, diags } = remora_config::load(&sources, &options, &mut system);
+    let plan = match plan {
+        Some(plan) if diags.iter().all(|d| d.level != Level::Alert) => plan,
+        _ => {
+            introduce();
+            show(&diags);
+            return Err(Alerts(Vec::new()));
+        }
+    };
+    // The first half of `-D` has shown them.
+    if !args.detached && (!plan.global.quiet || args.verbose || args.debug) {
+        show(&diags);
+    }
+    let warned = diags.iter().any(|d| d.level == Level::Warning);
+    if warned && (args.warnings_are_fatal || plan.global.zero_warning) {
+        return Err(
+            String::from("Some warnings were found and 'zero-warning' is set. Aborting.").into(),
+        );
+    }
+    if args.check && args.verbose {
+        let text = if warned {
+            "Warnings were found.\nConfiguration file is valid\n"
+        } else {
+            "Configuration file is valid\n"
+        };
+        let _ = std::io::stdout().write_all(text.as_bytes());
+    }
+    Ok(plan)
+}
+
+fn show(diags: &[Diag]) {
+    for d in diags {
+        match d.level {
+            Level::Notice => info!("{}", d.text),
+            Level::Warning => warn!("{}", d.text),
+            Level::Alert => error!("{}", d.text),
+        }
+    }
+}
+
+/// Two lines in front of alerts: which program, and where it is.
+fn introduce() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        info!("remora version is {}", crate::VERSION);
+        if let Ok(path) = std::env::current_exe() {
+            info!("path to executable is {}", path.display());
+        }
+    });
+}
+
+/// The machine's name, as the kernel knows it.
+fn hostname() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Lets the log thread finish; a blocked target does not keep the process from ending.
+pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(1);

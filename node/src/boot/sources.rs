@@ -1,0 +1,138 @@
+//! Configuration files, and what they refer to: other files, host names, the environment.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use remora_config::{Loader, Source};
+
+/// Reads the files named by `-f`; of a directory its visible `*.cfg` in byte order.
+///
+/// # Errors
+/// Every name that cannot be read, as a message each.
+pub(super) fn read(names: &[String]) -> Result<Vec<Source>, Vec<String>> {
+    let mut sources = Vec::new();
+    let mut errors = Vec::new();
+    for name in names {
+        let files = match expand(name) {
+            Ok(files) => files,
+            Err(e) => {
+                errors.push(format!(
+                    "Cannot open configuration file/directory {name} : {}",
+                    reason(&e)
+                ));
+                continue;
+            }
+        };
+        for file in files {
+            match fs::read(&file) {
+                Ok(text) => sources.push(Source { name: file, text }),
+                Err(e) => errors.push(format!(
+                    "Could not open configuration file {file} : {}",
+                    reason(&e)
+                )),
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(sources)
+    } else {
+        Err(errors)
+    }
+}
+
+/// The name itself, or the configuration files of the directory of that name.
+fn expand(name: &str) -> io::Result<Vec<String>> {
+    if !fs::metadata(name)?.is_dir() {
+        return Ok(vec![name.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(name)? {
+        let entry = entry?;
+        let file = entry.file_name();
+        let bytes = file.as_bytes();
+        if bytes.starts_with(b".") || !bytes.ends_with(b".cfg") {
+            continue;
+        }
+        if !fs::metadata(entry.path())?.is_file() {
+            continue;
+        }
+        let file = file.into_string().map_err(|bad| {
+            io::Error::other(format!("the file name {bad:?} in it is not valid UTF-8"))
+        })?;
+        files.push(Path::new(name).join(file).to_string_lossy().into_owned());
+    }
+    files.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+    Ok(files)
+}
+
+/// The text that the C library has for an error, without the number.
+pub(super) fn reason(e: &io::Error) -> String {
+    let text = e.to_string();
+    match text.find(" (os error") {
+        Some(at) => text.get(..at).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
+
+/// The machine, as the configuration compiler sees it.
+pub(super) struct System {
+    /// `-dr`: names that do not resolve give no address instead of an error.
+    pub(super) ignore_unresolved: bool,
+}
+
+impl Loader for System {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        fs::read(path).map_err(|e| reason(&e))
+    }
+
+    fn resolve(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
+        match (name, 0).to_socket_addrs() {
+            Ok(found) => {
+                let mut addresses: Vec<IpAddr> = found.map(|a| a.ip()).collect();
+                addresses.dedup();
+                Ok(addresses)
+            }
+            Err(_) if self.ignore_unresolved => Ok(Vec::new()),
+            Err(e) => Err(reason(&e)),
+        }
+    }
+
+    fn env(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_gives_its_visible_cfg_files_in_byte_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "b.cfg",
+            "B.cfg",
+            "a.cfg",
+            ".hidden.cfg",
+            "note.txt",
+            "10.cfg",
+        ] {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        fs::create_dir(dir.path().join("dir.cfg")).unwrap();
+        let got = read(&[dir.path().to_str().unwrap().to_owned()]).unwrap();
+        let texts: Vec<_> = got.iter().map(|s| s.text.as_slice()).collect();
+        assert_eq!(texts, [&b"10.cfg"[..], b"B.cfg", b"a.cfg", b"b.cfg"],);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        assert_eq!(
+            read(&["/nonexist".into()]).unwrap_err(),
+            ["Cannot open configuration file/directory /nonexist : No such file or directory"]
+        );
+    }
+}

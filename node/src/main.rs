@@ -1,0 +1,41 @@
+//! The `remora` program. See `remora --help`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use remora::cli::{self, Command};
+use remora::messages::{self, Volume};
+
+fn main() -> ExitCode {
+    let code = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Version { details }) => print(&remora::version_text(details)),
+        Ok(Command::Condition(text)) => condition(&text),
+        Ok(Command::Run(args)) => remora::boot::run(&args),
+        Err(usage) => {
+            messages::start(Volume::Normal);
+            tracing::error!("{usage}");
+            1
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// `-cc`: 0 true, 1 false, 2 error.
+fn condition(text: &str) -> u8 {
+    messages::start(Volume::Normal);
+    match remora_config::condition::evaluate(text, &|name| std::env::var_os(name).is_some()) {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(e) => {
+            tracing::error!("config : Failed to evaluate condition: {}", e.text);
+            2
+        }
+    }
+}
+
+fn print(text: &str) -> u8 {
+    // A closed pipe behind `--help | head` is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    0
+}

@@ -1,0 +1,4 @@
+//! What operators see: log lines and process messages.
+
+pub mod log;
+pub mod peaks;

@@ -1,0 +1,43 @@
+//! How other threads talk to a worker thread: a bounded-size message at a time, answered from the worker's own loop, so
+//! that the request path shares nothing for their sake.
+
+/// What a worker can be asked.
+#[allow(missing_docs)]
+pub enum Ask {
+    /// Describe the live streams, in id order, at most `limit` after `after`.
+    Sessions {
+        after: u64,
+        limit: usize,
+        answer: tokio::sync::oneshot::Sender<Vec<SessionLine>>,
+    },
+    /// End the stream with that id (`shutdown session`); answers whether it existed.
+    Shutdown {
+        id: u64,
+        answer: tokio::sync::oneshot::Sender<bool>,
+    },
+    /// Soft stop: stop accepting, `Connection: close`, finish what runs; the thread ends when the last connection is gone.
+    Drain,
+}
+
+/// A worker thread as others see it.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct WorkerHandle {
+    pub ask: tokio::sync::mpsc::UnboundedSender<Ask>,
+}
+
+/// One line of `show sess`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SessionLine {
+    pub id: u64,
+    pub proto: &'static str,
+    pub src: String,
+    pub frontend: String,
+    pub backend: Option<String>,
+    pub server: Option<String>,
+    pub age_ms: u64,
+    pub calls: u64,
+    pub thread: u16,
+    pub uri: Option<String>,
+}

@@ -1,0 +1,271 @@
+//! Listening sockets: one per worker thread and `bind` address, all opened before the first thread runs.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use remora_config::plan::{Address, Bind, Plan, Proxy};
+use remora_core::world::ProxyId;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// A listening socket of one thread.
+#[derive(Debug)]
+pub struct Listener {
+    /// Whose it is.
+    pub frontend: ProxyId,
+    /// Position of the `bind` among the frontend's.
+    pub bind: u16,
+    /// Where it listens, unless it is a UNIX socket.
+    pub address: Option<SocketAddr>,
+    /// The socket, non-blocking.
+    pub fd: OwnedFd,
+}
+
+/// All listening sockets of the process, by thread.
+#[derive(Debug)]
+pub struct Listeners {
+    threads: Vec<Vec<Listener>>,
+    addresses: Vec<(ProxyId, u16, String)>,
+}
+
+impl Listeners {
+    /// The share of one thread; a second call gives nothing.
+    pub fn take(&mut self, thread: usize) -> Vec<Listener> {
+        self.threads
+            .get_mut(thread)
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// Where the process listens: frontend, position of the `bind`, address (the true port when the configuration said
+    /// 0; a path for UNIX sockets).
+    pub fn addresses(&self) -> &[(ProxyId, u16, String)] {
+        &self.addresses
+    }
+}
+
+/// Opens every `bind` of every enabled frontend, once per thread.
+///
+/// # Errors
+/// One message per address that could not be opened, ready to be shown as an alert.
+pub fn open(plan: &Plan) -> Result<Listeners, Vec<String>> {
+    let threads = usize::from(plan.global.nbthread.max(1));
+    let mut listeners = Listeners {
+        threads: (0..threads).map(|_| Vec::new()).collect(),
+        addresses: Vec::new(),
+    };
+    let mut errors = Vec::new();
+    for (index, proxy) in plan.proxies.iter().enumerate() {
+        if !proxy.is_frontend || proxy.disabled {
+            continue;
+        }
+        for (bind_index, bind) in proxy.binds.iter().enumerate() {
+            let frontend = ProxyId(index as u16);
+            match open_bind(plan, proxy, bind, threads) {
+                Ok(sockets) => {
+                    let address = sockets.first().and_then(local_address);
+                    let text = match (&bind.address, address) {
+                        (_, Some(address)) => address.to_string(),
+                        (Address::Unix(path), None) => path.clone(),
+                        (_, None) => bind.text.clone(),
+                    };
+                    listeners
+                        .addresses
+                        .push((frontend, bind_index as u16, text));
+                    for (share, fd) in listeners.threads.iter_mut().zip(sockets) {
+                        share.push(Listener {
+                            frontend,
+                            bind: bind_index as u16,
+                            address,
+                            fd,
+                        });
+                    }
+                }
+                Err(why) => errors.push(format!(
+                    "Binding [{}:{}] for {} {}: {why} for [{}]",
+                    plan.files
+                        .get(usize::from(bind.place.file))
+                        .map_or("?", String::as_str),
+                    bind.place.line,
+                    if proxy.is_backend {
+                        "proxy"
+                    } else {
+                        "frontend"
+                    },
+                    proxy.name,
+                    shown(bind),
+                )),
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(listeners)
+    } else {
+        Err(errors)
+    }
+}
+
+fn shown(bind: &Bind) -> String {
+    match &bind.address {
+        Address::Ip(address) => address.to_string(),
+        Address::Unix(path) => path.clone(),
+        Address::Fd(fd) => format!("fd@{fd}"),
+    }
+}
+
+fn local_address(fd: &OwnedFd) -> Option<SocketAddr> {
+    net::getsockname(fd)
+        .ok()
+        .and_then(|any| SocketAddr::try_from(any).ok())
+}
+
+fn backlog(plan: &Plan, proxy: &Proxy, bind: &Bind) -> i32 {
+    let n = bind
+        .backlog
+        .or(proxy.backlog)
+        .unwrap_or(proxy.maxconn.min(plan.global.maxconn));
+    i32::try_from(n).unwrap_or(i32::MAX).max(16)
+}
+
+fn open_bind(
+    plan: &Plan,
+    proxy: &Proxy,
+    bind: &Bind,
+    threads: usize,
+) -> Result<Vec<OwnedFd>, String> {
+    let backlog = backlog(plan, proxy, bind);
+    match &bind.address {
+        Address::Ip(address) => {
+            let mut sockets = Vec::with_capacity(threads);
+            let mut address = *address;
+            if threads > 1 {
+                // The threads' sockets share the port, which would also let a second process, or a second `bind` line,
+                // share it unnoticed. A socket that does not share finds out.
+                bound_inet(address, bind, false)?;
+            }
+            for _ in 0..threads {
+                let fd = bound_inet(address, bind, threads > 1)?;
+                net::listen(&fd, backlog)
+                    .map_err(|err| format!("cannot listen to socket ({})", message(err)))?;
+                if address.port() == 0 {
+                    // All threads share the port that the kernel chose for the first.
+                    address.set_port(local_address(&fd).map_or(0, |chosen| chosen.port()));
+                }
+                sockets.push(fd);
+            }
+            Ok(sockets)
+        }
+        Address::Unix(path) => copies(open_unix(Path::new(path), bind, backlog)?, threads),
+        Address::Fd(number) => {
+            let fd = crate::fds::adopt(*number)
+                .map_err(|err| format!("cannot adopt inherited descriptor {number} ({err})"))?;
+            match sockopt::socket_type(&fd) {
+                Ok(SocketType::STREAM) => {}
+                Ok(_) => return Err("the inherited descriptor is no stream socket".into()),
+                Err(err) => return Err(format!("cannot use the inherited descriptor ({err})")),
+            }
+            if !sockopt::socket_acceptconn(&fd).unwrap_or(false) {
+                net::listen(&fd, backlog).map_err(|err| format!("cannot listen ({err})"))?;
+            }
+            // Several threads behind one address: accepted sockets inherit the option, and it does no harm on UNIX ones.
+            let _ = sockopt::set_tcp_nodelay(&fd, true);
+            rustix::io::ioctl_fionbio(&fd, true)
+                .map_err(|err| format!("cannot set the descriptor non-blocking ({err})"))?;
+            copies(fd, threads)
+        }
+    }
+}
+
+/// One descriptor per thread for a socket that cannot be opened several times.
+fn copies(fd: OwnedFd, threads: usize) -> Result<Vec<OwnedFd>, String> {
+    let mut all = Vec::with_capacity(threads);
+    for _ in 1..threads {
+        all.push(
+            rustix::io::fcntl_dupfd_cloexec(&fd, 3)
+                .map_err(|err| format!("cannot duplicate the descriptor ({err})"))?,
+        );
+    }
+    all.push(fd);
+    Ok(all)
+}
+
+fn stream_socket(family: AddressFamily) -> Result<OwnedFd, String> {
+    net::socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(|err| format!("cannot create listening socket ({err})"))
+}
+
+fn bound_inet(address: SocketAddr, bind: &Bind, share: bool) -> Result<OwnedFd, String> {
+    let fd = stream_socket(match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    })?;
+    let option = |result: rustix::io::Result<()>| {
+        result.map_err(|err| format!("cannot set a socket option ({err})"))
+    };
+    option(sockopt::set_socket_reuseaddr(&fd, true))?;
+    if share {
+        option(sockopt::set_socket_reuseport(&fd, true))?;
+    }
+    if address.is_ipv6() && (bind.v6only || bind.v4v6) {
+        option(sockopt::set_ipv6_v6only(&fd, bind.v6only))?;
+    }
+    // Accepted sockets inherit it: one system call less for each of them.
+    option(sockopt::set_tcp_nodelay(&fd, true))?;
+    net::bind(&fd, &address).map_err(|err| format!("cannot bind socket ({})", message(err)))?;
+    Ok(fd)
+}
+
+/// The text that the C library has for an error, without the number.
+fn message(err: rustix::io::Errno) -> String {
+    let text = std::io::Error::from(err).to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+/// A UNIX socket under a temporary name, renamed over the final one: whoever connects finds either the old or the new
+/// one, and stale files are replaced.
+pub fn open_unix(path: &Path, bind: &Bind, backlog: i32) -> Result<OwnedFd, String> {
+    unix_listener(path, bind.mode, bind.uid, bind.gid, backlog)
+}
+
+/// See [`open_unix`]; also used for sockets that are not a `bind`.
+pub fn unix_listener(
+    path: &Path,
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    backlog: i32,
+) -> Result<OwnedFd, String> {
+    let fd = stream_socket(AddressFamily::UNIX)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = Path::new(&temporary);
+    let _ = std::fs::remove_file(temporary);
+    let clean = |why: String| {
+        let _ = std::fs::remove_file(temporary);
+        why
+    };
+    let address = net::SocketAddrUnix::new(temporary)
+        .map_err(|err| format!("cannot use this path ({})", message(err)))?;
+    net::bind(&fd, &address)
+        .map_err(|err| clean(format!("cannot bind UNIX socket ({})", message(err))))?;
+    if let Some(mode) = mode {
+        rustix::fs::chmod(temporary, rustix::fs::Mode::from_raw_mode(mode))
+            .map_err(|err| clean(format!("cannot change its mode ({})", message(err))))?;
+    }
+    if uid.is_some() || gid.is_some() {
+        std::os::unix::fs::chown(temporary, uid, gid)
+            .map_err(|err| clean(format!("cannot change its owner ({err})")))?;
+    }
+    net::listen(&fd, backlog).map_err(|err| clean(format!("cannot listen ({})", message(err))))?;
+    std::fs::rename(temporary, path)
+        .map_err(|err| clean(format!("cannot put the UNIX socket in place ({err})")))?;
+    Ok(fd)
+}

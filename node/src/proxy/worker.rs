@@ -1,0 +1,224 @@
+//! A worker thread: its runtime, its context, and the loop that answers other threads.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+
+use remora_core::rule::cx::{ConnState, Cx, StreamState};
+use remora_core::world::ProxyId;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_local;
+
+use crate::proxy::accept;
+use crate::proxy::buffers::Buffers;
+use crate::proxy::clock::{self, Clock};
+use crate::proxy::control::Ask;
+use crate::proxy::deadline::Wheel;
+use crate::proxy::listen::Listener;
+use crate::proxy::relay::splice::Pipes;
+use crate::proxy::streams::Streams;
+use crate::proxy::work::Works;
+use crate::shared::Shared;
+
+/// Tasks polled between two looks at the sockets: with hundreds of ready connections one `epoll_wait` serves a whole
+/// round of them.
+const TASKS_PER_ROUND: u32 = 256;
+
+/// How long an idle keep-alive connection may still bring a request once draining has begun, when no
+/// `close-spread-time` says otherwise.
+const DRAIN_IDLE_MS: u64 = 1000;
+
+/// What the connections of one thread share. Never leaves the thread.
+pub(crate) struct Thread {
+    pub(crate) index: u16,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Clock,
+    pub(crate) rng: Cell<u64>,
+    pub(crate) wheel: Rc<Wheel>,
+    pub(crate) buffers: Buffers,
+    pub(crate) pipes: Pipes,
+    pub(crate) works: Works,
+    pub(crate) streams: Streams,
+    /// Since when (ms) this thread drains; 0 = it does not.
+    drain_since: Cell<u64>,
+    conns: Cell<u32>,
+    main: RefCell<Option<Waker>>,
+}
+
+impl Thread {
+    fn new(index: u16, shared: Arc<Shared>) -> Rc<Thread> {
+        let clock = Clock::default();
+        let wheel = Wheel::new(clock.ms());
+        let buffers = Buffers::new(shared.plan.global.bufsize);
+        Rc::new(Thread {
+            index,
+            clock,
+            rng: Cell::new(rand::random::<u64>() | 1),
+            wheel,
+            buffers,
+            pipes: Pipes::default(),
+            works: Works::default(),
+            streams: Streams::default(),
+            drain_since: Cell::new(0),
+            conns: Cell::new(0),
+            main: RefCell::new(None),
+            shared,
+        })
+    }
+
+    /// What rules see besides messages.
+    pub(crate) fn cx<'a>(
+        &'a self,
+        conn: &'a ConnState,
+        stream: Option<&'a StreamState>,
+        proxy: ProxyId,
+    ) -> Cx<'a> {
+        Cx {
+            world: &self.shared.world,
+            now: self.clock.now(),
+            conn,
+            stream,
+            proxy,
+            rng: &self.rng,
+            thread: self.index,
+        }
+    }
+
+    /// Soft stop in progress: finish what runs, keep no connection.
+    pub(crate) fn draining(&self) -> bool {
+        self.drain_since.get() != 0
+    }
+
+    /// When an idle keep-alive connection has to go because of draining; `None` while there is no draining.
+    pub(crate) fn drain_idle_until(&self) -> Option<u64> {
+        let since = self.drain_since.get();
+        (since != 0).then(|| {
+            let spread = u64::from(self.shared.plan.global.close_spread_time_ms);
+            if spread == 0 {
+                since + DRAIN_IDLE_MS
+            } else {
+                since + self.random() % spread
+            }
+        })
+    }
+
+    /// A pseudo-random number (xorshift64*), for choices that nobody should be able to line up with.
+    pub(crate) fn random(&self) -> u64 {
+        let mut x = self.rng.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.rng.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub(crate) fn conn_begins(&self) {
+        self.conns.set(self.conns.get() + 1);
+    }
+
+    pub(crate) fn conn_ends(&self) {
+        self.conns.set(self.conns.get().saturating_sub(1));
+        if self.conns.get() == 0
+            && self.draining()
+            && let Some(main) = self.main.borrow().as_ref()
+        {
+            main.wake_by_ref();
+        }
+    }
+}
+
+/// Starts worker thread `index` with its listeners. The thread ends when it has drained, or when `asks` is closed.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn spawn(
+    index: u16,
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    asks: UnboundedReceiver<Ask>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || run(index, shared, listeners, asks))
+}
+
+fn run(index: u16, shared: Arc<Shared>, listeners: Vec<Listener>, asks: UnboundedReceiver<Ask>) {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .event_interval(TASKS_PER_ROUND)
+        .on_thread_unpark(clock::invalidate)
+        .build_local(LocalOptions::default());
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(Thread::new(index, shared), listeners, asks)),
+        Err(err) => tracing::error!("worker {index}: cannot start its event loop: {err}"),
+    }
+}
+
+async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedReceiver<Ask>) {
+    spawn_local(Rc::clone(&th.wheel).drive(clock::read().mono_ms));
+    spawn_local(crate::proxy::upstream::pool::reap(Rc::clone(&th)));
+    let mut loops = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        loops.push(spawn_local(accept::run(Rc::clone(&th), listener)));
+    }
+    loop {
+        let ask = poll_fn(|cx| {
+            *th.main.borrow_mut() = Some(cx.waker().clone());
+            if th.draining() && th.conns.get() == 0 {
+                return Poll::Ready(None);
+            }
+            asks.poll_recv(cx)
+        })
+        .await;
+        match ask {
+            None => return,
+            Some(Ask::Drain) if !th.draining() => {
+                if th.shared.plan.global.grace_ms > 0 {
+                    tokio::time::sleep(std::time::Duration::from_millis(u64::from(
+                        th.shared.plan.global.grace_ms,
+                    )))
+                    .await;
+                }
+                th.shared
+                    .world
+                    .process
+                    .stopping
+                    .store(true, Ordering::Relaxed);
+                for accept in loops.drain(..) {
+                    accept.abort();
+                }
+                th.drain_since.set(th.clock.ms().max(1));
+                th.wheel.ring_all();
+            }
+            Some(ask) => th.answer(ask),
+        }
+    }
+}
+
+impl Thread {
+    fn answer(&self, ask: Ask) {
+        match ask {
+            Ask::Sessions {
+                after,
+                limit,
+                answer,
+            } => {
+                let world = &self.shared.world;
+                let lines = self
+                    .streams
+                    .list(world, self.index, after, limit, self.clock.ms());
+                let _ = answer.send(lines);
+            }
+            Ask::Shutdown { id, answer } => {
+                let _ = answer.send(self.streams.kill(id, &self.wheel));
+            }
+            Ask::Drain => {}
+        }
+    }
+}
