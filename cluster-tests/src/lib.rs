@@ -1,0 +1,20 @@
+//! Everything the process tests and the benchmark driver share: starting a real proxy, servers and clients that misbehave
+//! on request, the runtime CLI, and polling with a deadline.
+//!
+//! The harness speaks to the proxy only from outside (sockets, signals, files), so the same test can be pointed at
+//! HAProxy: set `CLUSTER_TESTS_PROXY=haproxy`. Everything stays on loopback, and nothing outlives its owner: processes and
+//! servers end when their handles are dropped.
+
+pub mod cli;
+pub mod client;
+pub mod locate;
+pub mod ports;
+pub mod process;
+pub mod server;
+pub mod tools;
+pub mod wait;
+
+pub use client::{Client, Gone, Response, get, get_from};
+pub use process::{Launch, Output, Proxy};
+pub use server::{Request, Server};
+pub use wait::{until, until_within};

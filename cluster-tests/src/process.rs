@@ -1,0 +1,526 @@
+//! Starting, watching and stopping a proxy.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::cli::Cli;
+use crate::locate::{self, Kind};
+use crate::ports::{self, Port};
+use crate::wait::{PATIENCE, until_within};
+
+/// A program that has ended.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Exit code, `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// A proxy to be started.
+///
+/// In the configuration text `{{port:NAME}}` becomes a free port (the same for the same name), `{{cli}}` the path of a
+/// CLI socket, `{{dir}}` the directory of the files given with [`Launch::file`] (also the working directory), and
+/// `{{NAME}}` what [`Launch::set`] said.
+#[derive(Debug)]
+pub struct Launch {
+    kind: Kind,
+    config: Vec<u8>,
+    args: Vec<String>,
+    vars: BTreeMap<String, String>,
+    files: Vec<(String, Vec<u8>)>,
+    env: Vec<(String, String)>,
+    files_max: Option<u32>,
+    inherit: Option<(OwnedFd, u32)>,
+    program: Option<PathBuf>,
+    wrapper: Vec<String>,
+}
+
+impl Launch {
+    /// The program under test with this configuration.
+    pub fn new(config: &str) -> Self {
+        Self::of(locate::kind_under_test(), config)
+    }
+
+    /// A program of this kind with this configuration.
+    pub fn of(kind: Kind, config: &str) -> Self {
+        Self {
+            kind,
+            config: config.as_bytes().to_vec(),
+            args: Vec::new(),
+            vars: BTreeMap::new(),
+            files: Vec::new(),
+            env: Vec::new(),
+            files_max: None,
+            inherit: None,
+            program: None,
+            wrapper: Vec::new(),
+        }
+    }
+
+    /// The program under test with a configuration that need not be text. Nothing is replaced in it.
+    pub fn bytes(config: &[u8]) -> Self {
+        let mut launch = Self::new("");
+        launch.config = config.to_vec();
+        launch
+    }
+
+    /// Adds lines at the end of the configuration.
+    pub fn append(mut self, lines: &str) -> Self {
+        self.config.extend_from_slice(lines.as_bytes());
+        self
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Replaces `{{name}}`.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.vars.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Puts a file into `{{dir}}`.
+    pub fn file(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        self.files
+            .push((name.to_owned(), content.as_ref().to_vec()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Limits open files (`RLIMIT_NOFILE`, soft and hard).
+    pub fn files_max(mut self, limit: u32) -> Self {
+        self.files_max = Some(limit);
+        self
+    }
+
+    /// Starts this file instead of the one of its kind.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_path_buf());
+        self
+    }
+
+    /// Starts it through a command that executes its arguments (`taskset -c 0`).
+    pub fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Passes a descriptor on as number `number`.
+    pub fn inherit(mut self, fd: impl Into<OwnedFd>, number: u32) -> Self {
+        self.inherit = Some((fd.into(), number));
+        self
+    }
+
+    /// Starts it and waits until every `{{port:…}}` listens and `{{cli}}` answers.
+    ///
+    /// # Panics
+    /// When it ends or is not ready in time; its messages are shown.
+    #[track_caller]
+    pub fn start(self) -> Proxy {
+        match self.spawn().ready() {
+            Ok(proxy) => proxy,
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    /// Starts it without waiting.
+    ///
+    /// # Panics
+    /// When the program cannot be executed at all.
+    #[track_caller]
+    pub fn spawn(self) -> Proxy {
+        let dir = tempfile::Builder::new()
+            .prefix("ct-")
+            .tempdir()
+            .expect("a temporary directory");
+        for (name, content) in &self.files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            std::fs::write(path, content).expect("a file");
+        }
+        let mut held = BTreeMap::new();
+        let config = match std::str::from_utf8(&self.config) {
+            Ok(text) => fill(text, &self.vars, dir.path(), &mut held).into_bytes(),
+            Err(_) => self.config.clone(),
+        };
+        let file = dir.path().join("test.cfg");
+        std::fs::write(&file, config).expect("a file");
+
+        let mut command = self.command();
+        if !self.args.iter().any(|arg| arg == "-f" || arg == "-D") {
+            command.arg("-db").arg("-f").arg("test.cfg");
+        }
+        for arg in &self.args {
+            command.arg(fill(arg, &self.vars, dir.path(), &mut held));
+        }
+        command
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (name, value) in &self.env {
+            command.env(name, fill(value, &self.vars, dir.path(), &mut held));
+        }
+        match self.inherit {
+            Some((fd, _)) => command.stdin(Stdio::from(fd)),
+            None => command.stdin(Stdio::null()),
+        };
+        let mut child = command.spawn().expect("the proxy can be executed");
+        let stdout = Capture::of(child.stdout.take().expect("piped"));
+        let stderr = Capture::of(child.stderr.take().expect("piped"));
+        let waits_cli = String::from_utf8_lossy(&self.config).contains("{{cli}}");
+        Proxy {
+            kind: self.kind,
+            child,
+            dir,
+            held,
+            stdout,
+            stderr,
+            waits_cli,
+            gone: None,
+        }
+    }
+
+    /// Runs it to its own end (`-c`, or a configuration that must be refused).
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    #[track_caller]
+    pub fn run(self) -> Output {
+        let mut proxy = self.spawn();
+        let status = proxy.wait();
+        Output {
+            code: status.code(),
+            stdout: proxy.stdout(),
+            stderr: proxy.stderr(),
+        }
+    }
+
+    /// `-c`: checks the configuration only.
+    #[track_caller]
+    pub fn check(self) -> Output {
+        self.arg("-c").run()
+    }
+
+    fn command(&self) -> Command {
+        let program = self
+            .program
+            .clone()
+            .unwrap_or_else(|| locate::program(self.kind));
+        if let Some((first, rest)) = self.wrapper.split_first() {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            return command;
+        }
+        let moves = self.inherit.as_ref().filter(|(_, number)| *number != 0);
+        if self.files_max.is_none() && moves.is_none() {
+            return Command::new(program);
+        }
+        // The shell does what would need unsafe code between fork and exec.
+        let limit = self
+            .files_max
+            .map(|limit| format!("ulimit -n {limit}; "))
+            .unwrap_or_default();
+        let moved = moves
+            .map(|(_, number)| format!(" {number}<&0 </dev/null"))
+            .unwrap_or_default();
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg("-c")
+            .arg(format!("{limit}exec \"$0\" \"$@\"{moved}"))
+            .arg(program);
+        command
+    }
+}
+
+fn fill(
+    text: &str,
+    vars: &BTreeMap<String, String>,
+    dir: &Path,
+    held: &mut BTreeMap<String, Port>,
+) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) = after.split_once("}}").expect("a placeholder ends");
+        out.push_str(before);
+        if let Some(port) = name.strip_prefix("port:") {
+            let port = held.entry(port.to_owned()).or_insert_with(Port::claim);
+            out.push_str(&port.number().to_string());
+        } else if name == "dir" {
+            out.push_str(&dir.to_string_lossy());
+        } else if name == "cli" {
+            out.push_str(&cli_path(dir).to_string_lossy());
+        } else {
+            let value = vars
+                .get(name)
+                .unwrap_or_else(|| panic!("nothing was set for {{{{{name}}}}}"));
+            out.push_str(value);
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+fn cli_path(dir: &Path) -> PathBuf {
+    dir.join("cli.sock")
+}
+
+/// A started proxy; killed when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    kind: Kind,
+    child: Child,
+    dir: TempDir,
+    held: BTreeMap<String, Port>,
+    stdout: Capture,
+    stderr: Capture,
+    waits_cli: bool,
+    gone: Option<ExitStatus>,
+}
+
+impl Proxy {
+    fn ready(mut self) -> Result<Self, String> {
+        let ready = until_within(PATIENCE, || {
+            if self.try_wait().is_some() {
+                return Some(false);
+            }
+            let ports = self
+                .held
+                .values()
+                .all(|port| ports::is_listening(port.number()));
+            (ports && (!self.waits_cli || self.cli().try_open().is_ok())).then_some(true)
+        });
+        match ready {
+            Some(true) => Ok(self),
+            Some(false) => Err(format!(
+                "the proxy ended ({:?}):\n{}",
+                self.gone,
+                self.stderr()
+            )),
+            None => Err(format!(
+                "the proxy is not ready in time:\n{}",
+                self.stderr()
+            )),
+        }
+    }
+
+    /// Which program this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether this is HAProxy, whose 2.6 differs from the reference here and there.
+    pub fn is_haproxy(&self) -> bool {
+        self.kind == Kind::Haproxy
+    }
+
+    /// The address of `{{port:name}}` on 127.0.0.1.
+    ///
+    /// # Panics
+    /// When the configuration had no such port.
+    #[track_caller]
+    pub fn addr(&self, name: &str) -> SocketAddr {
+        let port = self
+            .held
+            .get(name)
+            .unwrap_or_else(|| panic!("no {{{{port:{name}}}}} in the configuration"));
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()))
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its CLI socket, for configurations that name `{{cli}}`.
+    pub fn cli(&self) -> Cli {
+        Cli::new(cli_path(self.dir.path()))
+    }
+
+    /// One CLI command, see [`Cli::ask`].
+    #[track_caller]
+    pub fn ask(&self, line: &str) -> String {
+        self.cli().ask(line)
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits for a line of standard output that `wanted` accepts (log lines, when the configuration logs there).
+    ///
+    /// # Panics
+    /// When none comes in time.
+    #[track_caller]
+    pub fn log_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let found = until_within(PATIENCE, || {
+            self.stdout()
+                .lines()
+                .find(|line| wanted(line))
+                .map(str::to_owned)
+        });
+        found.unwrap_or_else(|| {
+            panic!(
+                "no log line {what}; stdout:\n{}\nstderr:\n{}",
+                self.stdout(),
+                self.stderr()
+            )
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        if self.gone.is_none() {
+            let pid = Pid::from_child(&self.child);
+            rustix::process::kill_process(pid, signal).expect("the process is ours");
+        }
+    }
+
+    /// The exit status, if it has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.gone.is_none() {
+            self.gone = self.child.try_wait().expect("the process is ours");
+        }
+        self.gone
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let Some(status) = until_within(2 * PATIENCE, || self.try_wait()) else {
+            panic!("the proxy does not end; stderr:\n{}", self.stderr());
+        };
+        self.stdout.finish();
+        self.stderr.finish();
+        status
+    }
+
+    /// The signal that ended it, if one did.
+    pub fn death(&mut self) -> Option<i32> {
+        self.wait().signal()
+    }
+
+    /// CPU time used so far, user and system, all threads.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(self.pid())
+    }
+}
+
+/// CPU time a process has used so far, user and system, all threads. Resolution 10 ms.
+///
+/// # Panics
+/// When there is no such process.
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let after = stat.rsplit_once(')').expect("the format of proc(5)").1;
+    let ticks: u64 = after
+        .split_ascii_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|word| word.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+impl Drop for Proxy {
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failed test shows what its proxy said"
+    )]
+    fn drop(&mut self) {
+        if self.try_wait().is_none() {
+            let _gone = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "--- proxy stdout\n{}\n--- proxy stderr\n{}\n---",
+                self.stdout(),
+                self.stderr()
+            );
+        }
+    }
+}
+
+/// A pipe that is read to its end by a thread.
+#[derive(Debug)]
+struct Capture {
+    got: Arc<Mutex<Vec<u8>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Capture {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&got);
+        let reader = std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(count @ 1..) = pipe.read(&mut piece) {
+                shared
+                    .lock()
+                    .expect("nobody panics with the lock")
+                    .extend_from_slice(&piece[..count]);
+            }
+        });
+        Self {
+            got,
+            reader: Some(reader),
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.got.lock().expect("nobody panics with the lock")).into_owned()
+    }
+
+    /// Waits for the rest after the process ended, unless a child of it (`-D`) keeps the pipe open.
+    fn finish(&mut self) {
+        let reader = &mut self.reader;
+        until_within(Duration::from_secs(1), || {
+            reader
+                .as_ref()
+                .is_none_or(std::thread::JoinHandle::is_finished)
+                .then_some(())
+        });
+        if reader
+            .as_ref()
+            .is_some_and(std::thread::JoinHandle::is_finished)
+        {
+            let _joined = reader.take().map(std::thread::JoinHandle::join);
+        }
+    }
+}

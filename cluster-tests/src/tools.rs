@@ -1,0 +1,51 @@
+//! Programs of the machine that some tests use as clients or measure with. A test without its tool says so and passes.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Where a program is, searched in `PATH` and the sbin directories.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A command for a program of the machine, or `None` after printing that the test is skipped and why.
+pub fn tool(name: &str) -> Option<Command> {
+    let found = find(name);
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
+    }
+    found.map(Command::new)
+}
+
+/// Whether the tests run as root; prints that the test is skipped if not.
+pub fn root() -> bool {
+    let is = rustix::process::geteuid().is_root();
+    if !is {
+        skip("needs root");
+    }
+    is
+}
+
+/// Prints that (part of) a test is skipped.
+#[expect(clippy::print_stderr, reason = "shown with the test's output")]
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it cannot be started.
+#[track_caller]
+pub fn run(command: &mut Command) -> super::Output {
+    let done = command.output().expect("the program can be started");
+    super::Output {
+        code: done.status.code(),
+        stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
+    }
+}

@@ -1,0 +1,44 @@
+//! Polling with a deadline: the only place of the harness that pauses.
+
+use std::time::{Duration, Instant};
+
+/// How long [`until`] waits before the test fails. Generous, because CI machines stall; nothing depends on it when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// Calls `probe` until it yields something, and fails the test with `what` after [`PATIENCE`].
+#[track_caller]
+pub fn until<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    match until_within(PATIENCE, probe) {
+        Some(found) => found,
+        None => panic!("gave up after {PATIENCE:?}: {what}"),
+    }
+}
+
+/// As [`until`], for conditions without a value.
+#[track_caller]
+pub fn until_true(what: &str, mut probe: impl FnMut() -> bool) {
+    until(what, || probe().then_some(()));
+}
+
+/// Calls `probe` until it yields something or `patience` is over.
+pub fn until_within<T>(patience: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return Some(found);
+        }
+        if start.elapsed() >= patience {
+            return None;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Lets `span` pass. For the few things that can only be observed over a stretch of time (CPU use, a timer that must not
+/// fire); never to wait for an event.
+pub fn observe_for(span: Duration) {
+    let nothing: Option<()> = until_within(span, || None);
+    debug_assert!(nothing.is_none());
+}

@@ -1,0 +1,49 @@
+//! Configurations most tests share.
+
+use cluster_tests::locate::{Kind, kind_under_test};
+use cluster_tests::{Launch, Server, tools};
+
+/// Start of every configuration: a CLI socket, logs on standard output, HTTP mode and harmless time-outs.
+pub(crate) const HEAD: &str = "\
+global
+  stats socket {{cli}} level admin
+  log stdout format raw local0
+defaults
+  mode http
+  log global
+  option httplog
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+";
+
+/// Frontend `fe` on `{{port:fe}}` and backend `be` with server `s1` at `server`, with lines added to each.
+pub(crate) fn site(frontend: &str, backend: &str, server: &Server) -> Launch {
+    let config = format!(
+        "{HEAD}
+frontend fe
+  bind 127.0.0.1:{{{{port:fe}}}}
+{frontend}
+  default_backend be
+
+backend be
+{backend}
+  server s1 {{{{s1}}}}
+"
+    );
+    Launch::new(&config).set("s1", server.addr())
+}
+
+/// Any configuration under [`HEAD`].
+pub(crate) fn config(rest: &str) -> Launch {
+    Launch::new(&format!("{HEAD}\n{rest}"))
+}
+
+/// Whether the test runs against HAProxy 2.6, which lacks `what` or does otherwise than the reference says.
+pub(crate) fn haproxy_lacks(what: &str) -> bool {
+    let is = kind_under_test() == Kind::Haproxy;
+    if is {
+        tools::skip(&format!("HAProxy 2.6: {what}"));
+    }
+    is
+}

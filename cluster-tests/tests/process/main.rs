@@ -1,0 +1,22 @@
+//! The real program under real clients: one module per area. Every test starts its own proxy on its own ports, so they run
+//! side by side. `CLUSTER_TESTS_PROXY=haproxy` points them at HAProxy to check an expectation against the original.
+
+mod common;
+
+mod acls;
+mod bad_config;
+mod bad_traffic;
+mod ban_across_sites;
+mod cli;
+mod command_line;
+mod differential;
+mod http_connections;
+mod http_rules;
+mod logs;
+mod real_clients;
+mod regressions;
+mod servers;
+mod tcp_mode;
+mod tcp_rules;
+mod throttle;
+mod tracking;

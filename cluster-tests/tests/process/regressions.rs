@@ -1,0 +1,209 @@
+//! What went wrong once: aborts, leftovers and counts at the seams between exchanges.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use cluster_tests::server::Gate;
+use cluster_tests::wait::until_true;
+use cluster_tests::{Client, Proxy, Server, get};
+
+use crate::common::{config, haproxy_lacks, site};
+
+/// A client that sends a request and can vanish with a reset.
+fn caller(addr: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).expect("the proxy listens");
+    stream
+        .write_all(request.as_bytes())
+        .expect("the proxy reads");
+    stream
+}
+
+fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("an option");
+    drop(stream);
+}
+
+fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")
+}
+
+/// A server that keeps `/hold...` waiting.
+fn holding() -> (Server, Gate) {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::with(move |request, peer| {
+        if request.target.starts_with("/hold") {
+            held.wait();
+        }
+        peer.serve("s1", request)
+    });
+    (server, gate)
+}
+
+fn number(proxy: &Proxy, service: &str, column: &str) -> u32 {
+    let text = proxy.cli().stat("be", service, column);
+    text.parse().unwrap_or(0)
+}
+
+#[test]
+fn what_a_refused_answer_leaves_behind_answers_nobody() {
+    let hidden = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSECRET";
+    let server = Server::with(move |request, peer| match request.target.as_str() {
+        "/garbage" => peer.write(format!("no HTTP at all\r\n\r\n{hidden}")),
+        "/denied" => peer.reply(200, "X-Deny: 1\r\n", hidden),
+        "/cut" => {
+            peer.write("HTTP/1.1 200 OK\r\nX-Part: ");
+            false
+        }
+        _ => peer.serve("", request),
+    });
+    let deny = "  http-response deny if { res.hdr(x-deny) -m found }";
+    let proxy = site("", deny, &server).start();
+    for bad in ["/garbage", "/denied", "/cut"] {
+        let mut client = Client::connect(proxy.addr("fe"));
+        client.get(bad);
+        assert_eq!(client.response().map(|r| r.status), Ok(502), "{bad}");
+        let next = client.get("/good").response().expect("an answer");
+        assert_eq!((next.status, next.text().as_str()), (200, "hello"), "{bad}");
+    }
+}
+
+#[test]
+fn an_error_after_a_long_wait_is_answered_logged_and_counted() {
+    let server = Server::with(|_, peer| {
+        peer.body();
+        peer.wait_closed();
+        false
+    });
+    let frontend = "  http-request track-sc0 src table be";
+    let backend = "  timeout server 1500ms\n  stick-table type ip size 100 expire 1m store bytes_in_cnt,bytes_out_cnt";
+    let proxy = site(frontend, backend, &server).start();
+    let body = "x".repeat(5000);
+    let head = "POST /late HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n";
+    let mut client = Client::connect(proxy.addr("fe"));
+    client.send(format!("{head}{body}"));
+    assert_eq!(client.response().map(|r| r.status), Ok(504));
+    let line = proxy.log_line("of the failure", |line| line.contains("/late"));
+    assert!(line.contains("sH--"), "{line}");
+    // HAProxy counts its own form of the head.
+    let sent = (head.len() + body.len()) as i64;
+    let about = sent..=sent + if proxy.is_haproxy() { 20 } else { 0 };
+    assert!(about.contains(&i64::from(number(&proxy, "BACKEND", "bin"))));
+    let entry = proxy.cli().entry("be", "127.0.0.1").expect("an entry");
+    assert!(about.contains(&entry.get("bytes_in_cnt")));
+    assert!(!proxy.stderr().contains("panic"));
+}
+
+#[test]
+fn a_raised_maxconn_lets_all_in_that_fit() {
+    let (server, gate) = holding();
+    let lines = "  timeout queue 30s\n  server s1 {{s1}} maxconn 1";
+    let proxy = config(&format!(
+        "frontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  default_backend be\nbackend be\n{lines}\n"
+    ))
+    .set("s1", server.addr())
+    .start();
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(proxy.addr("fe"))).collect();
+    for client in &mut clients {
+        client.get("/hold");
+    }
+    let waiting = || number(&proxy, "BACKEND", "qcur") + number(&proxy, "s1", "qcur");
+    until_true("one is served", || {
+        server.requests().len() == 1 && waiting() >= 5
+    });
+    proxy.ask("set maxconn server be/s1 4");
+    until_true("four are served", || {
+        // HAProxy looks at its queue when the next request ends.
+        if proxy.is_haproxy() {
+            gate.open_once();
+        }
+        server.requests().len() >= 4
+    });
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().map(|r| r.status), Ok(200));
+    }
+}
+
+#[test]
+fn a_backup_takes_nobody_from_the_queue_while_others_serve() {
+    let (server, gate) = holding();
+    let backup = Server::named("backup");
+    let proxy = config(
+        "
+frontend fe
+  bind 127.0.0.1:{{port:fe}}
+  default_backend be
+backend be
+  timeout queue 30s
+  server s1 {{s1}} maxconn 1
+  server s2 {{s2}} backup
+",
+    )
+    .set("s1", server.addr())
+    .set("s2", backup.addr())
+    .start();
+    let mut first = Client::connect(proxy.addr("fe"));
+    first.get("/hold");
+    until_true("one is served", || server.requests().len() == 1);
+    let mut second = Client::connect(proxy.addr("fe"));
+    second.get("/name");
+    until_true("one waits", || {
+        number(&proxy, "BACKEND", "qcur") + number(&proxy, "s1", "qcur") == 1
+    });
+    gate.open();
+    assert_eq!(first.response().map(|r| r.status), Ok(200));
+    assert_eq!(second.response().map(|r| r.text()), Ok("s1".to_owned()));
+    assert_eq!(backup.accepted(), 0);
+}
+
+#[test]
+fn a_reset_ends_waiting_in_the_queue_and_for_the_rest_of_an_answer() {
+    if haproxy_lacks("a reset is noticed with the next byte only") {
+        return;
+    }
+    let server = Server::with(|request, peer| match request.target.as_str() {
+        "/half" => {
+            peer.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+            peer.wait_closed();
+            false
+        }
+        _ => peer.serve("", request),
+    });
+    let proxy = config(
+        "
+frontend fe
+  bind 127.0.0.1:{{port:fe}}
+  http-request track-sc0 src table be
+  default_backend be
+backend be
+  stick-table type ip size 100 expire 1m store conn_cur
+  timeout queue 30s
+  server s1 {{s1}} maxconn 1
+",
+    )
+    .set("s1", server.addr())
+    .start();
+    let first = caller(proxy.addr("fe"), &request("/half"));
+    until_true("one is served", || server.requests().len() == 1);
+    let second = caller(proxy.addr("fe"), &request("/queued"));
+    until_true("one waits", || number(&proxy, "BACKEND", "qcur") == 1);
+    reset(second);
+    until_true("its place in the queue is free", || {
+        number(&proxy, "BACKEND", "qcur") == 0
+    });
+    let entry = proxy.cli().entry("be", "127.0.0.1").expect("an entry");
+    assert_eq!(entry.get("conn_cur"), 1);
+    reset(first);
+    until_true("the server's place is free", || {
+        number(&proxy, "s1", "scur") == 0
+    });
+    assert_eq!(get(proxy.addr("fe"), "/next").map(|r| r.status), Ok(200));
+    let targets: Vec<String> = server.requests().iter().map(|r| r.target.clone()).collect();
+    assert_eq!(targets, ["/half", "/next"]);
+    until_true("nobody is tracked", || {
+        let entry = proxy.cli().entry("be", "127.0.0.1");
+        entry.is_some_and(|entry| entry.get("conn_cur") == 0)
+    });
+}
