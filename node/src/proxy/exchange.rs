@@ -115,11 +115,19 @@ impl<'a> Exchange<'a> {
         due
     }
 
-    /// An answer of the proxy's own: `sent` bytes of it went to the client; `received` is the size of the request if it
-    /// was not forwarded and so not counted before.
-    pub(crate) fn answered(&mut self, received: u64, sent: u64) {
-        self.bytes_in = self.bytes_in.max(received);
-        self.bytes_out += sent;
+    /// Bytes that came from the client so far.
+    pub(crate) fn bytes_in(&self) -> u64 {
+        self.bytes_in
+    }
+
+    /// So many more bytes came from the client.
+    pub(crate) fn took(&mut self, n: u64) {
+        self.bytes_in += n;
+    }
+
+    /// So many more bytes went to the client.
+    pub(crate) fn gave(&mut self, n: u64) {
+        self.bytes_out += n;
     }
 
     /// Tells tables and counters what has moved since the last time.

@@ -1,13 +1,10 @@
 //! HTTP/1 on the client side: reads requests, runs the rules, answers by itself or hands over to `forward`.
 
-use std::task::Poll;
-
-use remora_core::http1::{Body, Framing, Head, Limits, ParseError, Version};
+use remora_core::http1::{Body, Head, Limits, ParseError, Version};
 use remora_core::rule::action::{self, Verdict};
 use remora_core::rule::cx::{Content, Msgs};
 use remora_core::rule::proxy::{Progress, RequestOutcome, request_phase};
 use remora_core::rule::track;
-use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 
 use crate::proxy::accept;
@@ -16,18 +13,12 @@ use crate::proxy::client::Client;
 use crate::proxy::counters::add;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forward;
-use crate::proxy::relay::body::Outbox;
+use crate::proxy::local::{self, LocalEnd};
 use crate::proxy::work::{Lease, Work};
 
 /// How long a connection keeps its working memory after a request. One that sends its next request in time allocates
 /// nothing for it; one that does not shrinks to what a silent connection needs.
 const WARM_MS: u64 = 1000;
-/// Rest of a request body that is read and thrown away to save the connection.
-const BODY_REST_MAX: u64 = 16 * 1024;
-/// How long and how much a client may go on sending after it got an answer that ends the connection: closing at once
-/// would reset the connection and might take the answer away.
-const LINGER_MS: u64 = 2000;
-const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What becomes of the connection.
 pub(crate) enum Next {
@@ -77,7 +68,7 @@ pub(crate) async fn busy(client: &Client, sock: &mut TcpStream) -> Next {
             After::Keep => {}
             After::Close => return Next::Close,
             After::Linger => {
-                linger(client, sock, &mut lease.ways.from_client).await;
+                local::linger(client, sock, &mut lease.ways.from_client).await;
                 return Next::Close;
             }
         }
@@ -228,8 +219,8 @@ async fn no_request(
     );
     x.status = i32::from(status);
     x.term = term;
-    let sent = send(client, sock, out).await;
-    x.answered(received, sent);
+    x.took(received);
+    x.gave(local::send(client, sock, out).await);
     x.finish(&work.stream, b"<BADREQ>", true);
     if matches!(why, NoHead::Bad(_)) {
         After::Linger
@@ -252,6 +243,7 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         }
     };
     x.request_begins();
+    x.took(head_len as u64);
     th.streams.begin(
         &work.info,
         th.index,
@@ -316,12 +308,12 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         RequestOutcome::Forward(backend) => {
             x.enter(backend);
             info.backend.set(Some(backend));
-            return forward::run(client, sock, work, x, head_len, facts).await;
+            return forward::run(client, sock, work, x, facts).await;
         }
         RequestOutcome::Final(proxy, verdict) => (proxy, verdict),
         RequestOutcome::NoBackend | RequestOutcome::Wait { .. } => {
             x.term = *b"SC";
-            return error(client, sock, work, x, head_len, 503).await;
+            return local::error(client, sock, work, x, 503).await;
         }
     };
     let end = LocalEnd::new(client, req, &mut ways.from_client, facts.keep_alive);
@@ -381,7 +373,7 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
             [usize::from(x.backend().unwrap_or(client.conn.frontend).0)]
         .timeouts;
         let hold = timeouts.tarpit.or(timeouts.connect).unwrap_or(0);
-        if !hold_back(
+        if !local::hold_back(
             client,
             sock,
             &mut ways.from_client,
@@ -394,10 +386,10 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
     }
     let answered = !ways.to_client.is_empty();
     if answered {
-        x.status = status_of(ways.to_client.pending());
+        x.status = local::status_of(ways.to_client.pending());
     }
-    let sent = send(client, sock, &mut ways.to_client).await;
-    x.answered((head_len + end.taken) as u64, sent);
+    x.took(end.taken as u64);
+    x.gave(local::send(client, sock, &mut ways.to_client).await);
     x.finish(stream, request_line, true);
     drop(x);
     stream.reset(&th.shared.world, th.clock.now());
@@ -408,220 +400,6 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         return After::Linger;
     }
     end.settle(client, sock, &mut ways.from_client).await
-}
-
-/// Sends an error page of the proxy and ends the exchange with it.
-pub(crate) async fn error(
-    client: &Client,
-    sock: &mut TcpStream,
-    work: &mut Work,
-    x: Exchange<'_>,
-    head_len: usize,
-    status: u16,
-) -> After {
-    let facts = work.req.request_facts();
-    let end = LocalEnd::new(
-        client,
-        &work.req,
-        &mut work.ways.from_client,
-        facts.keep_alive,
-    );
-    error_with(client, sock, work, x, head_len, status, end).await
-}
-
-/// See [`error`]; the request body is in the state that `end` says.
-#[allow(clippy::too_many_arguments)] // one call site each; a struct would only rename them
-pub(crate) async fn error_with(
-    client: &Client,
-    sock: &mut TcpStream,
-    work: &mut Work,
-    mut x: Exchange<'_>,
-    head_len: usize,
-    status: u16,
-    end: LocalEnd,
-) -> After {
-    let th = &client.th;
-    let world = &th.shared.world;
-    let head_only = work.req.method() == b"HEAD";
-    let page_of = x
-        .backend()
-        .filter(|backend| {
-            world
-                .proxy(*backend)
-                .is_some_and(|proxy| proxy.error_pages.get(status).is_some())
-        })
-        .unwrap_or(client.conn.frontend);
-    let out = &mut work.ways.to_client;
-    out.clear();
-    action::render_error_page(world, page_of, status, head_only, !end.keep, &mut out.bytes);
-    x.status = i32::from(status);
-    let sent = send(client, sock, out).await;
-    x.answered((head_len + end.taken) as u64, sent);
-    x.finish(&work.stream, &work.request_line, true);
-    drop(x);
-    work.stream.reset(world, th.clock.now());
-    end.settle(client, sock, &mut work.ways.from_client).await
-}
-
-/// How the client connection goes on after an answer of our own: depends on the rest of the request body.
-pub(crate) struct LocalEnd {
-    pub(crate) keep: bool,
-    rest: Rest,
-    /// Body bytes dealt with.
-    taken: usize,
-}
-
-enum Rest {
-    None,
-    Small(Box<Body>),
-    Large,
-}
-
-impl LocalEnd {
-    /// Drops what the buffer holds of the request's body and looks at what is missing.
-    pub(crate) fn new(client: &Client, req: &Head, buf: &mut Buf, wanted: bool) -> LocalEnd {
-        let framing = req.request_framing();
-        let mut body = Body::new(framing, false);
-        let mut rest = Rest::None;
-        let mut taken = 0;
-        if !body.is_done() {
-            match body.advance(buf.filled()) {
-                Ok(n) => {
-                    taken = n;
-                    buf.consume(n);
-                    if !body.is_done() {
-                        let small = match framing {
-                            Framing::Sized(_) => body.contiguous() <= BODY_REST_MAX,
-                            _ => true,
-                        };
-                        rest = if small && !req.expects_continue() {
-                            Rest::Small(Box::new(body))
-                        } else {
-                            Rest::Large
-                        };
-                    }
-                }
-                Err(_) => rest = Rest::Large,
-            }
-        }
-        let keep = wanted
-            && req.version() == Version::Http11
-            && !matches!(rest, Rest::Large)
-            && !client.th.draining()
-            && !client.plan().options.httpclose;
-        LocalEnd { keep, rest, taken }
-    }
-
-    /// The connection ends after the answer; `sending`: the client is not done with its request.
-    pub(crate) fn closing(sending: bool) -> LocalEnd {
-        LocalEnd {
-            keep: false,
-            rest: if sending { Rest::Large } else { Rest::None },
-            taken: 0,
-        }
-    }
-
-    /// Reads a small rest of the body; says what becomes of the connection.
-    async fn settle(self, client: &Client, sock: &mut TcpStream, buf: &mut Buf) -> After {
-        match self.rest {
-            Rest::Large => After::Linger,
-            Rest::None if self.keep => After::Keep,
-            Rest::None => After::Close,
-            Rest::Small(_) if !self.keep => After::Linger,
-            Rest::Small(mut body) => {
-                let th = &client.th;
-                let until = th.clock.ms() + LINGER_MS;
-                while !body.is_done() {
-                    th.buffers.fill(buf);
-                    let received = client
-                        .alarm
-                        .within(&th.clock, until, |cx| buf.poll_recv(sock, cx))
-                        .await;
-                    if !matches!(received, Some(Ok(1..))) || body.taken() > BODY_REST_MAX {
-                        return After::Close;
-                    }
-                    match body.advance(buf.filled()) {
-                        Ok(n) => buf.consume(n),
-                        Err(_) => return After::Close,
-                    }
-                }
-                After::Keep
-            }
-        }
-    }
-}
-
-/// Sends what is in the outbox within `timeout client`; gives the number of bytes sent.
-pub(crate) async fn send(client: &Client, sock: &mut TcpStream, out: &mut Outbox) -> u64 {
-    if out.is_empty() {
-        return 0;
-    }
-    let th = &client.th;
-    let until = client
-        .plan()
-        .timeouts
-        .client
-        .map_or(0, |limit| th.clock.ms() + u64::from(limit));
-    let _ = client
-        .alarm
-        .within(&th.clock, until, |cx| out.poll_send(sock, cx))
-        .await;
-    let sent = out.sent as u64;
-    out.clear();
-    sent
-}
-
-/// Waits, throwing away what the client sends. `false`: the client has left.
-async fn hold_back(client: &Client, sock: &mut TcpStream, buf: &mut Buf, until: u64) -> bool {
-    let th = &client.th;
-    let ended = client
-        .alarm
-        .within(&th.clock, until, |cx| {
-            loop {
-                match sock.poll_read_ready(cx) {
-                    Poll::Pending => {
-                        th.buffers.give_back(buf);
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok(())) => {}
-                }
-                th.buffers.discard(buf);
-                th.buffers.fill(buf);
-                match buf.poll_recv(sock, cx) {
-                    Poll::Ready(Ok(1..)) => buf.clear(),
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await;
-    ended.is_none()
-}
-
-/// Tells the client that no more will come and lets it finish sending, within bounds.
-async fn linger(client: &Client, sock: &mut TcpStream, buf: &mut Buf) {
-    let th = &client.th;
-    if shutdown(&*sock, Shutdown::Write).is_err() {
-        return;
-    }
-    let until = th.clock.ms() + LINGER_MS;
-    let mut total = 0;
-    loop {
-        th.buffers.discard(buf);
-        th.buffers.fill(buf);
-        match client
-            .alarm
-            .within(&th.clock, until, |cx| buf.poll_recv(sock, cx))
-            .await
-        {
-            Some(Ok(n @ 1..)) => total += n as u64,
-            _ => return,
-        }
-        if total > LINGER_BYTES_MAX {
-            return;
-        }
-    }
 }
 
 /// `option http-buffer-request`: waits for the whole body, or as much as fits.
@@ -645,7 +423,7 @@ async fn buffer_body(
         out.clear();
         out.bytes
             .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        send(client, sock, out).await;
+        local::send(client, sock, out).await;
     }
     while !body.is_done() {
         let buf = &mut work.ways.from_client;
@@ -679,8 +457,8 @@ async fn buffer_body(
             &mut out.bytes,
         );
         x.status = i32::from(status);
-        let sent = send(client, sock, out).await;
-        x.answered(seen as u64, sent);
+        x.took((seen - head_len) as u64);
+        x.gave(local::send(client, sock, out).await);
         x.finish(&work.stream, &work.request_line, true);
         return Err(After::Close);
     }
@@ -695,13 +473,4 @@ fn write_request_line(req: &Head, out: &mut Vec<u8>) {
         Version::Http10 => b" HTTP/1.0",
         Version::Http11 => b" HTTP/1.1",
     });
-}
-
-/// Status in the first line of a rendered answer.
-pub(crate) fn status_of(message: &[u8]) -> i32 {
-    message
-        .get(9..12)
-        .and_then(|digits| std::str::from_utf8(digits).ok())
-        .and_then(|digits| digits.parse().ok())
-        .unwrap_or(-1)
 }

@@ -22,6 +22,7 @@ use crate::proxy::deadline::Wheel;
 use crate::proxy::listen::Listener;
 use crate::proxy::relay::splice::Pipes;
 use crate::proxy::streams::Streams;
+use crate::proxy::upstream::pool::Reaper;
 use crate::proxy::work::Works;
 use crate::shared::Shared;
 
@@ -44,6 +45,7 @@ pub(crate) struct Thread {
     pub(crate) pipes: Pipes,
     pub(crate) works: Works,
     pub(crate) streams: Streams,
+    pub(crate) reaper: Reaper,
     /// Since when (ms) this thread drains; 0 = it does not.
     drain_since: Cell<u64>,
     conns: Cell<u32>,
@@ -64,6 +66,7 @@ impl Thread {
             pipes: Pipes::default(),
             works: Works::default(),
             streams: Streams::default(),
+            reaper: Reaper::default(),
             drain_since: Cell::new(0),
             conns: Cell::new(0),
             main: RefCell::new(None),

@@ -16,6 +16,8 @@ use crate::proxy::worker::Thread;
 const SPLICE_MIN: u64 = 48 * 1024;
 /// What must have passed before data of unknown length goes through a pipe.
 const SPLICE_AFTER: u64 = 128 * 1024;
+/// Bodies up to this many bytes are copied behind their head, so that one buffer goes into one `send`.
+pub(crate) const JOIN_MAX: usize = 4096;
 /// Moves in one go before other connections get a turn.
 const MOVES_MAX: u32 = 32;
 

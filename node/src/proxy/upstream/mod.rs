@@ -146,3 +146,80 @@ pub fn servers_changed(shared: &crate::shared::Shared, backend: ProxyId) {
         upstreams.queue(backend).serve(&shared.world, upstreams, id);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use remora_core::world::{ProcessState, ProxyState, ServerState};
+
+    /// One backend with servers of these `maxconn`s.
+    pub(crate) fn backend(maxconn: &[u32]) -> (World, Upstreams) {
+        let servers = maxconn
+            .iter()
+            .map(|maxconn| {
+                let server = ServerState {
+                    name: String::from("s"),
+                    id: 1,
+                    weight_initial: 1,
+                    backup: false,
+                    maxconn: AtomicU32::new(*maxconn),
+                    maxqueue: 0,
+                    stats: Default::default(),
+                };
+                server.stats.weight.store(1, Ordering::Relaxed);
+                server
+            })
+            .collect();
+        let proxy = ProxyState {
+            name: String::from("b"),
+            id: 2,
+            is_frontend: false,
+            is_backend: true,
+            mode_http: true,
+            table: None,
+            rules: Default::default(),
+            error_pages: Default::default(),
+            front: Default::default(),
+            back: Default::default(),
+            servers,
+            binds: Box::default(),
+            bind_conns: Box::default(),
+            maxconn: AtomicU32::new(0),
+            fullconn: 0,
+            allbackups: false,
+        };
+        let world = World {
+            tables: Box::default(),
+            proxies: Box::new([proxy]),
+            proc_vars: Default::default(),
+            process: ProcessState::default(),
+        };
+        let upstreams = Upstreams {
+            first: Box::new([0]),
+            servers: maxconn
+                .iter()
+                .map(|_| Upstream {
+                    target: Target::None,
+                    port_offset: None,
+                    conns: AtomicU32::new(0),
+                    idle: Box::default(),
+                })
+                .collect(),
+            queues: Box::new([Queue::default()]),
+            balancers: Box::new([Balancer::new(
+                remora_core::balance::Algorithm::RoundRobin,
+                false,
+                maxconn.len(),
+            )]),
+        };
+        (world, upstreams)
+    }
+
+    pub(crate) fn scur(world: &World) -> Vec<u32> {
+        world.proxies[0]
+            .servers
+            .iter()
+            .map(|server| server.stats.scur.load(Ordering::Relaxed))
+            .collect()
+    }
+}

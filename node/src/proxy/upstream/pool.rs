@@ -1,8 +1,10 @@
 //! Idle connections to servers, kept per thread.
 
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -112,6 +114,7 @@ pub(crate) fn keep(th: &Thread, id: ServerId, stream: TcpStream) {
         stream,
         since_ms: th.clock.ms(),
     });
+    th.reaper.rouse();
     id.state(&th.shared.world)
         .stats
         .idle
@@ -135,12 +138,43 @@ pub(crate) fn closed(th: &Thread, id: ServerId) {
         .fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Closes idle connections that are too old or that the server closed. One task per thread.
+/// When the reaper of a thread works.
+#[derive(Debug, Default)]
+pub(crate) struct Reaper {
+    /// It sleeps for good, as there was nothing idle; whoever makes a connection idle wakes it.
+    asleep: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Reaper {
+    fn rouse(&self) {
+        if self.asleep.get()
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Closes idle connections that are too old or that the server closed. One task per thread; without idle connections it
+/// has no tick.
 pub(crate) async fn reap(th: Rc<Thread>) {
     loop {
-        let any = reap_once(&th);
-        // A thread without idle connections needs no tick, but cheap enough: one a second at most.
-        tokio::time::sleep(if any { REAP_EVERY } else { REAP_EVERY * 4 }).await;
+        if reap_once(&th) {
+            tokio::time::sleep(REAP_EVERY).await;
+            continue;
+        }
+        th.reaper.asleep.set(true);
+        let mut first = true;
+        poll_fn(|cx| {
+            if !std::mem::take(&mut first) {
+                return Poll::Ready(());
+            }
+            *th.reaper.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        th.reaper.asleep.set(false);
     }
 }
 

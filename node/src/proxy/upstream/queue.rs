@@ -190,3 +190,115 @@ impl Drop for Ticket<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::upstream::testing;
+
+    fn poll(ticket: &mut Ticket<'_>) -> Option<u16> {
+        match ticket.poll_turn(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(server) => Some(server),
+            Poll::Pending => None,
+        }
+    }
+
+    fn id(server: u16) -> ServerId {
+        ServerId {
+            backend: ProxyId(0),
+            server,
+        }
+    }
+
+    #[test]
+    fn places_go_to_those_who_wait_in_order() {
+        let (world, upstreams) = testing::backend(&[1, 1]);
+        assert!(take_place(&world, id(0)) && take_place(&world, id(1)));
+        assert!(!take_place(&world, id(0)));
+        let mut any = Ticket::join(&world, &upstreams, ProxyId(0), None);
+        let mut second_only = Ticket::join(&world, &upstreams, ProxyId(0), Some(1));
+        let mut last = Ticket::join(&world, &upstreams, ProxyId(0), None);
+        assert_eq!(
+            (any.ahead, second_only.ahead, last.ahead),
+            ((0, 0), (0, 1), (0, 2))
+        );
+        assert_eq!(poll(&mut any), None);
+
+        give_place_back(&world, &upstreams, id(1));
+        assert_eq!(poll(&mut any), Some(1));
+        assert_eq!(poll(&mut second_only), None);
+
+        // The first server's place is not for the one who wants the second.
+        give_place_back(&world, &upstreams, id(0));
+        assert_eq!((poll(&mut second_only), poll(&mut last)), (None, Some(0)));
+
+        give_place_back(&world, &upstreams, id(1));
+        assert_eq!(poll(&mut second_only), Some(1));
+        assert!(upstreams.queue(ProxyId(0)).is_empty());
+        assert_eq!(testing::scur(&world), [1, 1]);
+    }
+
+    #[test]
+    fn a_place_freed_just_before_joining_is_not_missed() {
+        let (world, upstreams) = testing::backend(&[1]);
+        let mut ticket = Ticket::join(&world, &upstreams, ProxyId(0), None);
+        assert_eq!(poll(&mut ticket), Some(0));
+    }
+
+    #[test]
+    fn who_leaves_the_line_keeps_nothing() {
+        let (world, upstreams) = testing::backend(&[1]);
+        assert!(take_place(&world, id(0)));
+        let gave_up = Ticket::join(&world, &upstreams, ProxyId(0), None);
+        let served_unseen = Ticket::join(&world, &upstreams, ProxyId(0), None);
+        let mut third = Ticket::join(&world, &upstreams, ProxyId(0), None);
+        drop(gave_up);
+        give_place_back(&world, &upstreams, id(0));
+        // Its turn came, but it was dropped before it looked.
+        drop(served_unseen);
+        assert_eq!(poll(&mut third), Some(0));
+        assert_eq!(testing::scur(&world), [1]);
+        assert!(upstreams.queue(ProxyId(0)).is_empty());
+    }
+
+    #[test]
+    fn servers_out_of_service_serve_nobody_until_they_are_back() {
+        let (world, upstreams) = testing::backend(&[1]);
+        let server = &world.proxies[0].servers[0];
+        server.stats.admin.store(1, Ordering::Relaxed);
+        let mut ticket = Ticket::join(&world, &upstreams, ProxyId(0), None);
+        assert_eq!(poll(&mut ticket), None);
+        server.stats.admin.store(0, Ordering::Relaxed);
+        upstreams.queue(ProxyId(0)).serve(&world, &upstreams, id(0));
+        assert_eq!(poll(&mut ticket), Some(0));
+    }
+
+    #[test]
+    fn many_threads_never_exceed_the_limit_and_all_get_their_turn() {
+        let (world, upstreams) = testing::backend(&[2, 1]);
+        let most = AtomicU32::new(0);
+        let inside = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let mut ticket = Ticket::join(&world, &upstreams, ProxyId(0), None);
+                        let server = loop {
+                            match poll(&mut ticket) {
+                                Some(server) => break server,
+                                None => std::thread::yield_now(),
+                            }
+                        };
+                        drop(ticket);
+                        most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        give_place_back(&world, &upstreams, id(server));
+                    }
+                });
+            }
+        });
+        assert!(most.into_inner() <= 3);
+        assert_eq!(testing::scur(&world), [0, 0]);
+        assert!(upstreams.queue(ProxyId(0)).is_empty());
+    }
+}
