@@ -39,7 +39,8 @@ fn remora() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         if let Some(path) = std::env::var_os("REMORA_BIN") {
-            return PathBuf::from(path);
+            // Proxies run in directories of their own.
+            return std::path::absolute(&path).unwrap_or_else(|_| PathBuf::from(path));
         }
         build(if cfg!(debug_assertions) {
             "dev"

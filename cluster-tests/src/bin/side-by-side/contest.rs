@@ -125,6 +125,7 @@ impl Machine {
             ("remora", Kind::Remora, remora),
             ("haproxy", Kind::Haproxy, haproxy),
         ] {
+            let program = std::path::absolute(program)?;
             let proxy = machine.start(kind, &program);
             machine.sides.push(Side {
                 name,

@@ -1,6 +1,6 @@
 //! Load: wrk for requests, own clients for connections that are refused and for latencies.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,22 +52,31 @@ pub(crate) fn wrk(
     Ok(count)
 }
 
-/// Connects as fast as it can with `threads` threads until `stop` says so, waiting for each connection to be closed by the
-/// proxy. Returns how many were closed.
+/// How many connections a client of [`refused_connections`] opens before it looks what became of them: a flood does not
+/// wait for each answer, and a proxy that is woken for every single one cannot show what refusing costs.
+const BURST: usize = 64;
+
+/// Connects as fast as it can with `threads` threads until `stop` says so. Returns how many connections the proxy closed.
 pub(crate) fn refused_connections(addr: SocketAddr, threads: usize, stop: &AtomicBool) -> u64 {
     let count = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                let mut open = Vec::with_capacity(BURST);
                 while !stop.load(Ordering::Relaxed) {
-                    let closed = match TcpStream::connect(addr) {
-                        Ok(mut stream) => !matches!(stream.read(&mut [0; 64]), Ok(1..)),
-                        // The reset may be faster than the system call.
-                        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
-                    };
-                    if closed {
-                        count.fetch_add(1, Ordering::Relaxed);
+                    let mut closed = 0;
+                    for _ in 0..BURST {
+                        match TcpStream::connect(addr) {
+                            Ok(stream) => open.push(stream),
+                            // The reset may be faster than the system call.
+                            Err(error) if error.kind() == ErrorKind::ConnectionReset => closed += 1,
+                            Err(_) => {}
+                        }
                     }
+                    for mut stream in open.drain(..) {
+                        closed += u64::from(!matches!(stream.read(&mut [0; 64]), Ok(1..)));
+                    }
+                    count.fetch_add(closed, Ordering::Relaxed);
                 }
             });
         }

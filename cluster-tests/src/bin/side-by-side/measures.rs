@@ -1,6 +1,6 @@
 //! What is measured, and how.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ fn refused(machine: &Machine, side: &Side) -> Result<Vec<f64>> {
     get_refused(addr)?;
     let before = cpu_time(&side.proxy)?;
     let count = load::for_seconds(machine.seconds, |stop| {
-        load::refused_connections(addr, 4, stop)
+        load::refused_connections(addr, 2, stop)
     })?;
     ensure!(count > 0, "no connection was refused");
     Ok(vec![per(cpu_time(&side.proxy)? - before, count)])
@@ -156,7 +156,7 @@ fn flood(machine: &Machine, side: &Side) -> Result<Vec<f64>> {
     get_refused(bad)?;
     let (times, count) = load::for_seconds(machine.seconds, |stop| {
         std::thread::scope(|scope| {
-            let flooding = scope.spawn(|| load::refused_connections(bad, 4, stop));
+            let flooding = scope.spawn(|| load::refused_connections(bad, 2, stop));
             let times = load::latencies(good, stop);
             stop_flag(stop);
             (times, flooding.join().unwrap_or(0))
@@ -197,28 +197,23 @@ fn idle_connections(machine: &Machine, side: &Side) -> Result<Vec<f64>> {
     ])
 }
 
-/// Commands of one CLI line while a table is filled: a line may have 16 kB.
-const FILL_PER_LINE: usize = 300;
-
 fn table_entries(machine: &Machine, side: &Side) -> Result<Vec<f64>> {
     let proxy = machine.fresh(side);
     let cli = proxy.cli();
-    let fill = |from: u32, to: u32| {
-        for start in (from..to).step_by(FILL_PER_LINE) {
-            let line: Vec<String> = (start..to.min(start + FILL_PER_LINE as u32))
-                .map(|i| {
-                    format!(
-                        "set table entries key {}",
-                        std::net::Ipv4Addr::from(0x0a00_0000 + i)
-                    )
-                })
+    let fill = |from: u32, to: u32| -> Result<()> {
+        // A line has to fit a buffer of 16 KiB.
+        for start in (from..to).step_by(400) {
+            let line: Vec<String> = (start..to.min(start + 400))
+                .map(|i| format!("set table entries key {}", Ipv4Addr::from(0x0a00_0000 + i)))
                 .collect();
-            cli.ask(&line.join(";"));
+            let said = cli.ask(&line.join(";"));
+            ensure!(said.trim().is_empty(), "set table was answered: {said}");
         }
+        Ok(())
     };
-    fill(0, 1000);
+    fill(0, 1000)?;
     let before = anonymous_bytes(&proxy)?;
-    fill(1000, machine.entries);
+    fill(1000, machine.entries)?;
     let after = anonymous_bytes(&proxy)?;
     let tables = cli.ask("show table");
     let used = format!(
