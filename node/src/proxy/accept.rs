@@ -34,9 +34,6 @@ struct Door {
     fixed_dst: Option<SocketAddr>,
     /// Connection rules look at the destination address.
     rules_want_dst: bool,
-    /// Accepted sockets are born with `SO_LINGER 0`, so that refusing one takes no more than closing it; those that are
-    /// let in have it taken back.
-    born_to_reset: bool,
 }
 
 /// Accepts on one listener for ever. Aborted when the thread drains.
@@ -62,15 +59,8 @@ pub(crate) async fn run(th: Rc<Thread>, mut listener: Listener) {
     let fixed_dst = listener
         .address
         .filter(|address| !address.ip().is_unspecified());
-    let refuses = rules
-        .tcp_connection
-        .rules
-        .iter()
-        .any(|rule| matches!(rule.action, Action::Reject));
     let door = Door {
         th: Rc::clone(&th),
-        born_to_reset: refuses
-            && sockopt::set_socket_linger(&listener.fd, Some(Duration::ZERO)).is_ok(),
         listener,
         fixed_dst,
         rules_want_dst,
@@ -246,7 +236,7 @@ impl Door {
                     true
                 }
                 _ => {
-                    if !self.born_to_reset {
+                    if !self.listener.born_to_reset {
                         let _ = sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
                     }
                     true
@@ -259,7 +249,7 @@ impl Door {
                 return false;
             }
         }
-        if self.born_to_reset {
+        if self.listener.born_to_reset {
             let _ = sockopt::set_socket_linger(&fd, None);
         }
         if conn.dst.get().is_none() {

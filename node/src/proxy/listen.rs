@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use remora_config::plan::{Address, Bind, Plan, Proxy};
+use remora_core::rule::action::Action;
 use remora_core::world::ProxyId;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -17,6 +19,9 @@ pub struct Listener {
     pub bind: u16,
     /// Where it listens, unless it is a UNIX socket.
     pub address: Option<SocketAddr>,
+    /// Accepted sockets are born with `SO_LINGER 0`, so that closing a refused one resets it without another system call;
+    /// those that pass have to undo it.
+    pub born_to_reset: bool,
     /// The socket, non-blocking.
     pub fd: OwnedFd,
 }
@@ -77,6 +82,7 @@ pub fn open(plan: &Plan) -> Result<Listeners, Vec<String>> {
                             frontend,
                             bind: bind_index as u16,
                             address,
+                            born_to_reset: refuses(proxy) && matches!(bind.address, Address::Ip(_)),
                             fd,
                         });
                     }
@@ -103,6 +109,14 @@ pub fn open(plan: &Plan) -> Result<Listeners, Vec<String>> {
     } else {
         Err(errors)
     }
+}
+
+/// Whether `tcp-request connection` may reject.
+fn refuses(proxy: &Proxy) -> bool {
+    let rules = &proxy.rules.tcp_connection.rules;
+    rules
+        .iter()
+        .any(|rule| matches!(rule.action, Action::Reject))
 }
 
 fn shown(bind: &Bind) -> String {
@@ -145,6 +159,11 @@ fn open_bind(
             }
             for _ in 0..threads {
                 let fd = bound_inet(address, bind, threads > 1)?;
+                if refuses(proxy) {
+                    // Before `listen`: a connection takes it over when its handshake ends, not when it is accepted.
+                    sockopt::set_socket_linger(&fd, Some(Duration::ZERO))
+                        .map_err(|err| format!("cannot set a socket option ({err})"))?;
+                }
                 net::listen(&fd, backlog)
                     .map_err(|err| format!("cannot listen to socket ({})", message(err)))?;
                 if address.port() == 0 {
