@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use remora_core::rule::action::{Action, Verdict};
+use remora_core::rule::action::Verdict;
 use remora_core::rule::cx::{ConnState, Msgs};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags, sockopt};
