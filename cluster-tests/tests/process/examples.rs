@@ -1,0 +1,87 @@
+//! The shipped examples, run as they stand but for addresses and paths, and shorter times where a test would wait.
+
+use cluster_tests::wait::{until, until_true};
+use cluster_tests::{Launch, Server, get};
+
+fn shipped(name: &str) -> String {
+    let path = format!("{}/../docs/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Replaces what must be there: an example that changed must not leave its test behind.
+fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
+    pairs.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "the example does not say {from:?} any more");
+        text.replace(from, to)
+    })
+}
+
+/// `throttle.cfg` with the test's addresses and a ban of a second and a half.
+fn throttle() -> Launch {
+    let text = shipped("throttle.cfg");
+    let socket = text.split("stats socket ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a stats socket");
+    let pairs = [
+        (socket, "{{cli}}"),
+        ("bind :8080", "bind 127.0.0.1:{{port:web}}"),
+        ("127.0.0.1:8081", "127.0.0.1:{{port:files}}"),
+        ("expire 30s store gpc0", "expire 1500ms store gpc0"),
+        ("_rate(10s)", "_rate(1s)"),
+    ];
+    Launch::new(&replaced(&text, &pairs)).file("throttle.cfg", "x".repeat(6000))
+}
+
+#[test]
+fn throttle_slows_down_then_bans_then_forgives() {
+    let proxy = throttle().start();
+    let web = proxy.addr("web");
+    let ask = || get(web, "/").expect("an answer");
+    let first = ask();
+    assert_eq!((first.status, first.header("content-type")), (200, Some("text/plain")));
+
+    let mut statuses = vec![first.status];
+    until_true("a ban", || {
+        statuses.push(ask().status);
+        statuses.last() == Some(&403)
+    });
+    statuses.dedup();
+    assert_eq!(statuses, [200, 429, 403]);
+    // Both tables tell why.
+    let key = "::ffff:127.0.0.1";
+    assert_eq!(proxy.cli().entry("abusers", key).expect("an entry").get("gpc0"), 1);
+    assert!(proxy.cli().entry("per_ip", key).expect("an entry").get("http_req_rate") > 30);
+    assert!(ask().text().starts_with("Banned."), "and it goes on being refused");
+    until_true("the ban ends by itself, while it is knocked at", || ask().status == 200);
+}
+
+#[test]
+fn throttle_limits_bytes_and_an_operator_can_forgive() {
+    let proxy = throttle().start();
+    let web = proxy.addr("web");
+    let mut fetched = 0;
+    let refused = until("the bytes run out", || {
+        let answer = get(web, "/big").expect("an answer");
+        fetched += u32::from(answer.status == 200);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("10")));
+    assert!((2..=3).contains(&fetched), "10 kB are two of them, but {fetched} were served");
+
+    until_true("a ban", || get(web, "/").map(|r| r.status) == Ok(403));
+    assert_eq!(proxy.ask("clear table abusers"), "\n");
+    assert_eq!(proxy.ask("clear table per_ip"), "\n");
+    assert_eq!(get(web, "/").map(|r| r.status), Ok(200));
+}
+
+#[test]
+fn ban_across_sites_is_shipped_as_documented_and_bans() {
+    let server = Server::http();
+    let text = shipped("ban-across-sites.cfg");
+    let pairs = [("bind :8081", "bind 127.0.0.1:{{port:web}}"), ("127.0.0.1:8000", "{{s1}}")];
+    let proxy = Launch::new(&replaced(&text, &pairs))
+        .set("s1", server.addr())
+        .file("503-slow-down.http", shipped("503-slow-down.http"))
+        .start();
+    let outcomes: Vec<Option<u16>> = (0..8).map(|_| get(proxy.addr("web"), "/").ok().map(|r| r.status)).collect();
+    assert_eq!(outcomes[..4], [Some(200), Some(200), Some(200), None]);
+    assert_eq!(outcomes[4..], [Some(503); 4]);
+}
