@@ -11,7 +11,10 @@ fn shipped(name: &str) -> String {
 /// Replaces what must be there: an example that changed must not leave its test behind.
 fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
     pairs.iter().fold(text.to_owned(), |text, (from, to)| {
-        assert!(text.contains(from), "the example does not say {from:?} any more");
+        assert!(
+            text.contains(from),
+            "the example does not say {from:?} any more"
+        );
         text.replace(from, to)
     })
 }
@@ -19,7 +22,11 @@ fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
 /// `throttle.cfg` with the test's addresses and a ban of a second and a half.
 fn throttle() -> Launch {
     let text = shipped("throttle.cfg");
-    let socket = text.split("stats socket ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a stats socket");
+    let socket = text
+        .split("stats socket ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .expect("a stats socket");
     let pairs = [
         (socket, "{{cli}}"),
         ("bind :8080", "bind 127.0.0.1:{{port:web}}"),
@@ -36,7 +43,10 @@ fn throttle_slows_down_then_bans_then_forgives() {
     let web = proxy.addr("web");
     let ask = || get(web, "/").expect("an answer");
     let first = ask();
-    assert_eq!((first.status, first.header("content-type")), (200, Some("text/plain")));
+    assert_eq!(
+        (first.status, first.header("content-type")),
+        (200, Some("text/plain"))
+    );
 
     let mut statuses = vec![first.status];
     until_true("a ban", || {
@@ -47,10 +57,29 @@ fn throttle_slows_down_then_bans_then_forgives() {
     assert_eq!(statuses, [200, 429, 403]);
     // Both tables tell why.
     let key = "::ffff:127.0.0.1";
-    assert_eq!(proxy.cli().entry("abusers", key).expect("an entry").get("gpc0"), 1);
-    assert!(proxy.cli().entry("per_ip", key).expect("an entry").get("http_req_rate") > 30);
-    assert!(ask().text().starts_with("Banned."), "and it goes on being refused");
-    until_true("the ban ends by itself, while it is knocked at", || ask().status == 200);
+    assert_eq!(
+        proxy
+            .cli()
+            .entry("abusers", key)
+            .expect("an entry")
+            .get("gpc0"),
+        1
+    );
+    assert!(
+        proxy
+            .cli()
+            .entry("per_ip", key)
+            .expect("an entry")
+            .get("http_req_rate")
+            > 30
+    );
+    assert!(
+        ask().text().starts_with("Banned."),
+        "and it goes on being refused"
+    );
+    until_true("the ban ends by itself, while it is knocked at", || {
+        ask().status == 200
+    });
 }
 
 #[test]
@@ -63,8 +92,14 @@ fn throttle_limits_bytes_and_an_operator_can_forgive() {
         fetched += u32::from(answer.status == 200);
         (answer.status != 200).then_some(answer)
     });
-    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("10")));
-    assert!((2..=3).contains(&fetched), "10 kB are two of them, but {fetched} were served");
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (429, Some("10"))
+    );
+    assert!(
+        (2..=3).contains(&fetched),
+        "10 kB are two of them, but {fetched} were served"
+    );
 
     until_true("a ban", || get(web, "/").map(|r| r.status) == Ok(403));
     assert_eq!(proxy.ask("clear table abusers"), "\n");
@@ -76,12 +111,17 @@ fn throttle_limits_bytes_and_an_operator_can_forgive() {
 fn ban_across_sites_is_shipped_as_documented_and_bans() {
     let server = Server::http();
     let text = shipped("ban-across-sites.cfg");
-    let pairs = [("bind :8081", "bind 127.0.0.1:{{port:web}}"), ("127.0.0.1:8000", "{{s1}}")];
+    let pairs = [
+        ("bind :8081", "bind 127.0.0.1:{{port:web}}"),
+        ("127.0.0.1:8000", "{{s1}}"),
+    ];
     let proxy = Launch::new(&replaced(&text, &pairs))
         .set("s1", server.addr())
         .file("503-slow-down.http", shipped("503-slow-down.http"))
         .start();
-    let outcomes: Vec<Option<u16>> = (0..8).map(|_| get(proxy.addr("web"), "/").ok().map(|r| r.status)).collect();
+    let outcomes: Vec<Option<u16>> = (0..8)
+        .map(|_| get(proxy.addr("web"), "/").ok().map(|r| r.status))
+        .collect();
     assert_eq!(outcomes[..4], [Some(200), Some(200), Some(200), None]);
     assert_eq!(outcomes[4..], [Some(503); 4]);
 }

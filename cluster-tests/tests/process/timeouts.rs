@@ -135,12 +135,17 @@ fn requests_arriving_during_a_drain_are_answered_and_closed() {
     client.get("/hold");
     until_true("the request runs", || server.requests().len() == 1);
     proxy.signal(Signal::USR1);
-    until_true("it does not listen any more", || !cluster_tests::ports::is_listening(fe.port()));
+    until_true("it does not listen any more", || {
+        !cluster_tests::ports::is_listening(fe.port())
+    });
     gate.open();
     let answer = client.response().expect("the answer");
     assert_eq!(answer.status, 200);
     if !proxy.is_haproxy() {
-        assert!(answer.closes(), "the client is told not to come back on this connection");
+        assert!(
+            answer.closes(),
+            "the client is told not to come back on this connection"
+        );
     }
     drop(client);
     assert_eq!(proxy.wait().code(), Some(0));
@@ -171,7 +176,12 @@ backend six
     assert!(get(four, "/").is_ok_and(|r| r.text().ends_with("127.0.0.1")));
     assert_eq!(get(six, "/").map(|r| r.text()), Ok("::1".to_owned()));
     let keys = |table: &str| {
-        let mut keys: Vec<String> = proxy.cli().entries(table).iter().map(|e| e.key().to_owned()).collect();
+        let mut keys: Vec<String> = proxy
+            .cli()
+            .entries(table)
+            .iter()
+            .map(|e| e.key().to_owned())
+            .collect();
         keys.sort();
         keys
     };
