@@ -622,3 +622,31 @@ fn unusual_but_valid_text_is_accepted() {
         proxy.ask("show info").contains("Name: ").then_some(())
     });
 }
+
+/// A stale socket is replaced; anything else that happens to have its name is not.
+#[test]
+fn a_file_in_the_place_of_a_socket_is_left_alone() {
+    if haproxy_lacks("replaces it") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("precious");
+    std::fs::write(&path, "data").expect("a file");
+    let socket = format!("global\n  stats socket {}\n", path.display());
+    let done = Launch::new(&socket).run();
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.stderr.contains("precious") && done.stderr.contains("is not a socket"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(std::fs::read(&path).expect("still there"), b"data");
+    std::fs::remove_file(&path).expect("removed");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+    let proxy = Launch::new(&format!(
+        "{socket}frontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n"
+    ))
+    .start();
+    assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+    drop(proxy);
+}

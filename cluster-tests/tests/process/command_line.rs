@@ -326,6 +326,26 @@ fn a_proxy_that_drains_without_work_ends_at_once() {
     assert!(!proxy.stderr().contains("panicked"), "{}", proxy.stderr());
 }
 
+#[test]
+fn a_check_finds_what_would_not_start() {
+    let check = |what: &str| {
+        Launch::new("")
+            .file("nothing/a.cfg", "defaults\n  mode http\n")
+            .file("empty/a.conf", "defaults\n  mode http\n")
+            .arg("-c")
+            .arg("-f")
+            .arg(what)
+            .run()
+    };
+    // As HAProxy: no error, yet no use.
+    assert_eq!(check("nothing").code, Some(2));
+    let empty = check("empty");
+    assert_eq!(empty.code, Some(1));
+    if !haproxy_lacks("a message about it") {
+        assert!(empty.stderr.contains("directory empty"), "{}", empty.stderr);
+    }
+}
+
 /// The shipped examples are right as they stand, from the root of the tree and from elsewhere.
 #[test]
 fn the_examples_are_valid() {

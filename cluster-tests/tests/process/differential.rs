@@ -27,6 +27,10 @@ const EXPRESSIONS: &[&str] = &[
     "req.hdr_ip(ip)",
     "req.cook(c)",
     "req.cook(d)",
+    "cook(c)",
+    "req.cook_val(c)",
+    "always_true,hex",
+    "always_false,base64",
     "req.cook_cnt()",
     "urlp(a)",
     "urlp(b)",
@@ -266,6 +270,8 @@ defaults
 backend be
   http-response set-header Status %[status]
   http-response deny if { res.hdr(content-length) 13 }
+  http-response set-header X-Blank \"%[res.hdr(nosuch)]\"
+  http-response set-header Was-Http %[res.ver] if HTTP METH_GET
   server s1 {{s1}}
 frontend fe
   bind 127.0.0.1:{{port:fe}}
@@ -277,7 +283,7 @@ frontend fe
   http-request redirect prefix /p drop-query if { path /prefix }
   http-request redirect scheme https code 307 if { path /scheme }
   http-request return status 404 if { path /empty404 }
-  http-request return status 200 content-type text/plain lf-string \"%[path] %[src] %HM %HU %HV\" if { path /lf }
+  http-request return status 200 content-type text/plain lf-string \"%[path] %[src] %HM %HU %HV\" hdr X-Empty %[req.hdr(nosuch)] hdr X-Full %[path] if { path /lf }
   http-request reject if { path /reject }
   http-request set-header Host changed.example if { path /host }
   http-request del-header X-Gone
@@ -345,6 +351,10 @@ fn answers_and_forwarded_requests_are_the_same() {
                     let names = [
                         "location",
                         "status",
+                        "was-http",
+                        "x-empty",
+                        "x-blank",
+                        "x-full",
                         "x-server",
                         "content-type",
                         "cache-control",

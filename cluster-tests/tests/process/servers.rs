@@ -9,7 +9,7 @@ use cluster_tests::server::Gate;
 use cluster_tests::wait::{until, until_true};
 use cluster_tests::{Client, Launch, Proxy, Server, get, get_from};
 
-use crate::common::{config, haproxy_lacks};
+use crate::common::{config, haproxy_lacks, site};
 
 fn farm(backend: &str, servers: &[&Server]) -> Launch {
     let launch = config(&format!(
@@ -373,4 +373,32 @@ backend be
         Ok(200),
         "and is served when one has left"
     );
+}
+
+/// A server answers for what it said, not for what a rule made of it, and attempts to reach it count.
+#[test]
+fn counters_blame_the_right_one() {
+    let server = Server::http();
+    let proxy = site(
+        "  use_backend dead if { path /dead }",
+        "  http-response deny if { status 404 }",
+        &server,
+    )
+    .append("backend dead\n  retries 0\n  server s1 127.0.0.1:1\n")
+    .start();
+    for (path, status) in [("/status/404", 502), ("/", 200), ("/dead", 503)] {
+        assert_eq!(
+            get(proxy.addr("fe"), path).map(|r| r.status),
+            Ok(status),
+            "{path}"
+        );
+    }
+    let stat = |proxy_name: &str, names: &[&str]| -> Vec<String> {
+        let of = |name: &&str| proxy.cli().stat(proxy_name, "s1", name);
+        names.iter().map(of).collect()
+    };
+    let seen = ["stot", "lbtot", "hrsp_2xx", "hrsp_4xx", "hrsp_5xx", "dresp"];
+    assert_eq!(stat("be", &seen), ["2", "2", "1", "1", "0", "1"]);
+    assert_eq!(stat("dead", &["stot", "lbtot", "econ"]), ["1", "1", "1"]);
+    assert_eq!(proxy.cli().stat("be", "BACKEND", "hrsp_5xx"), "1");
 }

@@ -305,8 +305,9 @@ impl File<'_> {
         match self.state {
             State::NoSection => {
                 let hint = known::hint(&keyword, Kind::Section);
+                let end = if hint.is_empty() { "." } else { "" };
                 self.alert(&format!(
-                    "unknown keyword '{keyword}' out of section{hint}."
+                    "unknown keyword '{keyword}' out of section{hint}{end}"
                 ));
             }
             State::Skipped => {}

@@ -37,8 +37,7 @@ pub fn run(args: &Args) -> u8 {
         _ => Volume::Normal,
     });
     match start(args) {
-        Ok(Start::Checked) => 0,
-        Ok(Start::Elsewhere(code)) => code,
+        Ok(Start::Checked(code) | Start::Elsewhere(code)) => code,
         Ok(Start::Running(running)) => signals::wait(*running),
         Err(alerts) => {
             introduce();
@@ -51,8 +50,8 @@ pub fn run(args: &Args) -> u8 {
 }
 
 enum Start {
-    /// `-c`, and all is well.
-    Checked,
+    /// `-c`, and no error: 0, or 2 for a configuration that nothing could be started with, as HAProxy has it.
+    Checked(u8),
     /// The detached half of `-D` runs, or failed with that code.
     Elsewhere(u8),
     Running(Box<Running>),
@@ -87,7 +86,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     load_time_zone();
     let mut plan = load(args)?;
     if args.check {
-        return Ok(Start::Checked);
+        return Ok(Start::Checked(check(&plan, args)));
     }
     let background = (args.daemon || plan.global.daemon) && !args.foreground;
     if background && !args.detached {
@@ -191,15 +190,26 @@ fn load(args: &Args) -> Result<Plan, Alerts> {
             String::from("Some warnings were found and 'zero-warning' is set. Aborting.").into(),
         );
     }
-    if args.check && args.verbose {
-        let text = if warned {
-            "Warnings were found.\nConfiguration file is valid\n"
-        } else {
-            "Configuration file is valid\n"
-        };
-        let _ = std::io::stdout().write_all(text.as_bytes());
+    if args.check && args.verbose && warned {
+        let _ = std::io::stdout().write_all(b"Warnings were found.\n");
     }
     Ok(plan)
+}
+
+/// The verdict of `-c` on a configuration without errors, as exit code.
+fn check(plan: &Plan, args: &Args) -> u8 {
+    let listens = plan
+        .proxies
+        .iter()
+        .any(|p| p.is_frontend && !p.disabled && !p.binds.is_empty());
+    if !listens && plan.global.stats_sockets.is_empty() {
+        warn!("The configuration has no error, but would not start: no listening socket.");
+        return 2;
+    }
+    if args.verbose {
+        let _ = std::io::stdout().write_all(b"Configuration file is valid\n");
+    }
+    0
 }
 
 fn show(diags: &[Diag]) {

@@ -26,6 +26,11 @@ pub(super) fn read(names: &[String]) -> Result<Vec<Source>, Vec<String>> {
                 continue;
             }
         };
+        if files.is_empty() {
+            errors.push(format!(
+                "No configuration file in directory {name} : only its '*.cfg' files are read."
+            ));
+        }
         for file in files {
             match fs::read(&file) {
                 Ok(text) => sources.push(Source { name: file, text }),
@@ -126,6 +131,15 @@ mod tests {
         let got = read(&[dir.path().to_str().unwrap().to_owned()]).unwrap();
         let texts: Vec<_> = got.iter().map(|s| s.text.as_slice()).collect();
         assert_eq!(texts, [&b"10.cfg"[..], b"B.cfg", b"a.cfg", b"b.cfg"],);
+    }
+
+    #[test]
+    fn a_directory_without_configuration_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.conf"), "").unwrap();
+        let name = dir.path().to_str().unwrap().to_owned();
+        let errors = read(std::slice::from_ref(&name)).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].contains(&name), "{errors:?}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) response_ms: u64,
     /// Status sent to the client; -1 = none.
     pub(crate) status: i32,
+    /// Status of the server's response, which rules may have turned into another; 0 = none.
+    pub(crate) server_status: u16,
     /// Termination letters.
     pub(crate) term: [u8; 2],
     bytes_in: u64,
@@ -58,6 +60,7 @@ impl<'a> Exchange<'a> {
             way: Way::default(),
             response_ms: 0,
             status: -1,
+            server_status: 0,
             term: *b"--",
             bytes_in: 0,
             bytes_from_server: 0,
@@ -229,18 +232,18 @@ impl<'a> Exchange<'a> {
             .zip(self.way.server)
             .and_then(|(backend, server)| backend.servers.get(usize::from(server)));
         if http && self.status > 0 {
-            let class = match self.status / 100 {
+            let class = |status: i32| match status / 100 {
                 n @ 1..=5 => n as usize - 1,
                 _ => 5,
             };
-            add(&client.front().front.hrsp[class], 1);
+            add(&client.front().front.hrsp[class(self.status)], 1);
             if let Some(backend) = backend {
-                add(&backend.back.hrsp[class], 1);
+                add(&backend.back.hrsp[class(self.status)], 1);
             }
             if let Some(server) = server
-                && self.response_ms > 0
+                && self.server_status > 0
             {
-                add(&server.stats.hrsp[class], 1);
+                add(&server.stats.hrsp[class(i32::from(self.server_status))], 1);
             }
         }
         if let Some(backend) = backend {

@@ -120,6 +120,7 @@ pub(crate) async fn run(
         }
     };
     talk.x.response_ms = th.clock.ms();
+    talk.x.server_status = talk.work.res.status();
     if let Some(keep) = answer_instead(&mut talk, backend, &facts, manners) {
         let sending = !talk.request_done;
         talk.count(None, th.clock.ms());

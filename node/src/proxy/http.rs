@@ -383,6 +383,8 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         {
             ways.to_client.clear();
         }
+        // `Tw` is the time in the tarpit.
+        x.way.queued_ms = th.clock.ms();
     }
     let answered = !ways.to_client.is_empty();
     if answered {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -262,6 +263,11 @@ pub fn unix_listener(
     gid: Option<u32>,
     backlog: i32,
 ) -> Result<OwnedFd, String> {
+    if let Ok(there) = std::fs::symlink_metadata(path)
+        && !there.file_type().is_socket()
+    {
+        return Err("this path exists and is not a socket".to_owned());
+    }
     let fd = stream_socket(AddressFamily::UNIX)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));

@@ -96,8 +96,8 @@ pub(super) fn missing(info: &FetchInfo, site: Site, scope: &Scope<'_>) -> Option
     let in_backend = scope.current().is_some_and(|p| p.is_backend);
     match name {
         "be_id" | "be_name" if !late && !in_backend => return Some("backend"),
-        // The request line outlives the request's headers.
-        "method" if late => return None,
+        // The method outlives the request's headers; the other is let through by HAProxy too, and never matches.
+        "method" | "req.proto_http" | "req_proto_http" if late => return None,
         "srv_id" | "srv_name" if !late => return Some("server"),
         _ => {}
     }

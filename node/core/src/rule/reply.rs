@@ -38,10 +38,16 @@ impl Reply {
         };
         start_line(self.status, out);
         for (name, value) in &self.headers {
+            let line = out.len();
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");
             let start = out.len();
             value.render(cx, msgs, out);
+            // As HAProxy: what gives nothing is left out.
+            if out.len() == start {
+                out.truncate(line);
+                continue;
+            }
             // Literal text of the configuration is the one part that is not encoded: it must not end the line either.
             for b in out.iter_mut().skip(start) {
                 if matches!(b, b'\r' | b'\n' | 0) {

@@ -125,6 +125,7 @@ pub(crate) async fn attach(
             way.queued_ms = th.clock.ms();
         }
         let server = id.state(world);
+        chosen(th, id, way.retries == 0 || avoid.is_some());
 
         if wish.reuse {
             let age_max = if wish.repeatable { u64::MAX } else { FRESH_MS };
@@ -143,7 +144,6 @@ pub(crate) async fn attach(
                 add(&server.stats.reuse, 1);
                 add(&state.back.reuse, 1);
                 way.connected_ms = th.clock.ms();
-                chosen(th, id);
                 return Ok(Attached {
                     place,
                     conn: UpConn {
@@ -160,7 +160,6 @@ pub(crate) async fn attach(
                 add(&server.stats.connect, 1);
                 add(&state.back.connect, 1);
                 way.connected_ms = th.clock.ms();
-                chosen(th, id);
                 return Ok(Attached {
                     place,
                     conn,
@@ -218,15 +217,17 @@ pub(crate) async fn attach(
     }
 }
 
-/// Counts an exchange that reached a server.
-fn chosen(th: &Thread, id: ServerId) {
+/// Counts an attempt to reach a server; `anew`: it has just been chosen, and is not only tried again.
+fn chosen(th: &Thread, id: ServerId, anew: bool) {
     let now = th.clock.now();
     let world = &th.shared.world;
     let server = id.state(world);
     let state = &world.proxies[usize::from(id.backend.0)];
     add(&server.stats.stot, 1);
-    add(&server.stats.lbtot, 1);
-    add(&state.back.lbtot, 1);
+    if anew {
+        add(&server.stats.lbtot, 1);
+        add(&state.back.lbtot, 1);
+    }
     server
         .stats
         .last_sess_ms

@@ -81,6 +81,7 @@ impl Fetch {
             },
             Fetch::ReqLen => int(msgs.req_content.bytes.len()),
             Fetch::ReqPayload { offset, len } => content::payload(&msgs.req_content, *offset, *len),
+            // Of a request that has been answered nothing is known, in HAProxy too.
             Fetch::ReqProtoHttp => match req_head(msgs) {
                 Ok(_) => Outcome::Value(Sample::Bool(true)),
                 Err(none) => none,
