@@ -207,3 +207,72 @@ backend be
         entry.is_some_and(|entry| entry.get("conn_cur") == 0)
     });
 }
+
+#[test]
+fn a_body_that_was_not_sent_is_no_request() {
+    let inner = "GET /inner HTTP/1.1\r\nHost: test\r\n\r\n";
+    let body = inner.repeat(6000 / inner.len());
+    let head = format!(
+        "POST /outer HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let proxy = config(
+        "
+frontend fe
+  bind 127.0.0.1:{{port:fe}}
+  http-request return status 200 content-type text/plain string inner if { path /inner }
+  http-request return status 200 content-type text/plain string next if { path /next }
+  default_backend be
+backend be
+  retries 0
+  server s1 {{s1}}
+",
+    )
+    .set("s1", Server::absent())
+    .start();
+    let mut client = Client::connect(proxy.addr("fe"));
+    client.send(format!("{head}{body}{}", request("/next")));
+    assert_eq!(client.response().map(|r| r.status), Ok(503));
+    if let Ok(next) = client.response() {
+        assert_eq!(next.text(), "next");
+    }
+    assert!(!proxy.stdout().contains("/inner"));
+}
+
+#[test]
+fn a_dead_pooled_connection_is_the_clients_to_retry_or_nobodys() {
+    // Every connection serves one request and dies with the second.
+    let server = Server::raw(|mut peer| {
+        let one = peer.request().is_some() && peer.body().is_some();
+        if one && peer.reply(200, "", "once") && peer.request().is_some() {
+            peer.body();
+        }
+    });
+    let proxy = site("", "", &server).start();
+    let post = "POST /post HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nab";
+    let mut used = Client::connect(proxy.addr("fe"));
+    assert_eq!(used.get("/first").response().map(|r| r.status), Ok(200));
+    // A client's first request meets no dead connection.
+    let mut fresh = Client::connect(proxy.addr("fe"));
+    assert_eq!(fresh.send(post).response().map(|r| r.status), Ok(200));
+    // Later ones may; the client then sees the end of its connection, not an error.
+    assert!(used.send(post).response().is_err());
+    let posts = server
+        .requests()
+        .iter()
+        .filter(|r| r.method == "POST")
+        .count();
+    assert_eq!(posts, 2, "one each, none repeated");
+}
+
+#[test]
+fn a_body_wrong_from_its_start_is_502() {
+    let server = Server::with(|_, peer| {
+        peer.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n")
+    });
+    let proxy = site("", "", &server).start();
+    let mut client = Client::connect(proxy.addr("fe"));
+    assert_eq!(client.get("/").response().map(|r| r.status), Ok(502));
+    let line = proxy.log_line("of the failure", |line| line.contains(" 502 "));
+    assert!(line.contains("PH--"), "{line}");
+}

@@ -98,8 +98,7 @@ pub(crate) async fn run(
     let (heard, up, place) = match converse(&mut talk, backend, &facts, manners).await {
         Ok(conversation) => conversation,
         Err(why) => {
-            let sending = !talk.pump.all_read();
-            talk.count(None, th.clock.ms());
+            let sending = talk.give_up();
             drop(talk);
             x.term = why.0;
             if why.0[0] == b'C' {
@@ -113,8 +112,7 @@ pub(crate) async fn run(
     let framing = match heard {
         Heard::Head(framing) => framing,
         failed => {
-            let sending = !talk.pump.all_read();
-            talk.count(None, th.clock.ms());
+            let sending = talk.give_up();
             drop((talk, up, place));
             return fail(client, sock, work, x, failed, sending).await;
         }
@@ -122,15 +120,14 @@ pub(crate) async fn run(
     talk.x.response_ms = th.clock.ms();
     talk.x.server_status = talk.work.res.status();
     if let Some(keep) = answer_instead(&mut talk, backend, &facts, manners) {
-        let sending = !talk.request_done;
-        talk.count(None, th.clock.ms());
+        let sending = talk.give_up();
         drop((talk, up, place));
         return finish_instead(client, sock, work, x, keep, sending).await;
     }
     let server_keeps =
         talk.work.res.keep_alive() && !prepared.close && framing != Framing::UntilClose;
     let Some(prepared) = prepare_response(&mut talk, backend, &facts, framing, manners) else {
-        talk.count(None, th.clock.ms());
+        talk.give_up();
         drop((talk, up, place));
         x.term = *b"PH";
         x.response_failed();
@@ -147,6 +144,13 @@ pub(crate) async fn run(
     let end = talk
         .relay_response(&mut up, framing, prepared.dechunk)
         .await;
+    if end == *b"PH" {
+        // The body was found to be wrong before anything of the answer was sent.
+        talk.give_up();
+        drop((talk, up, place));
+        x.term = end;
+        return local::error_with(client, sock, work, x, 502, LocalEnd::closing(true)).await;
+    }
     let request_done = talk.request_done;
     let request_read = talk.pump.all_read();
     drop(talk);
@@ -179,13 +183,14 @@ async fn converse(
     let client = talk.client;
     let world = &client.th.shared.world;
     let idempotent = facts.method.is_idempotent();
-    let mut reuse = !manners.server_close;
+    // A pooled connection may turn out to be dead. Then the request is sent once more if that is harmless; otherwise
+    // only the client can do that, and it knows to if its own connection was in use before. (RFC 9112 section 9.3.1)
+    let not_first = client.conn.requests.get() > 1;
+    let repeatable = idempotent && talk.pump.is_all_kept();
+    let mut reuse = !manners.server_close && (repeatable || not_first);
     loop {
         let mut way = talk.x.way;
-        let wish = Wish {
-            reuse,
-            repeatable: idempotent,
-        };
+        let wish = Wish { reuse, repeatable };
         let sock = &*talk.sock;
         let info = &talk.work.info;
         let got = attach(client, backend, &mut way, wish, |cx| {
@@ -216,6 +221,10 @@ async fn converse(
             continue;
         }
         add(&state.stats.req_tot, 1);
+        let heard = match heard {
+            Heard::Dead { silent: true } if attached.reused && not_first => Heard::Stale,
+            heard => heard,
+        };
         return Ok((heard, attached.conn, attached.place));
     }
 }
@@ -233,6 +242,7 @@ async fn fail(
     let now = client.th.clock.ms();
     let (status, term) = match &why {
         Heard::Dead { .. } => (502, *b"SH"),
+        Heard::Stale => (0, *b"SH"),
         Heard::Garbage => (502, *b"PH"),
         Heard::ServerTimeout => (504, *b"sH"),
         Heard::ClientTimeout => (408, *b"cD"),

@@ -21,6 +21,9 @@ pub(super) enum Heard {
     Dead {
         silent: bool,
     },
+    /// A connection from the pool was dead and the request cannot be sent twice: the client connection is closed
+    /// without an answer, as if it had met the end of an idle connection.
+    Stale,
     /// What it sent is no HTTP response.
     Garbage,
     ServerTimeout,
@@ -86,6 +89,14 @@ impl<'a, 'c> Talk<'a, 'c> {
         self.work.ways.to_server.sent = 0;
         self.request_done = false;
         self.request_broken = false;
+    }
+
+    /// The request goes no further: counts what came, and drops what was read of its body, which must never be taken
+    /// for the next request. Says whether the client is still sending it.
+    pub(super) fn give_up(&mut self) -> bool {
+        self.pump.forget(&mut self.work.ways.from_client);
+        self.count(None, self.client.th.clock.ms());
+        !self.pump.all_read()
     }
 }
 
@@ -348,7 +359,7 @@ impl Talk<'_, '_> {
                 .is_err()
             {
                 self.x.response_failed();
-                return *b"PD";
+                return *b"PH";
             }
             body.join(&mut ways.from_server, &mut ways.to_client, JOIN_MAX);
         }

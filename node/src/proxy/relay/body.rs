@@ -148,6 +148,17 @@ impl Pump {
         Ok(())
     }
 
+    /// Drops what was read but not sent: the buffer then begins with what follows the body.
+    pub(crate) fn forget(&mut self, buf: &mut Buf) {
+        buf.consume(self.ready);
+        self.ready = 0;
+    }
+
+    /// Everything that is to be sent is in the outbox, and stays there.
+    pub(crate) fn is_all_kept(&self) -> bool {
+        self.keep_sent && self.ready == 0 && self.all_read()
+    }
+
     /// Moves valid bytes from the buffer behind the head in the outbox, so that one write takes both.
     pub(crate) fn join(&mut self, buf: &mut Buf, out: &mut Outbox, max: usize) {
         if self.ready > 0 && self.ready <= max {
