@@ -122,6 +122,8 @@ pub struct Client {
     stream: Box<dyn Stream>,
     local: Option<SocketAddr>,
     kept: Vec<u8>,
+    /// The kernel reports a reset once: if a send has taken the report, reads see a mere end.
+    was_reset: bool,
 }
 
 impl std::fmt::Debug for Client {
@@ -175,6 +177,7 @@ impl Client {
             stream: Box::new(stream),
             local: None,
             kept: Vec::new(),
+            was_reset: false,
         }
     }
 
@@ -184,6 +187,7 @@ impl Client {
             stream: Box::new(Dead),
             local: None,
             kept: Vec::new(),
+            was_reset: false,
         }
     }
 
@@ -198,6 +202,7 @@ impl Client {
             stream: Box::new(stream),
             local,
             kept: Vec::new(),
+            was_reset: false,
         }
     }
 
@@ -213,7 +218,8 @@ impl Client {
 
     /// Sends. A peer that has gone is not an error here: how it ended shows in what is read next.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        let _gone = self.stream.write_all(bytes.as_ref());
+        let sent = self.stream.write_all(bytes.as_ref());
+        self.was_reset |= sent.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
         self
     }
 
@@ -355,6 +361,7 @@ impl Client {
         let mut piece = [0; 65536];
         loop {
             match self.stream.read(&mut piece) {
+                Ok(0) if self.was_reset => return Err(Gone::Reset),
                 Ok(0) if self.kept.is_empty() => return Err(Gone::Closed),
                 Ok(0) => return Err(Gone::Cut(self.kept.clone())),
                 Ok(count) => {
