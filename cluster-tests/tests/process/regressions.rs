@@ -276,3 +276,57 @@ fn a_body_wrong_from_its_start_is_502() {
     let line = proxy.log_line("of the failure", |line| line.contains(" 502 "));
     assert!(line.contains("PH--"), "{line}");
 }
+
+#[test]
+fn statistics_tell_failures_as_haproxy_does() {
+    let server = Server::with(|request, peer| match request.target.as_str() {
+        "/dies" => false,
+        "/cut" => {
+            peer.write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut");
+            false
+        }
+        _ => peer.serve("", request),
+    });
+    let proxy = config(
+        "
+frontend fe
+  bind 127.0.0.1:{{port:fe}}
+  timeout tarpit 20s
+  http-request tarpit if { path /tarpit }
+  use_backend none if { path /none }
+  default_backend be
+backend be
+  retries 0
+  server s1 {{s1}}
+backend none
+",
+    )
+    .set("s1", server.addr())
+    .start();
+    let stat = |proxy_name: &str, service: &str, column: &str| {
+        let text = proxy.cli().stat(proxy_name, service, column);
+        text.parse::<u32>().unwrap_or(0)
+    };
+    assert_eq!(get(proxy.addr("fe"), "/dies").map(|r| r.status), Ok(502));
+    until_true("a request without a response does not count", || {
+        stat("be", "s1", "eresp") == 1 && stat("be", "s1", "req_tot") == 0
+    });
+    assert!(get(proxy.addr("fe"), "/cut").is_err());
+    until_true("a cut body is a failed response", || {
+        stat("be", "s1", "eresp") == 2
+            && stat("be", "s1", "srv_abrt") == 1
+            && stat("be", "s1", "req_tot") == 1
+    });
+    assert_eq!(get(proxy.addr("fe"), "/none").map(|r| r.status), Ok(503));
+    until_true("a backend without servers has a failed connection", || {
+        stat("none", "BACKEND", "econ") == 1
+    });
+    if haproxy_lacks("a client that leaves a tarpit is noticed at its end only") {
+        return;
+    }
+    let before = stat("fe", "FRONTEND", "hrsp_5xx");
+    drop(caller(proxy.addr("fe"), &request("/tarpit")));
+    let line = proxy.log_line("of the tarpit", |line| line.contains("/tarpit"));
+    assert!(line.contains(" 500 ") && line.contains("PT--"), "{line}");
+    assert_eq!(stat("fe", "FRONTEND", "hrsp_5xx"), before + 1);
+}

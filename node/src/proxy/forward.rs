@@ -155,6 +155,9 @@ pub(crate) async fn run(
     let request_read = talk.pump.all_read();
     drop(talk);
     x.term = end;
+    if end == *b"SD" {
+        x.response_failed();
+    }
     let whole = end == *b"--";
     if whole && request_done && server_keeps && work.ways.from_server.is_empty() && !th.draining() {
         up.keep();
@@ -220,8 +223,11 @@ async fn converse(
             add(&world.proxies[usize::from(backend.0)].back.wretr, 1);
             continue;
         }
-        add(&state.stats.req_tot, 1);
         let heard = match heard {
+            Heard::Head(framing) => {
+                add(&state.stats.req_tot, 1);
+                Heard::Head(framing)
+            }
             Heard::Dead { silent: true } if attached.reused && not_first => Heard::Stale,
             heard => heard,
         };

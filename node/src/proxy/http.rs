@@ -368,6 +368,11 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
             accept::vanish(sock, rst_ttl, client.conn.src.get());
         }
     }
+    // What the client is told, or would have been had it waited.
+    let answered = !ways.to_client.is_empty();
+    if answered {
+        x.status = local::status_of(ways.to_client.pending());
+    }
     if tarpit {
         let timeouts = &th.shared.plan.proxies
             [usize::from(x.backend().unwrap_or(client.conn.frontend).0)]
@@ -377,6 +382,7 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
             client,
             sock,
             &mut ways.from_client,
+            info,
             th.clock.ms() + u64::from(hold),
         )
         .await
@@ -385,10 +391,6 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         }
         // `Tw` is the time in the tarpit.
         x.way.queued_ms = th.clock.ms();
-    }
-    let answered = !ways.to_client.is_empty();
-    if answered {
-        x.status = local::status_of(ways.to_client.pending());
     }
     x.took(end.taken as u64);
     x.gave(local::send(client, sock, &mut ways.to_client).await);

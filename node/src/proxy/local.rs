@@ -12,6 +12,7 @@ use crate::proxy::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::http::After;
 use crate::proxy::relay::body::Outbox;
+use crate::proxy::streams::Info;
 use crate::proxy::work::Work;
 
 /// Sends an error page of the proxy and ends the exchange with it. The request's body has not been looked at.
@@ -189,12 +190,16 @@ pub(crate) async fn hold_back(
     client: &Client,
     sock: &mut TcpStream,
     buf: &mut Buf,
+    info: &Info,
     until: u64,
 ) -> bool {
     let th = &client.th;
     let ended = client
         .alarm
         .within(&th.clock, until, |cx| {
+            if info.is_killed() {
+                return Poll::Ready(());
+            }
             loop {
                 match sock.poll_read_ready(cx) {
                     Poll::Pending => {

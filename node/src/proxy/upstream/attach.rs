@@ -261,7 +261,10 @@ async fn find_place(
     // Losing a race for the last place only means to choose again; a handful of times, then the queue decides.
     for _ in 0..4 {
         match upstreams.balancer(backend).pick(&state.servers, &ask) {
-            Choice::None => return Err(NoServer(*b"SC")),
+            Choice::None => {
+                add(&state.back.econ, 1);
+                return Err(NoServer(*b"SC"));
+            }
             Choice::Full => {
                 wants = None;
                 break;
@@ -316,7 +319,13 @@ async fn find_place(
             id: ServerId { backend, server },
         }),
         Some(None) => Err(NoServer(*b"CQ")),
-        None => Err(NoServer(*b"sQ")),
+        None => {
+            add(&state.back.econ, 1);
+            if let Some(server) = wants.and_then(|wants| state.servers.get(usize::from(wants))) {
+                add(&server.stats.econ, 1);
+            }
+            Err(NoServer(*b"sQ"))
+        }
     }
 }
 
