@@ -468,7 +468,7 @@ backend gentle
 #[test]
 fn keep_alive_time_out_closes_in_silence_and_activity_postpones_it() {
     let server = Server::http();
-    let proxy = site("  timeout http-keep-alive 300ms", "", &server).start();
+    let proxy = site("  timeout http-keep-alive 2s", "", &server).start();
     let mut client = Client::connect(proxy.addr("fe"));
     for _ in 0..3 {
         assert_eq!(client.get("/").response().map(|r| r.status), Ok(200));

@@ -337,7 +337,7 @@ fn connection_attempts_are_repeated() {
 #[test]
 fn redispatch_goes_to_another_server() {
     let good = Server::named("good");
-    let lines = "  balance roundrobin\n  retries 1\n  option redispatch\n  timeout connect 500ms\n  server gone {{gone}}\n  server good {{s1}}";
+    let lines = "  balance roundrobin\n  retries 1\n  option redispatch\n  timeout connect 5s\n  server gone {{gone}}\n  server good {{s1}}";
     let proxy = farm(lines, &[&good]).set("gone", Server::absent()).start();
     assert_eq!(names(&proxy, 4), counts(&[("good", 4)]));
 }

@@ -27,7 +27,7 @@ listen tcp
   option tcplog
   timeout client 20s
   timeout server 20s
-  timeout tunnel 300ms
+  timeout tunnel 2s
   bind 127.0.0.1:{{port:tcp}}
   server s1 {{s1}}
 ",
@@ -49,8 +49,8 @@ fn activity_keeps_a_tunnel_open() {
         "
 listen tcp
   mode tcp
-  timeout client 400ms
-  timeout server 400ms
+  timeout client 2s
+  timeout server 2s
   bind 127.0.0.1:{{port:tcp}}
   server s1 {{s1}}
 ",
@@ -61,7 +61,7 @@ listen tcp
     // Twice the time-out in steps far below it.
     for _ in 0..16 {
         assert_eq!(client.send("x").take(1), Ok(b"x".to_vec()));
-        let pause: Option<()> = until_within(std::time::Duration::from_millis(50), || None);
+        let pause: Option<()> = until_within(std::time::Duration::from_millis(200), || None);
         assert!(pause.is_none());
     }
 }
