@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use remora_core::rule::action::Verdict;
 use remora_core::rule::cx::{ConnState, Msgs};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags, sockopt};
 use tokio::io::Interest;
@@ -23,6 +24,8 @@ use crate::proxy::{mentions, session};
 
 /// Connections taken before the others on this thread get a turn.
 const BATCH: usize = 64;
+/// Connections of a round before which the queue is asked whether it is empty.
+const SPARSE: usize = 3;
 /// How long accepting pauses when descriptors or memory have run out.
 const STARVED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,7 +83,13 @@ impl Door {
     async fn take_batch(&self, socket: &TcpStream) -> bool {
         // A refused connection leaves its place to the next one: a flood does not touch the shared counters.
         let mut has_place = false;
-        for _ in 0..BATCH {
+        for taken in 0..BATCH {
+            if (1..=SPARSE).contains(&taken) && self.is_queue_empty(socket) {
+                if has_place {
+                    self.give_places_back();
+                }
+                return false;
+            }
             if !has_place {
                 if !self.take_places() {
                     self.wait_for_places().await;
@@ -97,11 +106,12 @@ impl Door {
                     let src = address.and_then(|any| SocketAddr::try_from(any).ok());
                     has_place = !self.admit(fd, src);
                 }
+                // Compared by kind: the error may be tokio's own, without a number.
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    self.give_places_back();
+                    return false;
+                }
                 Err(err) => match Errno::from_io_error(&err) {
-                    Some(Errno::WOULDBLOCK) => {
-                        self.give_places_back();
-                        return false;
-                    }
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                         self.give_places_back();
                         has_place = false;
@@ -116,6 +126,19 @@ impl Door {
             self.give_places_back();
         }
         true
+    }
+
+    /// Asks without accepting: an `accept4` in vain makes and destroys a whole socket, and while few connections come
+    /// at a time, every round ends with one.
+    fn is_queue_empty(&self, socket: &TcpStream) -> bool {
+        let empty = socket.try_io(Interest::READABLE, || {
+            let mut fds = [PollFd::new(socket, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+                Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        });
+        empty.is_err()
     }
 
     /// A place within each of the three limits: process, frontend, bind.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 /// What a pipe shall hold; the kernel may grant less.
 const PIPE_BYTES: usize = 256 * 1024;
 /// Free pipes kept per thread.
-const KEPT: usize = 64;
+const KEPT: usize = 16;
 
 /// A pipe with what is on its way.
 #[derive(Debug)]
