@@ -257,6 +257,10 @@ fn maxconn_queues_and_serves_in_turn() {
         2,
         "never more than maxconn at once"
     );
+    // The last one in the line was the fourth; whoever did not wait says 0.
+    for queues in [" 0/0 ", " 0/1 ", " 0/4 "] {
+        proxy.log_line("of the queue", |line| line.contains(queues));
+    }
 }
 
 #[test]

@@ -227,6 +227,18 @@ fn a_missing_or_wrong_proxy_header_closes() {
             "{wrong:?}: {gone:?}"
         );
     }
+    let line = proxy.log_line("of the first", |line| line.contains("does not look like"));
+    assert!(
+        line.starts_with("127.0.0.1:")
+            && line.ends_with(
+                "] fe/1: Received something which does not look like a PROXY protocol header"
+            ),
+        "{line}"
+    );
+    Client::connect(proxy.addr("fe")).half_close();
+    proxy.log_line("of an empty connection", |line| {
+        line.ends_with("fe/1: Connection closed while waiting for PROXY protocol header")
+    });
 }
 
 const ANSWER: &str = "  http-request return status 200 content-type text/plain string here\n";

@@ -126,8 +126,8 @@ fn parse_v2(input: &[u8]) -> Result<Option<(Proxied, usize)>, Malformed> {
     Ok(Some((proxied, len)))
 }
 
-/// Reads the header that must come first and takes its addresses over. `false`: there is none; the connection has to be
-/// closed.
+/// Reads the header that must come first and takes its addresses over. Without one the connection has to be closed,
+/// which is logged.
 pub(crate) async fn receive(client: &mut Client, stream: &mut TcpStream) -> bool {
     let th = client.th.clone();
     let timeouts = &client.plan().timeouts;
@@ -144,29 +144,45 @@ pub(crate) async fn receive(client: &mut Client, stream: &mut TcpStream) -> bool
                 let mut bytes = [0u8; 1024];
                 let mut peeked = ReadBuf::new(&mut bytes);
                 let Ok(n @ 1..) = ready!(stream.poll_peek(cx, &mut peeked)) else {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Err("Connection closed while waiting for"));
                 };
                 let before = header.len();
                 header.extend_from_slice(&bytes[..n]);
                 let Ok(found) = parse(&header) else {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Err("Received something which does not look like a"));
                 };
                 let mut left = found.map_or(n, |(_, len)| len.saturating_sub(before));
                 while left > 0 {
                     match stream.try_read(&mut bytes[..left]) {
                         Ok(taken @ 1..) => left -= taken,
-                        _ => return Poll::Ready(None),
+                        _ => return Poll::Ready(Err("Connection error while waiting for")),
                     }
                 }
                 if let Some((proxied, _)) = found {
-                    return Poll::Ready(Some(proxied));
+                    return Poll::Ready(Ok(proxied));
                 }
             }
         })
         .await
-        .flatten();
-    let Some(proxied) = found else {
-        return false;
+        .unwrap_or(Err("Timeout while waiting for"));
+    let proxied = match found {
+        Ok(proxied) => proxied,
+        Err(_) if header.is_empty() && client.plan().options.dontlognull => return false,
+        Err(why) => {
+            let bind = client.bind();
+            let name = match (&bind.name, bind.id) {
+                (Some(name), _) => name.clone(),
+                (None, id) => id.unwrap_or(u32::from(client.conn.bind) + 1).to_string(),
+            };
+            th.shared.logs.embryonic(
+                &th.shared.world,
+                client.conn.frontend,
+                client.conn.src.get(),
+                client.accepted().wall_us,
+                format_args!("{name}: {why} PROXY protocol header"),
+            );
+            return false;
+        }
     };
     client.conn.got_proxy_header.set(true);
     if let Proxied::Addresses(src, dst) = proxied {

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 
-use remora_core::world::World;
+use remora_core::world::{ProxyId, World};
 
 use super::{Access, LineFormat, clock};
 
@@ -30,6 +30,22 @@ fn default(world: &World, a: &Access<'_>, out: &mut Vec<u8>) {
     };
     let name = frontend.map_or("?", |p| p.name.as_str());
     let _ = write!(out, " ({name}/{mode})");
+}
+
+/// `%ci:%cp [%t] %f/`
+pub(super) fn embryonic(
+    world: &World,
+    frontend: ProxyId,
+    client: Option<SocketAddr>,
+    accept_wall_us: u64,
+    out: &mut Vec<u8>,
+) {
+    endpoint(client, out);
+    out.extend_from_slice(b" [");
+    clock::traffic(accept_wall_us, out);
+    let frontend = world.proxies.get(usize::from(frontend.0));
+    let name = frontend.map_or("?", |p| p.name.as_str());
+    let _ = write!(out, "] {name}/");
 }
 
 /// `%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`
@@ -84,7 +100,7 @@ fn counts(a: &Access<'_>, out: &mut Vec<u8>) {
     );
 }
 
-fn name(world: &World, id: Option<remora_core::world::ProxyId>, out: &mut Vec<u8>) {
+fn name(world: &World, id: Option<ProxyId>, out: &mut Vec<u8>) {
     let proxy = id.and_then(|id| world.proxies.get(usize::from(id.0)));
     out.extend_from_slice(proxy.map_or("<NONE>", |p| p.name.as_str()).as_bytes());
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use remora_config::plan::{LogFormat, LogTarget, Mode, Plan};
-use remora_core::world::ProxyId;
+use remora_core::world::{ProxyId, World};
 
 use crate::shared::Shared;
 use sink::Sinks;
@@ -206,6 +206,25 @@ impl Logs {
         if !queued {
             self.queue.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A line about a connection that ended before it became a session: `10.0.0.1:1234 [date] web/1: text`.
+    pub fn embryonic(
+        &self,
+        world: &World,
+        frontend: ProxyId,
+        client: Option<SocketAddr>,
+        accept_wall_us: u64,
+        text: fmt::Arguments<'_>,
+    ) {
+        let mut start = Vec::with_capacity(64);
+        line::embryonic(world, frontend, client, accept_wall_us, &mut start);
+        let start = String::from_utf8_lossy(&start);
+        self.event(
+            Some(frontend),
+            Severity::Info,
+            format_args!("{start}{text}"),
+        );
     }
 
     /// Whether the frontend has any log target (to skip gathering).

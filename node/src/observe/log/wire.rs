@@ -43,11 +43,11 @@ impl Writer {
 
     /// Runs until the queue is stopped and empty.
     pub(super) fn run(mut self) {
-        let mut batch = Vec::new();
+        let mut batches = Vec::new();
         loop {
             // Read before the sweep: lines queued before the stop are then certainly seen.
             let stopping = self.queue.stopping.load(Ordering::SeqCst);
-            let worked = self.sweep(&mut batch);
+            let worked = self.sweep(&mut batches);
             if worked && !stopping {
                 // More may follow soon: workers need not wake this thread for each line (a system call), and streams
                 // are written in larger pieces.
@@ -62,7 +62,7 @@ impl Writer {
             }
             self.queue.asleep.store(true, Ordering::SeqCst);
             // A line queued between the sweep and the flag found nobody to wake.
-            if self.sweep(&mut batch) || self.queue.stopping.load(Ordering::SeqCst) {
+            if self.sweep(&mut batches) || self.queue.stopping.load(Ordering::SeqCst) {
                 self.queue.asleep.store(false, Ordering::SeqCst);
             } else {
                 std::thread::park();
@@ -70,18 +70,16 @@ impl Writer {
         }
     }
 
-    fn sweep(&mut self, batch: &mut Vec<u8>) -> bool {
-        let mut worked = false;
-        for i in 0..self.queue.parts.len() {
-            let Some(part) = self.queue.parts.get(i) else {
-                break;
-            };
+    /// Writes what all threads have queued, in the order of time. `batches` are the buffers to swap for full ones.
+    fn sweep(&mut self, batches: &mut Vec<Vec<u8>>) -> bool {
+        batches.resize_with(self.queue.parts.len(), Vec::new);
+        for (part, batch) in self.queue.parts.iter().zip(batches.iter_mut()) {
             std::mem::swap(&mut *part.0.lock(), batch);
-            if !batch.is_empty() {
-                worked = true;
-                self.write_batch(batch);
-                batch.clear();
-            }
+        }
+        let mut line = Vec::with_capacity(1024);
+        let worked = in_order(batches, |head, text| self.write(head, text, &mut line));
+        for batch in batches {
+            batch.clear();
         }
         if worked {
             let lost = self.sinks.flush();
@@ -90,29 +88,20 @@ impl Writer {
         worked
     }
 
-    fn write_batch(&mut self, batch: &[u8]) {
-        let mut rest = batch;
-        let mut line = Vec::with_capacity(1024);
-        while let Some(head) = FrameHead::read(rest) {
-            let end = FRAME_HEAD + head.len as usize;
-            let Some(text) = rest.get(FRAME_HEAD..end) else {
-                break;
-            };
-            if let Some(group) = self.groups.get(usize::from(head.group)) {
-                for target in &group.targets {
-                    if head.severity > target.spec.level_max {
-                        continue;
-                    }
-                    line.clear();
-                    self.names
-                        .line(&target.spec, &group.tag, &head, text, &mut line);
-                    let lost = self.sinks.send(target.sink, &line);
-                    if lost > 0 {
-                        self.queue.lost.fetch_add(lost, Ordering::Relaxed);
-                    }
-                }
+    fn write(&mut self, head: FrameHead, text: &[u8], line: &mut Vec<u8>) {
+        let Some(group) = self.groups.get(usize::from(head.group)) else {
+            return;
+        };
+        for target in &group.targets {
+            if head.severity > target.spec.level_max {
+                continue;
             }
-            rest = rest.get(end..).unwrap_or_default();
+            line.clear();
+            self.names.line(&target.spec, &group.tag, &head, text, line);
+            let lost = self.sinks.send(target.sink, line);
+            if lost > 0 {
+                self.queue.lost.fetch_add(lost, Ordering::Relaxed);
+            }
         }
     }
 
@@ -121,6 +110,30 @@ impl Writer {
             self.queue.lost.fetch_add(lost, Ordering::Relaxed);
         }
     }
+}
+
+/// Calls `take` with the lines of all batches, the oldest first; each batch is in order already. Whether there were any.
+fn in_order(batches: &[Vec<u8>], mut take: impl FnMut(FrameHead, &[u8])) -> bool {
+    let mut heads: Vec<(FrameHead, &[u8])> = batches
+        .iter()
+        .filter_map(|batch| Some((FrameHead::read(batch)?, batch.as_slice())))
+        .collect();
+    let any = !heads.is_empty();
+    while let Some(at) = (0..heads.len()).min_by_key(|at| heads[*at].0.wall_us) {
+        let (head, rest) = heads[at];
+        let end = FRAME_HEAD + head.len as usize;
+        if let Some(text) = rest.get(FRAME_HEAD..end) {
+            take(head, text);
+        }
+        let rest = rest.get(end..).unwrap_or_default();
+        match FrameHead::read(rest) {
+            Some(next) => heads[at] = (next, rest),
+            None => {
+                heads.remove(at);
+            }
+        }
+    }
+    any
 }
 
 impl Names {
@@ -183,6 +196,39 @@ const GATHER_TIME: Duration = Duration::from_millis(5);
 mod tests {
     use super::*;
     use remora_config::plan::LogSink;
+
+    #[test]
+    fn lines_of_several_threads_come_in_the_order_of_time() {
+        let batch = |times: &[u64]| {
+            let mut bytes = Vec::new();
+            for wall_us in times {
+                let text = wall_us.to_string();
+                let head = FrameHead {
+                    group: 0,
+                    severity: 6,
+                    len: text.len() as u32,
+                    wall_us: *wall_us,
+                };
+                let at = bytes.len();
+                bytes.resize(at + FRAME_HEAD, 0);
+                head.write(&mut bytes[at..]);
+                bytes.extend_from_slice(text.as_bytes());
+            }
+            bytes
+        };
+        let batches = [
+            batch(&[5, 20, 21]),
+            batch(&[]),
+            batch(&[1, 7, 30]),
+            batch(&[20]),
+        ];
+        let mut seen = Vec::new();
+        assert!(in_order(&batches, |_, text| {
+            seen.push(String::from_utf8(text.to_vec()).unwrap());
+        }));
+        assert_eq!(seen, ["1", "5", "7", "20", "20", "21", "30"]);
+        assert!(!in_order(&[Vec::new()], |_, _| panic!("there is none")));
+    }
 
     fn line(format: LogWire, len: usize, level_min: u8) -> String {
         let names = Names {

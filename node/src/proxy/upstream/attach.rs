@@ -296,7 +296,13 @@ async fn find_place(
         }
     }
     let mut ticket = Ticket::join(world, upstreams, backend, wants);
-    (way.srv_queue, way.be_queue) = ticket.ahead;
+    // Its own turn counts, as in HAProxy: not 0 means that it waited.
+    let (of_server, of_backend) = ticket.ahead;
+    if wants.is_some() {
+        way.srv_queue = of_server + 1;
+    } else {
+        way.be_queue = of_backend + 1;
+    }
     let until = match proxy.timeouts.queue.or(proxy.timeouts.connect) {
         Some(limit) => th.clock.ms() + u64::from(limit),
         None => 0,
