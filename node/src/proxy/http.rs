@@ -308,6 +308,13 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         RequestOutcome::Forward(backend) => {
             x.enter(backend);
             info.backend.set(Some(backend));
+            let options = &th.shared.plan.proxies[usize::from(backend.0)].options;
+            if options.http_buffer_request
+                && !client.plan().options.http_buffer_request
+                && let Err(after) = buffer_body(client, sock, work, &mut x, 0).await
+            {
+                return after;
+            }
             return forward::run(client, sock, work, x, facts).await;
         }
         RequestOutcome::Final(proxy, verdict) => (proxy, verdict),
@@ -428,9 +435,12 @@ async fn buffer_body(
         out.bytes
             .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         local::send(client, sock, out).await;
+        // The server need not be asked again.
+        work.req.remove_header(b"expect");
     }
     while !body.is_done() {
         let buf = &mut work.ways.from_client;
+        th.buffers.fill(buf);
         let fresh = buf.filled().get(seen..).unwrap_or_default();
         match body.advance(fresh) {
             Ok(n) => seen += n,
