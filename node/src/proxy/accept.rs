@@ -111,15 +111,16 @@ impl Door {
                     self.give_places_back();
                     return false;
                 }
-                Err(err) => match Errno::from_io_error(&err) {
-                    Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                Err(err) => {
+                    // Others died in the queue; the next one may be fine.
+                    if let Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) =
+                        Errno::from_io_error(&err)
+                    {
                         self.give_places_back();
                         has_place = false;
                         self.starve(&err).await;
                     }
-                    // The connection died in the queue; the next one may be fine.
-                    _ => {}
-                },
+                }
             }
         }
         if has_place {
