@@ -11,7 +11,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/expressions.
 const INTRODUCTION: &str = "\
 # Fetches and converters
 
-Written from Remora's own registry; `REMORA_WRITE_DOCS=1 cargo test -p remora-core --test docs_expressions` brings it up
+Written from Remora's own registry; `REMORA_WRITE_DOCS=1 cargo test -p remora-config --test docs_expressions` brings it up
 to date. `FETCH[(arguments)][,CONVERTER[(arguments)]]…` is an expression; arguments in brackets may be left out.
 
 A fetch can be used where its information exists: *anywhere*, on any client *connection*, in a *stream* (from
