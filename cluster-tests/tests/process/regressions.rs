@@ -330,3 +330,41 @@ backend none
     assert!(line.contains(" 500 ") && line.contains("PT--"), "{line}");
     assert_eq!(stat("fe", "FRONTEND", "hrsp_5xx"), before + 1);
 }
+
+#[test]
+fn a_client_is_told_to_continue_once() {
+    let server = Server::http();
+    let proxy = site("  option http-buffer-request", "", &server).start();
+    let mut client = Client::connect(proxy.addr("fe"));
+    let head =
+        "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    client.send(head);
+    assert_eq!(client.response().map(|r| r.status), Ok(100));
+    let answer = client.send("hello").response().expect("an answer");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+}
+
+#[test]
+fn tunnels_count_what_came_with_the_heads() {
+    let server = Server::with(|_, peer| {
+        peer.write("HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nwelcome");
+        peer.take(5);
+        false
+    });
+    let frontend = "  tcp-request connection track-sc0 src table be";
+    let backend = "  stick-table type ip size 100 expire 1m store bytes_in_cnt,bytes_out_cnt";
+    let proxy = site(frontend, backend, &server).start();
+    if proxy.is_haproxy() {
+        return;
+    }
+    let head = "GET /up HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let mut client = Client::connect(proxy.addr("fe"));
+    client.send(format!("{head}hello"));
+    assert!(client.rest().ends_with(b"welcome"));
+    client.leave();
+    proxy.log_line("of the tunnel", |line| line.contains("/up"));
+    let entry = proxy.cli().entry("be", "127.0.0.1").expect("an entry");
+    assert_eq!(entry.get("bytes_in_cnt"), head.len() as i64 + 5);
+    let answer = "HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nwelcome";
+    assert_eq!(entry.get("bytes_out_cnt"), answer.len() as i64);
+}

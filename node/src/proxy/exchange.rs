@@ -128,6 +128,11 @@ impl<'a> Exchange<'a> {
         self.bytes_in += n;
     }
 
+    /// Bytes that went to the client so far.
+    pub(crate) fn given(&self) -> u64 {
+        self.bytes_out
+    }
+
     /// So many more bytes went to the client.
     pub(crate) fn gave(&mut self, n: u64) {
         self.bytes_out += n;

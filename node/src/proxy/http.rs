@@ -287,6 +287,9 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         match request_phase(&cx, &mut msgs, &mut progress) {
             RequestOutcome::Wait { inspect_delay_ms } => {
                 let until = x.head_ms + u64::from(inspect_delay_ms);
+                if ways.from_client.room() == 0 {
+                    ways.from_client.compact();
+                }
                 is_final |= ways.from_client.room() == 0
                     || !matches!(
                         client
@@ -434,8 +437,8 @@ async fn buffer_body(
         out.clear();
         out.bytes
             .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        local::send(client, sock, out).await;
-        // The server need not be asked again.
+        x.gave(local::send(client, sock, out).await);
+        // It has been answered; the server need not do it again.
         work.req.remove_header(b"expect");
     }
     while !body.is_done() {
@@ -446,6 +449,10 @@ async fn buffer_body(
             Ok(n) => seen += n,
             // The relay will come to the same conclusion.
             Err(_) => return Ok(()),
+        }
+        if buf.room() == 0 {
+            // The requests before this one took the buffer's front.
+            buf.compact();
         }
         if body.is_done() || buf.room() == 0 {
             return Ok(());

@@ -68,6 +68,7 @@ impl<'a, 'c> Talk<'a, 'c> {
     ) -> Talk<'a, 'c> {
         Talk {
             head_len: x.bytes_in(),
+            sent_before: x.given(),
             client,
             sock,
             work,
@@ -76,7 +77,6 @@ impl<'a, 'c> Talk<'a, 'c> {
             request_done: false,
             request_broken: false,
             response_head_len: 0,
-            sent_before: 0,
             client_ms: 0,
             server_ms: 0,
             client_limit,
@@ -450,6 +450,9 @@ impl Talk<'_, '_> {
             ways, stream, info, ..
         } = &mut *self.work;
         let x = &mut *self.x;
+        // What came behind the heads has been read already.
+        from_client += ways.from_client.len() as u64;
+        from_server += ways.from_server.len() as u64;
         tunnel::run(
             th,
             &client.alarm,

@@ -13,8 +13,8 @@ use crate::proxy::worker::Thread;
 
 /// Sets kept per thread for the next message.
 const KEPT: usize = 256;
-/// A head's memory beyond this is not kept.
-const HEAD_BYTES_KEPT: usize = 32 * 1024;
+/// A set that has grown beyond this is not kept.
+const BYTES_KEPT: usize = 32 * 1024;
 
 /// Memory of one exchange.
 pub(crate) struct Work {
@@ -91,8 +91,13 @@ impl Drop for Lease {
         work.ways.to_client.clear();
         work.ways.to_server.clear();
         work.request_line.clear();
+        let memory = work.req.memory()
+            + work.res.memory()
+            + work.ways.to_client.bytes.capacity()
+            + work.ways.to_server.bytes.capacity()
+            + work.request_line.capacity();
         let mut free = th.works.free.borrow_mut();
-        if free.len() < KEPT && work.req.memory() + work.res.memory() < HEAD_BYTES_KEPT {
+        if free.len() < KEPT && memory < BYTES_KEPT {
             work.req.clear();
             work.res.clear();
             free.push(work);
