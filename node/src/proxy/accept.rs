@@ -156,6 +156,8 @@ impl Door {
             Some(now) => counters::raise(&proxy.front.smax, now),
             None => {
                 process.curr_conns.fetch_sub(1, Ordering::SeqCst);
+                // Another thread may have found the process full because of the place taken in passing.
+                shared.plane.process_gate.open();
                 return false;
             }
         }
@@ -163,6 +165,8 @@ impl Door {
         if counters::take_place(self.bind_conns(), limit).is_none() {
             proxy.front.scur.fetch_sub(1, Ordering::SeqCst);
             process.curr_conns.fetch_sub(1, Ordering::SeqCst);
+            shared.plane.front(self.listener.frontend).gate.open();
+            shared.plane.process_gate.open();
             return false;
         }
         true
