@@ -42,7 +42,6 @@ pub struct Launch {
     vars: BTreeMap<String, String>,
     files: Vec<(String, Vec<u8>)>,
     env: Vec<(String, String)>,
-    files_max: Option<u32>,
     inherit: Option<(OwnedFd, u32)>,
     program: Option<PathBuf>,
     wrapper: Vec<String>,
@@ -63,7 +62,6 @@ impl Launch {
             vars: BTreeMap::new(),
             files: Vec::new(),
             env: Vec::new(),
-            files_max: None,
             inherit: None,
             program: None,
             wrapper: Vec::new(),
@@ -105,12 +103,6 @@ impl Launch {
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Limits open files (`RLIMIT_NOFILE`, soft and hard).
-    pub fn files_max(mut self, limit: u32) -> Self {
-        self.files_max = Some(limit);
         self
     }
 
@@ -232,22 +224,14 @@ impl Launch {
             command.args(rest).arg(program);
             return command;
         }
-        let moves = self.inherit.as_ref().filter(|(_, number)| *number != 0);
-        if self.files_max.is_none() && moves.is_none() {
+        let Some((_, number)) = self.inherit.as_ref().filter(|(_, number)| *number != 0) else {
             return Command::new(program);
-        }
+        };
         // The shell does what would need unsafe code between fork and exec.
-        let limit = self
-            .files_max
-            .map(|limit| format!("ulimit -n {limit}; "))
-            .unwrap_or_default();
-        let moved = moves
-            .map(|(_, number)| format!(" {number}<&0 </dev/null"))
-            .unwrap_or_default();
         let mut command = Command::new("/bin/sh");
         command
             .arg("-c")
-            .arg(format!("{limit}exec \"$0\" \"$@\"{moved}"))
+            .arg(format!("exec \"$0\" \"$@\" {number}<&0 </dev/null"))
             .arg(program);
         command
     }
