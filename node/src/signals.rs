@@ -58,6 +58,7 @@ async fn serve(running: Running) -> u8 {
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = false;
     let mut hard_stop = None::<Instant>;
+    let mut killed = None::<Instant>;
     loop {
         let signal = tokio::select! {
             fine = &mut ended => {
@@ -75,12 +76,24 @@ async fn serve(running: Running) -> u8 {
                 let now_ms = clock::read().mono_ms;
                 shared.peaks.look(&shared.world, now_ms);
                 for table in &shared.world.tables {
-                    table.maintain(now_ms, UPKEEP_RECORDS);
+                    for _ in 0..UPKEEP_ROUNDS_MAX {
+                        if !table.maintain(now_ms, UPKEEP_RECORDS) {
+                            break;
+                        }
+                    }
                 }
                 continue;
             }
             () = sleep_until(hard_stop.unwrap_or_else(Instant::now)), if hard_stop.is_some() => {
                 warn!("soft-stop running for too long, performing a hard-stop.");
+                hard_stop = None;
+                killed = Some(Instant::now() + KILL_PATIENCE);
+                for worker in &shared.workers {
+                    let _ = worker.ask.send(Ask::Kill);
+                }
+                continue;
+            }
+            () = sleep_until(killed.unwrap_or_else(Instant::now)), if killed.is_some() => {
                 report_stopped(&shared);
                 return 0;
             }
@@ -244,3 +257,7 @@ fn state_lines(p: &ProxyState) -> Vec<String> {
 /// How often tables drop what has expired, and how many records they look at besides.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
 const UPKEEP_RECORDS: usize = 2_000;
+/// How often that is repeated at once while expired entries are left: 200,000 a second go without anybody asking.
+const UPKEEP_ROUNDS_MAX: usize = 100;
+/// How long killed streams may take to write their log lines.
+const KILL_PATIENCE: Duration = Duration::from_millis(500);

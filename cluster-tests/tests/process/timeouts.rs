@@ -101,6 +101,8 @@ global
   hard-stop-after 300ms
 defaults
   mode http
+  log stdout format raw local0
+  option httplog
   timeout client 60s
   timeout server 60s
   timeout connect 5s
@@ -117,6 +119,13 @@ listen fe
     proxy.signal(Signal::USR1);
     proxy.wait();
     gate.open();
+    // What was cut off is told.
+    let log = proxy.stdout();
+    assert!(
+        log.lines()
+            .any(|line| line.contains(" fe/s1 ") && line.contains(" K")),
+        "{log}"
+    );
 }
 
 #[test]

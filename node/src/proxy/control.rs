@@ -17,6 +17,8 @@ pub enum Ask {
     },
     /// Soft stop: stop accepting, `Connection: close`, finish what runs; the thread ends when the last connection is gone.
     Drain,
+    /// End all streams now, each with its log line (`hard-stop-after`).
+    Kill,
 }
 
 /// A worker thread as others see it.

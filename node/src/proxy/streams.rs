@@ -137,6 +137,14 @@ impl Streams {
             .collect()
     }
 
+    /// Ends all streams.
+    pub(crate) fn kill_all(&self, wheel: &Wheel) {
+        for info in self.live.borrow().iter() {
+            info.killed.set(true);
+            wheel.ring(info.alarm.get());
+        }
+    }
+
     /// Ends the stream with that id.
     pub(crate) fn kill(&self, id: u64, wheel: &Wheel) -> bool {
         let live = self.live.borrow();

@@ -221,6 +221,7 @@ impl Thread {
             Ask::Shutdown { id, answer } => {
                 let _ = answer.send(self.streams.kill(id, &self.wheel));
             }
+            Ask::Kill => self.streams.kill_all(&self.wheel),
             Ask::Drain => {}
         }
     }
