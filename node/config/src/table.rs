@@ -1,62 +1,11 @@
 //! `stick-table`: its arguments and data types (stick-tables 1.1, 3).
 
-use remora_core::table::{DataType, KeyType, Stored, TableId, TableSpec};
+use remora_core::table::{DataType, ELEMENTS_MAX, KeyType, Stored, TableId, TableSpec};
 
 use crate::ast::whole;
 use crate::lexer::Word;
 use crate::values::{self, TimeError, Unit};
 
-/// What a data type takes in parentheses.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    Nothing,
-    Period,
-    Elements,
-    ElementsAndPeriod,
-}
-
-/// All data types: name as written after `store`, type, arguments.
-const STORES: [(&str, DataType, Takes); 28] = {
-    use DataType::*;
-    use Takes::*;
-    [
-        ("server_id", ServerId, Nothing),
-        ("gpt0", Gpt0, Nothing),
-        ("gpc0", Gpc0, Nothing),
-        ("gpc0_rate", Gpc0Rate, Period),
-        ("conn_cnt", ConnCnt, Nothing),
-        ("conn_rate", ConnRate, Period),
-        ("conn_cur", ConnCur, Nothing),
-        ("sess_cnt", SessCnt, Nothing),
-        ("sess_rate", SessRate, Period),
-        ("http_req_cnt", HttpReqCnt, Nothing),
-        ("http_req_rate", HttpReqRate, Period),
-        ("http_err_cnt", HttpErrCnt, Nothing),
-        ("http_err_rate", HttpErrRate, Period),
-        ("bytes_in_cnt", BytesInCnt, Nothing),
-        ("bytes_in_rate", BytesInRate, Period),
-        ("bytes_out_cnt", BytesOutCnt, Nothing),
-        ("bytes_out_rate", BytesOutRate, Period),
-        ("gpc1", Gpc1, Nothing),
-        ("gpc1_rate", Gpc1Rate, Period),
-        ("server_key", ServerKey, Nothing),
-        ("server_name", ServerKey, Nothing),
-        ("http_fail_cnt", HttpFailCnt, Nothing),
-        ("http_fail_rate", HttpFailRate, Period),
-        ("gpt", Gpt, Elements),
-        ("gpc", Gpc, Elements),
-        ("gpc_rate", GpcRate, ElementsAndPeriod),
-        ("glitch_cnt", GlitchCnt, Nothing),
-        ("glitch_rate", GlitchRate, Period),
-    ]
-};
-
-/// Elements of an array type.
-const ELEMENTS_MAX: u16 = 100;
-/// Key bytes of `string` without `len`: 31, because the reference counts the terminator in its default of 32.
-const STRING_LEN: usize = 31;
-/// Key bytes of `binary` without `len`.
-const BINARY_LEN: usize = 32;
 /// Longest key that is accepted.
 const KEY_LEN_MAX: u64 = 16_384;
 /// `brates-factor`
@@ -202,17 +151,10 @@ impl Parser {
     }
 
     fn key_type(&mut self, kind: &str, len: Option<String>) -> Result<(), String> {
-        let (key_type, default_len) = match kind {
-            "ip" | "ipv4" => (KeyType::Ip, 4),
-            "ipv6" => (KeyType::Ipv6, 16),
-            "integer" => (KeyType::Integer, 4),
-            "string" => (KeyType::String, STRING_LEN),
-            "binary" => (KeyType::Binary, BINARY_LEN),
-            _ => return Err(format!("unknown type '{kind}'.")),
-        };
+        let key_type = KeyType::from_name(kind).ok_or_else(|| format!("unknown type '{kind}'."))?;
         self.key = Some(());
         self.spec.key_type = key_type;
-        self.spec.key_len = default_len;
+        self.spec.key_len = key_type.default_len();
         if let Some(len) = len {
             match values::size(&len) {
                 Ok(n @ 1..=KEY_LEN_MAX) => self.spec.key_len = n as usize,
@@ -274,11 +216,11 @@ impl Parser {
                 Some((name, rest)) => (name, Some(rest.strip_suffix(')').unwrap_or(rest))),
                 None => (item, None),
             };
-            let Some(&(_, data_type, takes)) = STORES.iter().find(|(n, ..)| *n == name) else {
+            let Some(data_type) = DataType::from_name(name) else {
                 self.errors.push(format!("unknown store option '{name}'."));
                 continue;
             };
-            match stored(name, data_type, takes, argument) {
+            match stored(name, data_type, argument) {
                 Err(e) => self.errors.push(e),
                 Ok(stored) => {
                     if self.spec.store.iter().any(|s| s.data_type == data_type) {
@@ -295,23 +237,13 @@ impl Parser {
 
     /// The array forms replace the numbered ones.
     fn exclusions(&mut self) {
-        use DataType::{Gpc, Gpc0, Gpc0Rate, Gpc1, Gpc1Rate, GpcRate, Gpt, Gpt0};
         let has = |t| self.spec.store.iter().any(|s| s.data_type == t);
-        for (array, name, others) in [
-            (Gpt, "gpt", &[(Gpt0, "gpt0")][..]),
-            (Gpc, "gpc", &[(Gpc0, "gpc0"), (Gpc1, "gpc1")][..]),
-            (
-                GpcRate,
-                "gpc_rate",
-                &[(Gpc0Rate, "gpc0_rate"), (Gpc1Rate, "gpc1_rate")][..],
-            ),
-        ] {
-            for (other, other_name) in others {
-                if has(array) && has(*other) {
-                    self.errors.push(format!(
-                        "'{name}' and '{other_name}' can not be stored together: '{name}' replaces it."
-                    ));
-                }
+        for array in DataType::all().filter(|t| t.info().args.has_elements() && has(*t)) {
+            for other in array.info().excludes.iter().filter(|t| has(**t)) {
+                let (array, other) = (array.name(), other.name());
+                self.errors.push(format!(
+                    "'{array}' and '{other}' can not be stored together: '{array}' replaces it."
+                ));
             }
         }
     }
@@ -346,18 +278,14 @@ fn time_error(e: &TimeError, value: &str, what: &str) -> String {
     }
 }
 
-fn stored(
-    name: &str,
-    data_type: DataType,
-    takes: Takes,
-    argument: Option<&str>,
-) -> Result<Stored, String> {
+fn stored(name: &str, data_type: DataType, argument: Option<&str>) -> Result<Stored, String> {
+    let takes = data_type.info().args;
     let mut stored = Stored {
         data_type,
         elements: 1,
         period_ms: 0,
     };
-    if takes == Takes::Nothing {
+    if !takes.has_elements() && !takes.has_period() {
         return match argument {
             Some(_) => Err(format!("unexpected argument to store option '{name}'.")),
             None => Ok(stored),
@@ -368,7 +296,7 @@ fn stored(
         .filter(|a| !a.is_empty())
         .ok_or_else(missing)?
         .split(',');
-    if matches!(takes, Takes::Elements | Takes::ElementsAndPeriod) {
+    if takes.has_elements() {
         let n = args.next().unwrap_or_default();
         match n.parse::<u64>() {
             Ok(n) if (1..=u64::from(ELEMENTS_MAX)).contains(&n) => stored.elements = n as u16,
@@ -384,7 +312,7 @@ fn stored(
             }
         }
     }
-    if matches!(takes, Takes::Period | Takes::ElementsAndPeriod) {
+    if takes.has_period() {
         let period = args.next().filter(|p| !p.is_empty()).ok_or_else(missing)?;
         stored.period_ms = match values::time_ms(period, Unit::Ms) {
             Ok(0) => {
@@ -438,6 +366,8 @@ pub(crate) fn resolve_write_to(
 
 #[cfg(test)]
 mod tests {
+    use remora_core::table::ArgForm;
+
     use super::*;
 
     fn parse_line(line: &str) -> Result<Parsed, Vec<String>> {
@@ -451,9 +381,8 @@ mod tests {
 
     #[test]
     fn a_long_list_is_read_whole() {
-        let all: Vec<&str> = STORES
-            .iter()
-            .map(|(name, ..)| *name)
+        let all: Vec<&str> = DataType::all()
+            .map(DataType::name)
             .filter(|n| n.ends_with("_cnt") || n.ends_with("_rate") && *n != "gpc_rate")
             .collect();
         let list: Vec<String> = all
@@ -589,12 +518,12 @@ mod tests {
             let s = parse_line(line).unwrap().spec;
             assert_eq!((s.key_type, s.key_len), (kind, len), "{line}");
         }
-        for (name, _, takes) in STORES {
-            let arg = match takes {
-                Takes::Nothing => "",
-                Takes::Period => "(10s)",
-                Takes::Elements => "(5)",
-                Takes::ElementsAndPeriod => "(5,10s)",
+        for name in DataType::all().map(DataType::name).chain(["server_name"]) {
+            let arg = match DataType::from_name(name).unwrap().info().args {
+                ArgForm::None => "",
+                ArgForm::Period => "(10s)",
+                ArgForm::Elements => "(5)",
+                ArgForm::ElementsAndPeriod => "(5,10s)",
             };
             assert!(
                 parse_line(&format!("type ip size 1 store {name}{arg}")).is_ok(),

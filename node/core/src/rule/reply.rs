@@ -383,7 +383,7 @@ fn explanation(status: u16) -> &'static str {
         429 => "Too many requests came from here. Please slow down.",
         431 => "The headers of the request are too large.",
         500 => "Something went wrong inside the proxy.",
-        501 => "This is not implemented here.",
+        501 => "The proxy cannot do what the request asks for.",
         502 => "The server gave no valid answer.",
         503 => "No server is available for this request.",
         504 => "The server did not answer in time.",
