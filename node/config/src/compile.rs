@@ -102,6 +102,7 @@ pub(crate) fn compile(
     Some(Plan {
         proxies: proxies.into_iter().map(|b| b.proxy).collect(),
         tables: scope.tables,
+        peers: Vec::new(),
         var_names: scope.var_names,
         files,
         global,

@@ -1,10 +1,16 @@
 //! The compiled configuration: what the process runs. Built once, then only read.
 
+mod peers;
+
 use remora_core::balance::Algorithm;
 use remora_core::rule::proxy::ProxyRules;
 use remora_core::table::{TableId, TableSpec};
 use remora_core::world::{ErrorPages, ProxyId, StatusSet};
 use std::net::SocketAddr;
+
+pub use peers::{
+    Discover, PeerAddress, PeersBind, PeersSection, PeersServer, PeersTls, Verify, is_loopback,
+};
 
 /// Everything.
 #[allow(missing_docs)]
@@ -13,6 +19,8 @@ pub struct Plan {
     pub proxies: Vec<Proxy>,
     /// In order of declaration; `TableId` is the index.
     pub tables: Vec<TableSpec>,
+    /// In order of declaration; `TableSpec::peers` is the index.
+    pub peers: Vec<PeersSection>,
     /// Names of the configuration files (`last_rule_file`).
     pub files: Vec<String>,
     /// Interned variable names.

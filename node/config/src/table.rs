@@ -40,6 +40,7 @@ pub(crate) fn parse(name: &str, args: &[Word]) -> Result<Parsed, Vec<String>> {
             write_to: None,
             recv_only: false,
             srvkey_addr: false,
+            peers: None,
         },
         write_to: None,
         peers: None,

@@ -62,6 +62,7 @@ fn main() {
             write_to: None,
             recv_only: false,
             srvkey_addr: false,
+            peers: None,
         },
         0x1234_5678,
     );

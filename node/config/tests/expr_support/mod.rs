@@ -66,6 +66,7 @@ fn table(
         write_to: None,
         recv_only: false,
         srvkey_addr: false,
+        peers: None,
     }
 }
 

@@ -69,9 +69,19 @@ pub struct TableSpec {
     pub recv_only: bool,
     /// `srvkey addr` (else `name`).
     pub srvkey_addr: bool,
+    /// The `peers` section that shares it between nodes, by position; `None`: it is this process's own.
+    pub peers: Option<u16>,
 }
 
 impl TableSpec {
+    /// The name by which nodes recognise it as the same table: as in the reference, one that was declared in a `peers`
+    /// section is `/NAME` whatever the section is called, others have their own.
+    pub fn shared_name(&self) -> &str {
+        self.name
+            .find('/')
+            .and_then(|at| self.name.get(at..))
+            .unwrap_or(&self.name)
+    }
     /// Whether keys of one table can be looked up in the other: same type and length.
     pub fn same_keys_as(&self, other: &TableSpec) -> bool {
         self.key_type == other.key_type && self.key_len == other.key_len

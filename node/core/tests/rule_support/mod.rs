@@ -50,6 +50,7 @@ pub fn table(text: &str) -> Table {
         write_to: None,
         recv_only: false,
         srvkey_addr: false,
+        peers: None,
     };
     while let Some(word) = words.next() {
         match word {

@@ -20,6 +20,7 @@ pub fn spec(key_type: &str) -> Build {
         write_to: None,
         recv_only: false,
         srvkey_addr: false,
+        peers: None,
     })
 }
 

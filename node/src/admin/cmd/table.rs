@@ -351,6 +351,7 @@ pub(super) mod tests {
             write_to: None,
             recv_only: false,
             srvkey_addr: false,
+            peers: None,
         };
         Table::new(spec, 7)
     }
