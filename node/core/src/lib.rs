@@ -6,6 +6,7 @@
 
 pub mod balance;
 pub mod http1;
+pub mod peers;
 pub mod rule;
 pub mod stats;
 pub mod table;

@@ -7,6 +7,7 @@
 mod data_type;
 mod entry;
 mod key;
+mod lineage;
 mod rate;
 mod schema;
 mod servers;
@@ -28,6 +29,7 @@ pub use data_type::{
 };
 pub use entry::{Entry, EntryMut};
 pub use key::{Key, KeyType, key_sample, v6_to_v4, write_key};
+pub use lineage::{Lineage, Stamp};
 pub use rate::{Rate, age_ms};
 pub use servers::SERVER_KEYS_MAX;
 pub use shard::Events;
