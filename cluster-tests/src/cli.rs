@@ -200,6 +200,11 @@ impl Entry {
         }
     }
 
+    /// All fields in the order of the line, names as printed.
+    pub fn fields(&self) -> &[(String, String)] {
+        &self.fields
+    }
+
     /// The key as printed.
     pub fn key(&self) -> &str {
         self.text("key").unwrap_or_default()

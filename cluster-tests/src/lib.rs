@@ -1,5 +1,5 @@
-//! Everything the process tests and the benchmark driver share: starting a real proxy, servers and clients that misbehave
-//! on request, the runtime CLI, and polling with a deadline.
+//! Everything the process tests and the benchmark driver share: starting a real proxy or a cluster of them, servers and
+//! clients that misbehave on request, links that fail, the runtime CLI, and polling with a deadline.
 //!
 //! The harness speaks to the proxy only from outside (sockets, signals, files), so the same test can be pointed at
 //! HAProxy: set `CLUSTER_TESTS_PROXY=haproxy`. Everything stays on loopback, and nothing outlives its owner: processes and
@@ -7,9 +7,15 @@
 
 pub mod cli;
 pub mod client;
+pub mod clocks;
+pub mod cluster;
+pub mod dump;
+pub mod hits;
 pub mod locate;
+pub mod netns;
 pub mod ports;
 pub mod process;
+pub mod relay;
 pub mod server;
 pub mod tools;
 pub mod wait;

@@ -284,7 +284,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    fn ready(mut self) -> Result<Self, String> {
+    /// Waits until every `{{port:…}}` listens and `{{cli}}` answers.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time: its messages.
+    pub fn ready(mut self) -> Result<Self, String> {
         let ready = until_within(PATIENCE, || {
             if self.try_wait().is_some() {
                 return Some(false);
