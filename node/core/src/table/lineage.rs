@@ -1,5 +1,10 @@
 //! Who counted, and when something was assigned: the two names by which replicated tables merge.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
 /// One life of a node: a random number drawn at a cold start and continued across reloads. Counts belong to lineages;
 /// names of nodes are for people and certificates, never for merging.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,4 +17,115 @@ pub struct Stamp {
     pub ms: u64,
     /// The issuer.
     pub lineage: Lineage,
+}
+
+/// Most lineages a process remembers, its own included.
+pub const LINEAGES_MAX: usize = 1024;
+
+/// The lineages that this process has met: a small index for each, and whether it is alive. Shared by all replicated
+/// tables and the hubs that feed them.
+pub struct Lineages {
+    /// Index to lineage. Places below `met.len()` are set and never change.
+    ids: Box<[AtomicU64]>,
+    /// Read whenever a gauge is evaluated.
+    alive: Box<[AtomicBool]>,
+    /// Lineage to index.
+    met: Mutex<BTreeMap<Lineage, u16>>,
+    refused: AtomicU64,
+}
+
+impl Lineages {
+    /// Knows the process's own lineage only, which has index 0 and is always alive.
+    pub fn new(own: Lineage) -> Lineages {
+        let lineages = Lineages {
+            ids: (0..LINEAGES_MAX).map(|_| AtomicU64::new(0)).collect(),
+            alive: (0..LINEAGES_MAX).map(|_| AtomicBool::new(false)).collect(),
+            met: Mutex::new(BTreeMap::new()),
+            refused: AtomicU64::new(0),
+        };
+        lineages.index(own);
+        if let Some(own) = lineages.alive.first() {
+            own.store(true, Relaxed);
+        }
+        lineages
+    }
+    /// The process's own.
+    pub fn own(&self) -> Lineage {
+        self.id(0)
+    }
+    /// The index of a lineage, which is added if it is new. `None`: the bound is reached, and counted.
+    pub fn index(&self, lineage: Lineage) -> Option<u16> {
+        let mut met = self.met.lock();
+        if let Some(&index) = met.get(&lineage) {
+            return Some(index);
+        }
+        let index = met.len();
+        let Some(id) = self.ids.get(index) else {
+            self.refused.fetch_add(1, Relaxed);
+            return None;
+        };
+        id.store(lineage.0, Relaxed);
+        met.insert(lineage, index as u16);
+        Some(index as u16)
+    }
+    /// The index of a lineage that was met before.
+    pub fn find(&self, lineage: Lineage) -> Option<u16> {
+        self.met.lock().get(&lineage).copied()
+    }
+    /// The lineage with this index; zero for an index that was never given out.
+    pub fn id(&self, index: u16) -> Lineage {
+        Lineage(
+            self.ids
+                .get(usize::from(index))
+                .map_or(0, |id| id.load(Relaxed)),
+        )
+    }
+    /// Lineages met so far.
+    #[allow(clippy::len_without_is_empty)] // there is always the own one
+    pub fn len(&self) -> usize {
+        self.met.lock().len()
+    }
+    /// How often [`Lineages::index`] had no place for a new one.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+    /// Says whether the gauges of a lineage count. The own one's always do.
+    pub fn set_alive(&self, index: u16, alive: bool) {
+        if index > 0
+            && let Some(bit) = self.alive.get(usize::from(index))
+        {
+            bit.store(alive, Relaxed);
+        }
+    }
+    /// Whether the gauges of a lineage count.
+    pub fn is_alive(&self, index: u16) -> bool {
+        self.alive
+            .get(usize::from(index))
+            .is_some_and(|bit| bit.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_given_once_and_bounded() {
+        let lineages = Lineages::new(Lineage(7));
+        assert_eq!(lineages.own(), Lineage(7));
+        assert_eq!(lineages.index(Lineage(7)), Some(0));
+        assert_eq!(lineages.index(Lineage(9)), Some(1));
+        assert_eq!(lineages.find(Lineage(9)), Some(1));
+        assert_eq!(lineages.find(Lineage(8)), None);
+        assert_eq!(lineages.id(1), Lineage(9));
+        lineages.set_alive(1, true);
+        lineages.set_alive(0, false);
+        assert!(lineages.is_alive(0) && lineages.is_alive(1) && !lineages.is_alive(2));
+        for more in 100..100 + LINEAGES_MAX as u64 {
+            lineages.index(Lineage(more));
+        }
+        assert_eq!(lineages.len(), LINEAGES_MAX);
+        assert_eq!(lineages.refused(), 2);
+        assert!(!lineages.is_alive(u16::MAX));
+    }
 }

@@ -29,7 +29,7 @@ pub use data_type::{
 };
 pub use entry::{Entry, EntryMut};
 pub use key::{Key, KeyType, key_sample, v6_to_v4, write_key};
-pub use lineage::{Lineage, Stamp};
+pub use lineage::{LINEAGES_MAX, Lineage, Lineages, Stamp};
 pub use rate::{Rate, age_ms};
 pub use servers::SERVER_KEYS_MAX;
 pub use shard::Events;
