@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::Loader;
-use crate::plan::Address;
+use crate::plan::{Address, PeerAddress};
 use crate::scope::unsupported;
 
 /// Which family a prefix asks for.
@@ -115,7 +115,12 @@ fn unix<'a>(path: &str, text: &str) -> Result<Parts<'a>, String> {
 }
 
 fn port_number(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| format!("invalid port '{text}'"))
+    // `parse` would take a sign.
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| format!("invalid port '{text}'"))
 }
 
 /// An address literal; empty and `*` are the wildcard. `None`: a name.
@@ -268,6 +273,51 @@ pub(crate) fn server(text: &str, loader: &mut dyn Loader) -> Result<ServerAddres
     Ok(at(addr))
 }
 
+/// Whether this can be a name that the DNS or the hosts file knows.
+pub(crate) fn is_host_name(text: &str) -> bool {
+    /// RFC 1035, section 2.3.4.
+    const NAME_MAX: usize = 253;
+    const LABEL_MAX: usize = 63;
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let label = |l: &str| {
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        !l.is_empty() && l.len() <= LABEL_MAX && l.chars().all(fine)
+    };
+    name.len() <= NAME_MAX && name.split('.').all(label)
+}
+
+/// The port of a peer: one that can be dialed.
+pub(crate) fn peer_port(text: &str) -> Result<u16, String> {
+    match port_number(text)? {
+        0 => Err(format!("invalid port '{text}'")),
+        port => Ok(port),
+    }
+}
+
+/// The address of another node. Names are not looked up: they are whenever it is dialed.
+pub(crate) fn peer(text: &str) -> Result<PeerAddress, String> {
+    let (family, host, port) = match split(text, "server")? {
+        Parts::Done(Address::Unix(path)) => return Ok(PeerAddress::Unix(path)),
+        Parts::Done(_) => return Err(unsupported("server fd@")),
+        Parts::Host { family, host, port } => (family, host, port),
+    };
+    let port = match port {
+        None => return Err(format!("missing port specification in '{text}'")),
+        Some(p) => peer_port(p)?,
+    };
+    match literal(host, family) {
+        Some(addr) if addr.is_unspecified() => Err(format!(
+            "'{text}' is an address to listen on, but not one to connect to"
+        )),
+        Some(addr) if fits(&addr, family) => Ok(PeerAddress::Ip(SocketAddr::new(addr, port))),
+        None if family == Family::Any && is_host_name(host) => Ok(PeerAddress::Host {
+            host: host.to_owned(),
+            port,
+        }),
+        _ => Err(format!("invalid address: '{host}' in '{text}'")),
+    }
+}
+
 /// The address of a UDP or datagram log target; `None` when the text does not name one (`stdout` …).
 pub(crate) fn log(text: &str, loader: &mut dyn Loader) -> Result<Address, String> {
     const SYSLOG_PORT: u16 = 514;
@@ -332,6 +382,7 @@ mod tests {
             (":99999", Err("invalid port '99999'")),
             (":80-", Err("invalid port ''")),
             (":x", Err("invalid port 'x'")),
+            (":+80", Err("invalid port '+80'")),
             (":90-80", Err("invalid port range '90-80'")),
             ("nosuch:80", Err("invalid address: 'nosuch' in 'nosuch:80'")),
             (

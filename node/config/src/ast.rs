@@ -12,6 +12,7 @@ pub enum SectionKind {
     Frontend,
     Backend,
     Listen,
+    Peers,
 }
 
 impl SectionKind {
@@ -23,6 +24,7 @@ impl SectionKind {
             SectionKind::Frontend => "frontend",
             SectionKind::Backend => "backend",
             SectionKind::Listen => "listen",
+            SectionKind::Peers => "peers",
         }
     }
     /// The section that this word begins.
@@ -33,6 +35,7 @@ impl SectionKind {
             SectionKind::Frontend,
             SectionKind::Backend,
             SectionKind::Listen,
+            SectionKind::Peers,
         ]
         .into_iter()
         .find(|k| k.word() == word)

@@ -15,7 +15,7 @@ use crate::plan::{Global, LogFormat, Mode, Place, Plan, Proxy};
 use crate::proxy::{self, LogEntry, LogKind, Own, RawRule, Section, Set, Settings};
 use crate::rulesets::Compiled;
 use crate::scope::{NamedAcl, Scope};
-use crate::{Loader, Options, expr, global};
+use crate::{Loader, Options, expr, global, peers};
 
 /// A defaults section once read.
 struct Defaults {
@@ -48,8 +48,17 @@ pub(crate) fn compile(
 ) -> Option<Plan> {
     let mut global = global::defaults(options);
     let mut cx = global::Cx::new(&mut global, options, loader);
-    for section in sections.iter().filter(|s| s.kind == SectionKind::Global) {
+    let mut above_peers = true;
+    for section in sections {
+        above_peers &= section.kind != SectionKind::Peers;
+        if section.kind != SectionKind::Global {
+            continue;
+        }
         for s in &section.statements {
+            if !above_peers && s.keyword() == "localpeer" {
+                let text = "'localpeer' stands below a 'peers' section, where HAProxy ignores it: move it above the first one.";
+                diags.alert(s.place, text);
+            }
             if let Err(text) = cx.statement(s) {
                 diags.alert(s.place, &text);
             }
@@ -77,15 +86,21 @@ pub(crate) fn compile(
         tracked: Vec::new(),
         slot_reads: Vec::new(),
     };
-    let parents = names::collect(sections, &mut scope);
+    let names::Found { parents, shared } = names::collect(sections, &mut scope);
     let mut defaults = Vec::new();
     let mut proxies = Vec::new();
+    let mut clusters = Vec::new();
     for (section, parent) in sections.iter().zip(&parents) {
         match section.kind {
             SectionKind::Global => {}
             SectionKind::Defaults => {
                 let d = read_defaults(section, *parent, &mut defaults, &mut scope);
                 defaults.push(d);
+            }
+            SectionKind::Peers => {
+                let own = shared.iter().filter(|(_, s)| *s == clusters.len());
+                let tables = own.map(|(id, _)| *id).collect();
+                clusters.push(peers::build(section, tables, &global, &mut scope));
             }
             _ => {
                 let built = build(section, *parent, &mut defaults, &global, &mut scope);
@@ -102,7 +117,7 @@ pub(crate) fn compile(
     Some(Plan {
         proxies: proxies.into_iter().map(|b| b.proxy).collect(),
         tables: scope.tables,
-        peers: Vec::new(),
+        peers: clusters,
         var_names: scope.var_names,
         files,
         global,

@@ -17,6 +17,8 @@ pub struct Env {
     kept: Option<HashSet<String>>,
     /// Names set by the program itself: not reported as changes.
     predefined: HashSet<String>,
+    /// `-L` was given: it wins over `localpeer`.
+    local_peer_fixed: bool,
 }
 
 const HTTP_LOG: &str = "%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %CC %CS %tsc %ac/%fc/%bc/%sc/%rc %sq/%bq %hr %hs %{+Q}r";
@@ -27,7 +29,10 @@ const TCP_LOG: &str = "%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc
 impl Env {
     /// The environment in which the first line of the first file is read.
     pub fn predefined(sources: &[Source], options: &Options) -> Env {
-        let mut env = Env::default();
+        let mut env = Env {
+            local_peer_fixed: options.localpeer.is_some(),
+            ..Env::default()
+        };
         let branch = DIALECT_VERSION.rsplit_once('.').map_or("", |v| v.0);
         let files: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
         for (name, value) in [
@@ -66,6 +71,12 @@ impl Env {
     /// `setenv`
     pub fn set(&mut self, name: &str, value: &str) {
         self.changed.insert(name.to_owned(), Some(value.to_owned()));
+    }
+    /// `localpeer`: what the following lines see of it.
+    pub fn local_peer(&mut self, name: &str) {
+        if !self.local_peer_fixed {
+            self.set("HAPROXY_LOCALPEER", name);
+        }
     }
     /// What the configuration changed, sorted: new value, or `None` for unset.
     pub fn changes(&self) -> Vec<(String, Option<String>)> {

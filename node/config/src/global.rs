@@ -48,6 +48,8 @@ pub(crate) fn defaults(options: &Options) -> Global {
         gid: None,
         chroot: None,
         ulimit_n: None,
+        ca_base: None,
+        crt_base: None,
     }
 }
 
@@ -204,6 +206,12 @@ impl<'c> Cx<'c> {
             "chroot" => {
                 self.global.chroot = Some(self.one(s, "expects a directory as an argument.")?);
             }
+            "ca-base" => {
+                self.global.ca_base = Some(self.one(s, "expects a directory as an argument.")?);
+            }
+            "crt-base" => {
+                self.global.crt_base = Some(self.one(s, "expects a directory as an argument.")?);
+            }
             "user" => {
                 self.global.user = Some(self.one(s, "expects a user name as an argument.")?);
             }
@@ -242,8 +250,10 @@ impl<'c> Cx<'c> {
             }
             "localpeer" => {
                 let name = self.one(s, "expects a name as an argument.")?;
-                // `-L` wins over the file.
-                if self.options.localpeer.is_none() {
+                if self.options.localpeer.is_some() {
+                    let text = "'localpeer' ignored since it is already set by using the '-L' command line argument.";
+                    self.warnings.push((s.place, text.to_owned()));
+                } else {
                     self.global.localpeer = name;
                 }
             }

@@ -10,6 +10,8 @@ pub enum Kind {
     Global,
     /// Statements of `defaults`, `frontend`, `backend`, `listen`.
     Proxy,
+    /// Statements of `peers`, Remora's own included.
+    Peers,
     /// Options of a `bind` line.
     Bind,
     /// Options of a `server` line.
@@ -32,6 +34,7 @@ fn list(kind: Kind) -> &'static str {
         Kind::Section => include_str!("known/sections.txt"),
         Kind::Global => include_str!("known/global.txt"),
         Kind::Proxy => include_str!("known/proxy.txt"),
+        Kind::Peers => include_str!("known/peers.txt"),
         Kind::Bind => include_str!("known/bind.txt"),
         Kind::Server => include_str!("known/server.txt"),
         Kind::Option => include_str!("known/option.txt"),
@@ -133,6 +136,7 @@ mod tests {
             Kind::Section,
             Kind::Global,
             Kind::Proxy,
+            Kind::Peers,
             Kind::Bind,
             Kind::Server,
             Kind::Option,

@@ -18,6 +18,7 @@ mod listen;
 mod logs;
 mod names;
 mod parse;
+mod peers;
 pub mod plan;
 mod proxy;
 pub mod rules;

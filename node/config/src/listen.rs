@@ -7,19 +7,19 @@ use crate::plan::{Bind, CliLevel, Place, StatsSocket};
 use crate::scope::unsupported;
 use crate::{Loader, address};
 
-/// Options common to both.
+/// Owner and permissions of UNIX sockets.
 #[derive(Clone, Debug, Default)]
-struct Unix {
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    user: Option<String>,
-    group: Option<String>,
+pub(crate) struct Unix {
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) user: Option<String>,
+    pub(crate) group: Option<String>,
 }
 
 impl Unix {
     /// Takes one of its options; `None` when the word is none of them.
-    fn take(&mut self, name: &str, value: Option<&str>) -> Option<Result<(), String>> {
+    pub(crate) fn take(&mut self, name: &str, value: Option<&str>) -> Option<Result<(), String>> {
         let number = |what: &str| match value.map(str::parse::<u32>) {
             Some(Ok(n)) => Ok(Some(n)),
             _ => Err(format!(
@@ -178,7 +178,7 @@ pub(crate) fn bind(
     Ok(binds)
 }
 
-fn prefixed(front: &str, error: String) -> String {
+pub(crate) fn prefixed(front: &str, error: String) -> String {
     if error.contains("is a HAProxy feature") {
         error
     } else {

@@ -2,8 +2,9 @@
 
 use remora_core::table::TableId;
 
-use crate::ast::{Section, SectionKind};
-use crate::diag::Level;
+use crate::ast::{Section, SectionKind, Statement, shown};
+use crate::known;
+use crate::parse::name_char;
 use crate::plan::{Mode, Place};
 use crate::scope::{ProxyInfo, Scope};
 use crate::{proxy, table};
@@ -11,14 +12,34 @@ use crate::{proxy, table};
 /// Most proxies and tables: their ids are 16 bits.
 const IDS_MAX: usize = u16::MAX as usize;
 
-/// First pass: names, sides and modes of proxies, their tables and servers; and for every section the index of the
-/// defaults section it inherits from.
-pub(crate) fn collect(sections: &[Section], scope: &mut Scope<'_>) -> Vec<Option<usize>> {
+/// What the first pass finds beside what goes into the [`Scope`].
+pub(crate) struct Found {
+    /// For every section the index of the defaults section it inherits from.
+    pub(crate) parents: Vec<Option<usize>>,
+    /// Tables that a `peers` section shares, with its position among them.
+    pub(crate) shared: Vec<(TableId, usize)>,
+}
+
+/// Tables as they are collected.
+#[derive(Default)]
+struct Tables {
+    /// `write-to`: index of the table, name of the target.
+    write_to: Vec<(usize, String)>,
+    /// Where each was declared.
+    places: Vec<Place>,
+    /// Those of `peers` sections, with the section's position.
+    shared: Vec<(TableId, usize)>,
+    /// `peers NAME` of a proxy's table.
+    wanted: Vec<(TableId, String)>,
+}
+
+/// First pass: names, sides and modes of proxies, their servers, and all tables.
+pub(crate) fn collect(sections: &[Section], scope: &mut Scope<'_>) -> Found {
     // Index of the section, mode, in order.
     let mut known: Vec<(usize, Mode)> = Vec::new();
     let mut parents = Vec::new();
-    let mut write_to = Vec::new();
-    let mut table_places = Vec::new();
+    let mut tables = Tables::default();
+    let mut peers: Vec<&Section> = Vec::new();
     for (index, section) in sections.iter().enumerate() {
         let parent = find_parent(section, sections, &known, scope);
         parents.push(parent);
@@ -35,6 +56,18 @@ pub(crate) fn collect(sections: &[Section], scope: &mut Scope<'_>) -> Vec<Option
         match section.kind {
             SectionKind::Global => {}
             SectionKind::Defaults => known.push((index, mode)),
+            SectionKind::Peers => {
+                if let Some(other) = peers.iter().find(|p| p.name == section.name) {
+                    let text = format!(
+                        "peers section '{}' has the same name as another peers section declared at {}.",
+                        section.name,
+                        scope.diags.at(other.place)
+                    );
+                    scope.diags.alert(section.place, &text);
+                }
+                peers_tables(section, peers.len(), scope, &mut tables);
+                peers.push(section);
+            }
             kind => {
                 same_name(section, scope);
                 let id = scope.proxies.len();
@@ -45,7 +78,7 @@ pub(crate) fn collect(sections: &[Section], scope: &mut Scope<'_>) -> Vec<Option
                     );
                 }
                 scope.place = section.place;
-                let table = collect_table(section, scope, &mut write_to, &mut table_places);
+                let table = collect_table(section, scope, &mut tables);
                 let servers = section
                     .statements
                     .iter()
@@ -63,12 +96,125 @@ pub(crate) fn collect(sections: &[Section], scope: &mut Scope<'_>) -> Vec<Option
             }
         }
     }
-    for (table, text) in table::resolve_write_to(&mut scope.tables, &write_to) {
-        if let Some(place) = table_places.get(table) {
+    for (table, text) in table::resolve_write_to(&mut scope.tables, &tables.write_to) {
+        if let Some(place) = tables.places.get(table) {
             scope.diags.alert(*place, &text);
         }
     }
-    parents
+    resolve_peers(&peers, scope, &mut tables);
+    Found {
+        parents,
+        shared: tables.shared,
+    }
+}
+
+/// Which section shares which table.
+fn resolve_peers(peers: &[&Section], scope: &mut Scope<'_>, tables: &mut Tables) {
+    for (id, name) in std::mem::take(&mut tables.wanted) {
+        let table = usize::from(id.0);
+        if let Some(found) = peers.iter().position(|p| p.name == name) {
+            tables.shared.push((id, found));
+            continue;
+        }
+        let (Some(spec), Some(place)) = (scope.tables.get(table), tables.places.get(table)) else {
+            continue;
+        };
+        let near = known::closest(&name, peers.iter().map(|p| p.name.as_str()));
+        let hint = match near {
+            Some(near) => format!("; did you mean '{near}' maybe ?"),
+            None => ".".to_owned(),
+        };
+        let text = format!(
+            "Proxy '{}': unable to find sync peers '{name}'{hint}",
+            spec.name
+        );
+        scope.diags.alert(*place, &text);
+    }
+    for (id, section) in &tables.shared {
+        let switched_off = peers
+            .get(*section)
+            .is_none_or(|p| crate::peers::is_disabled(p));
+        if let Some(spec) = scope.tables.get_mut(usize::from(id.0))
+            && !switched_off
+        {
+            spec.peers = u16::try_from(*section).ok();
+        }
+    }
+}
+
+/// The `table` lines of a `peers` section.
+fn peers_tables(section: &Section, index: usize, scope: &mut Scope<'_>, tables: &mut Tables) {
+    let mut own: Vec<(String, Place)> = Vec::new();
+    for s in section.statements.iter().filter(|s| s.keyword() == "table") {
+        let name = s.arg(0);
+        if name.is_empty() {
+            let text = "'table' expects a name, and then what 'stick-table' takes.";
+            scope.diags.alert(s.place, text);
+            continue;
+        }
+        if let Some(c) = name.chars().find(|c| !name_char(*c)) {
+            let text = format!(
+                "table: character '{}' is not permitted in table name '{}'.",
+                c.escape_default(),
+                s.words.get(1).map(shown).unwrap_or_default()
+            );
+            scope.diags.alert(s.place, &text);
+            continue;
+        }
+        if let Some((_, first)) = own.iter().find(|(n, _)| *n == name) {
+            let text = format!(
+                "table: '{name}' was already declared at {}.",
+                scope.diags.at(*first)
+            );
+            scope.diags.alert(s.place, &text);
+            continue;
+        }
+        own.push((name.clone(), s.place));
+        let full = format!("{}/{name}", section.name);
+        if let Some((id, peers)) = add_table("table", &full, s, 1, scope, tables) {
+            if peers.is_some() {
+                let text = "table: unknown argument 'peers': a table of a 'peers' section is shared by that section.";
+                scope.diags.alert(s.place, text);
+            }
+            tables.shared.push((id, index));
+        }
+    }
+}
+
+/// Parses a table after its first `skip` arguments and adds it; with its id, the `peers` it names.
+fn add_table(
+    what: &str,
+    name: &str,
+    s: &Statement,
+    skip: usize,
+    scope: &mut Scope<'_>,
+    tables: &mut Tables,
+) -> Option<(TableId, Option<String>)> {
+    let parsed = match table::parse(name, s.args().get(skip..).unwrap_or_default()) {
+        Ok(parsed) => parsed,
+        Err(errors) => {
+            for e in errors {
+                scope.diags.alert(s.place, &format!("{what}: {e}"));
+            }
+            return None;
+        }
+    };
+    for w in &parsed.warnings {
+        scope.diags.warn(s.place, &format!("{what}: {w}"));
+    }
+    let index = scope.tables.len();
+    let Ok(id) = u16::try_from(index) else {
+        scope
+            .diags
+            .alert(s.place, &format!("too many tables, at most {IDS_MAX}."));
+        return None;
+    };
+    if let Some(target) = parsed.write_to {
+        tables.write_to.push((index, target));
+    }
+    scope.tables.push(parsed.spec);
+    tables.places.push(s.place);
+    Some((TableId(id), parsed.peers))
 }
 
 /// The `known` index of the defaults section that this one inherits from.
@@ -140,30 +286,13 @@ fn same_name(section: &Section, scope: &mut Scope<'_>) {
     scope.diags.alert(section.place, &text);
 }
 
-fn collect_table(
-    section: &Section,
-    scope: &mut Scope<'_>,
-    write_to: &mut Vec<(usize, String)>,
-    places: &mut Vec<Place>,
-) -> Option<TableId> {
+fn collect_table(section: &Section, scope: &mut Scope<'_>, tables: &mut Tables) -> Option<TableId> {
     let mut own: Option<(TableId, Place)> = None;
     for s in section
         .statements
         .iter()
         .filter(|s| s.keyword() == "stick-table")
     {
-        let parsed = match table::parse(&section.name, s.args()) {
-            Ok(parsed) => parsed,
-            Err(errors) => {
-                for e in errors {
-                    scope.diags.alert(s.place, &format!("stick-table: {e}"));
-                }
-                continue;
-            }
-        };
-        for w in &parsed.warnings {
-            scope.diags.warn(s.place, &format!("stick-table: {w}"));
-        }
         if let Some((_, first)) = own {
             let at = scope.diags.at(first);
             let (word, name) = (section.kind.word(), &section.name);
@@ -173,26 +302,12 @@ fn collect_table(
             scope.diags.alert(s.place, &text);
             continue;
         }
-        if let Some(peers) = &parsed.peers {
-            let text = format!(
-                "Proxy '{}': unable to find sync peers '{peers}'.",
-                section.name
-            );
-            scope.diags.push_global(Level::Alert, &text);
+        if let Some((id, peers)) = add_table("stick-table", &section.name, s, 0, scope, tables) {
+            if let Some(peers) = peers {
+                tables.wanted.push((id, peers));
+            }
+            own = Some((id, s.place));
         }
-        let index = scope.tables.len();
-        let Ok(id) = u16::try_from(index) else {
-            scope
-                .diags
-                .alert(s.place, &format!("too many tables, at most {IDS_MAX}."));
-            continue;
-        };
-        if let Some(target) = parsed.write_to {
-            write_to.push((index, target));
-        }
-        scope.tables.push(parsed.spec);
-        places.push(s.place);
-        own = Some((TableId(id), s.place));
     }
     own.map(|o| o.0)
 }

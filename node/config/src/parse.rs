@@ -337,7 +337,7 @@ impl File<'_> {
                 if let [keyword, name] = words
                     && *keyword == "localpeer"
                 {
-                    self.env.set("HAPROXY_LOCALPEER", &name.text());
+                    self.env.local_peer(&name.text());
                 }
             }
         }
@@ -368,10 +368,14 @@ impl File<'_> {
                     section.name = name.into_owned();
                     next = args.next();
                 }
+                None if kind == SectionKind::Peers => {
+                    return self.alert("missing name for peers section.");
+                }
                 None => return self.alert(&format!("'{word}' expects an <id> argument")),
             },
         }
-        if kind != SectionKind::Global && next.as_deref() == Some("from") {
+        let heir = !matches!(kind, SectionKind::Global | SectionKind::Peers);
+        if heir && next.as_deref() == Some("from") {
             match args.next() {
                 Some(parent) => section.from = Some(parent.into_owned()),
                 None => {

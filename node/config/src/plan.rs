@@ -67,6 +67,9 @@ pub struct Global {
     pub chroot: Option<String>,
     /// Soft limit of open files to set before anything else.
     pub ulimit_n: Option<u64>,
+    /// Directories of relative `ca-file`s, and of relative `crt`s and `key`s.
+    pub ca_base: Option<String>,
+    pub crt_base: Option<String>,
 }
 
 /// An address to listen on or to connect to.

@@ -168,9 +168,17 @@ impl Scope<'_> {
     /// # Errors
     /// Why the first of the two could not be read.
     pub fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        self.find_file(path).map(|(_, bytes)| bytes)
+    }
+
+    /// As [`Scope::read`], with the path under which the file can be read again.
+    ///
+    /// # Errors
+    /// Why the first of the two places could not be read.
+    pub fn find_file(&mut self, path: &str) -> Result<(String, Vec<u8>), String> {
         let first = match self.loader.read(path) {
             Err(first) if !path.is_empty() && !path.starts_with('/') => first,
-            read => return read,
+            read => return read.map(|bytes| (path.to_owned(), bytes)),
         };
         let beside = self
             .diags
@@ -179,7 +187,10 @@ impl Scope<'_> {
             .and_then(|config| config.rsplit_once('/'))
             .map(|(dir, _)| format!("{dir}/{path}"));
         beside
-            .and_then(|path| self.loader.read(&path).ok())
+            .and_then(|path| {
+                let bytes = self.loader.read(&path).ok()?;
+                Some((path, bytes))
+            })
             .ok_or(first)
     }
 

@@ -466,7 +466,7 @@ fn expressions_and_rules() {
         ),
         (
             "stick-table type ip size 5 peers nope",
-            "Proxy 'fe': unable to find sync peers 'nope'.",
+            "[t.cfg:5] : Proxy 'fe': unable to find sync peers 'nope'.",
         ),
         ("tcp-request connection reject if { path /x }", "path"),
     ] {
@@ -525,10 +525,6 @@ fn sections() {
             "config : parsing [t.cfg:3] : ambiguous defaults section name 'x' referenced by backend 'b' exists at least at t.cfg:1 and t.cfg:2.",
         ),
         (
-            "peers p\n peer a 1.1.1.1:1\n",
-            "config : parsing [t.cfg:1] : 'peers' is a HAProxy feature that Remora does not support.",
-        ),
-        (
             "userlist u\n user x password y\n",
             "config : parsing [t.cfg:1] : 'userlist' is a HAProxy feature that Remora does not support.",
         ),
@@ -573,7 +569,7 @@ fn sections() {
     }
     // One message for a section that is not supported, not one per line in it.
     assert_eq!(
-        errors("peers p\n peer a 1.1.1.1:1\n foo\nbackend b\n").len(),
+        errors("mailers m\n mailer a 1.1.1.1:1\n foo\nbackend b\n").len(),
         1
     );
 }

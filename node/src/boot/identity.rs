@@ -59,6 +59,22 @@ pub(super) fn resolve_names(plan: &mut Plan) -> Result<(), Vec<String>> {
             &mut errors,
         );
     }
+    for b in plan.peers.iter_mut().flat_map(|p| &mut p.binds) {
+        fill(
+            &mut b.uid,
+            b.user.as_deref(),
+            "/etc/passwd",
+            "user",
+            &mut errors,
+        );
+        fill(
+            &mut b.gid,
+            b.group.as_deref(),
+            "/etc/group",
+            "group",
+            &mut errors,
+        );
+    }
     if errors.is_empty() {
         Ok(())
     } else {

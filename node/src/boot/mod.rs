@@ -5,6 +5,7 @@ mod daemon;
 mod hints;
 mod identity;
 mod limits;
+mod peers;
 mod sources;
 mod world;
 
@@ -104,6 +105,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         warn!("{why}");
     }
 
+    peers::start(&plan)?;
     let mut listeners = listen::open(&plan)?;
     if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
         return Err(String::from(

@@ -5,6 +5,12 @@ use remora_config::diag::Level;
 use remora_config::plan::Plan;
 use remora_config::{Loaded, Loader, Options, Source, load};
 
+/// Armour around nothing: the configuration looks no deeper.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+const LOCKED: &str =
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+
 /// Knows a few names, files and variables.
 pub struct World;
 
@@ -20,6 +26,15 @@ impl Loader for World {
             "/etc/site/nets" => Ok(b"not a net".to_vec()),
             "empty" => Ok(Vec::new()),
             "junk" => Ok(b"hello".to_vec()),
+            "both.pem" | "/tls/both.pem" => Ok(format!("{CERTIFICATE}{KEY}").into_bytes()),
+            "crt.pem" | "alone.pem" | "/tls/ca.pem" | "/etc/site/ca.pem" => {
+                Ok(CERTIFICATE.as_bytes().to_vec())
+            }
+            "crt.pem.key" | "k.pem" => Ok(KEY.as_bytes().to_vec()),
+            "locked.pem" => Ok(format!("{CERTIFICATE}{LOCKED}").into_bytes()),
+            "torn.pem" => Ok(CERTIFICATE
+                .replace("-----END CERTIFICATE-----\n", "")
+                .into_bytes()),
             "nets" => Ok(b"10.0.0.0/8\n# comment\n192.168.0.0/16\n".to_vec()),
             _ => Err("No such file or directory".to_owned()),
         }
