@@ -1,3 +1,9 @@
 //! Wire formats between Remora nodes: the generated code of `peers.proto` and nothing else.
-//!
-//! No message is defined in this release: nodes do not talk to each other yet.
+
+/// Messages and service of `proto/remora/peers/v1/peers.proto`, which describes them.
+#[allow(missing_docs, clippy::all, unused_qualifications, rust_2018_idioms)] // generated
+pub mod peers {
+    pub mod v1 {
+        tonic::include_proto!("remora.peers.v1");
+    }
+}

@@ -398,9 +398,9 @@ fn repeated_keys_and_idle_rates_are_nearly_free() {
         head.lineage = Lineage(i % 4);
         out.row(&key, &head, &[]);
         if i == 0 {
-            out.rate(1, 1, 1)
+            out.rate(1, 1, 1);
         } else {
-            out.rate_idle()
+            out.rate_idle();
         }
     }
     let columns = out.finish();
