@@ -6,6 +6,7 @@ pub mod cli;
 pub mod fds;
 pub mod messages;
 pub mod observe;
+pub mod peers;
 pub mod proxy;
 pub mod shared;
 pub mod signals;

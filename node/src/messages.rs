@@ -4,8 +4,11 @@ use std::fmt;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 /// How much is said.
@@ -26,15 +29,18 @@ pub fn start(volume: Volume) {
         Volume::Normal => Level::INFO,
         Volume::Debug => Level::DEBUG,
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+    // What libraries say of their own accord is for their authors; this program's parts report what matters of it.
+    let own = Targets::new()
+        .with_default(Level::ERROR)
+        .with_target("remora", level);
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .event_format(Format {
             pid: std::process::id(),
         })
-        .finish();
+        .with_filter(own);
     // A second call happens in tests only.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
 }
 
 struct Format {

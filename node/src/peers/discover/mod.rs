@@ -1,0 +1,211 @@
+//! `discover dns`: the nodes behind a DNS name, asked for again and again.
+//!
+//! * A, AAAA or SRV records, as often as their TTL says, and at least once per interval.
+//! * An address that answers contain is a member at once. One that they lack goes after three intervals of answers
+//!   without it: a restarting node or a lazy server costs nobody a connection.
+//! * Servers that fail remove nobody, however long: they are no answer.
+
+mod lookup;
+mod members;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use remora_config::plan::Discover;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::SendError;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use members::{Answer, Members};
+
+pub use members::MEMBERS_MAX;
+
+/// Intervals for which answers must lack an address before it is gone.
+pub const GRACE_INTERVALS: u32 = 3;
+/// Shorter TTLs do not make it ask more often than this, if the interval is not shorter itself.
+const TTL_MIN: Duration = Duration::from_secs(1);
+
+/// News of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The name has this address. One of them is this node's own, as a rule.
+    Added(SocketAddr),
+    /// It has lost this address, and the grace time is over.
+    Gone(SocketAddr),
+    /// The servers answered for the first time: what was added up to here, so many addresses, is all there is.
+    Listed(usize),
+    /// The servers do not answer any more, in full or at all, and why. Members stay.
+    Failing(String),
+    /// They do again.
+    Answering,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Added(address) => write!(f, "{address} found"),
+            Change::Gone(address) => write!(f, "{address} is gone"),
+            Change::Listed(n) => write!(f, "has {n} addresses"),
+            Change::Failing(why) => {
+                write!(f, "can not be looked up ({why}); those known stay")
+            }
+            Change::Answering => f.write_str("is looked up again"),
+        }
+    }
+}
+
+/// Follows a name until the receiver of `changes` is dropped. Every change is logged too.
+pub async fn watch(spec: Discover, changes: Sender<Change>) {
+    let started = Instant::now();
+    let every = Duration::from_millis(spec.every_ms.into());
+    let grace = every * GRACE_INTERVALS;
+    let mut state = State {
+        members: Members::new(millis(grace)),
+        listed: false,
+        failing: None,
+        crowded: false,
+    };
+    loop {
+        let asked = tokio::select! {
+            asked = lookup::ask(&spec) => asked,
+            () = changes.closed() => return,
+        };
+        let news = state.learn(&asked.answer, asked.failure, millis(started.elapsed()));
+        if state.crowded_now(&news) {
+            warn!(
+                "discover dns {}: more than {MEMBERS_MAX} addresses, the others are left out",
+                spec.name
+            );
+        }
+        for change in news.changes {
+            match &change {
+                Change::Failing(_) => warn!("discover dns {}: {change}", spec.name),
+                _ => info!("discover dns {}: {change}", spec.name),
+            }
+            if let Err(SendError(_)) = changes.send(change).await {
+                return;
+            }
+        }
+        tokio::select! {
+            () = sleep(pause(every, asked.ttl, rand::random())) => {}
+            () = changes.closed() => return,
+        }
+    }
+}
+
+/// Time until the next question: when the TTL ends, at most an interval, and up to a tenth less, so that nodes that
+/// started together do not ask together for ever.
+fn pause(every: Duration, ttl: Option<Duration>, jitter: u8) -> Duration {
+    let full = match ttl {
+        Some(ttl) => ttl.max(TTL_MIN).min(every),
+        None => every,
+    };
+    full - full / 10 * u32::from(jitter) / u32::from(u8::MAX)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What one look-up changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct News {
+    changes: Vec<Change>,
+    /// Addresses past the bound.
+    refused: usize,
+}
+
+struct State {
+    members: Members,
+    listed: bool,
+    /// Why the last look-up failed.
+    failing: Option<String>,
+    /// Too many addresses, which has been said.
+    crowded: bool,
+}
+
+impl State {
+    fn learn(&mut self, answer: &Answer, failure: Option<String>, now_ms: u64) -> News {
+        let moves = self.members.learn(answer, now_ms);
+        let mut changes: Vec<Change> = moves.added.into_iter().map(Change::Added).collect();
+        changes.extend(moves.gone.into_iter().map(Change::Gone));
+        match (&failure, &self.failing) {
+            (Some(why), None) => changes.push(Change::Failing(why.clone())),
+            (None, Some(_)) => changes.push(Change::Answering),
+            _ => {}
+        }
+        self.failing = failure;
+        if !self.listed && self.failing.is_none() {
+            self.listed = true;
+            changes.push(Change::Listed(self.members.len()));
+        }
+        News {
+            changes,
+            refused: moves.refused,
+        }
+    }
+
+    /// Whether there are too many since this look-up.
+    fn crowded_now(&mut self, news: &News) -> bool {
+        let before = std::mem::replace(&mut self.crowded, news.refused > 0);
+        self.crowded && !before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_to_ask_again() {
+        let s = Duration::from_secs;
+        let ms = Duration::from_millis;
+        for (every, ttl, expected) in [
+            (s(5), None, s(5)),
+            (s(5), Some(s(30)), s(5)),
+            (s(5), Some(s(2)), s(2)),
+            (s(5), Some(s(0)), s(1)),
+            (ms(100), Some(s(0)), ms(100)),
+            (ms(100), Some(s(30)), ms(100)),
+        ] {
+            assert_eq!(pause(every, ttl, 0), expected);
+            assert_eq!(pause(every, ttl, u8::MAX), expected - expected / 10);
+        }
+    }
+
+    #[test]
+    fn trouble_is_said_once() {
+        let mut state = State {
+            members: Members::new(30),
+            listed: false,
+            failing: None,
+            crowded: false,
+        };
+        let a: SocketAddr = "10.0.0.1:5".parse().expect("an address");
+        let nothing = Answer::default();
+        let some = Answer {
+            found: [a].into(),
+            v4: true,
+            v6: true,
+        };
+        let why = || Some("no answer".to_owned());
+        let mut learn = |answer: &Answer, failure, now| state.learn(answer, failure, now).changes;
+        assert_eq!(
+            learn(&nothing, why(), 0),
+            [Change::Failing("no answer".into())]
+        );
+        assert_eq!(learn(&nothing, why(), 10), []);
+        assert_eq!(
+            learn(&some, None, 20),
+            [Change::Added(a), Change::Answering, Change::Listed(1)]
+        );
+        assert_eq!(learn(&some, None, 30), []);
+        assert_eq!(
+            learn(&nothing, why(), 1_000),
+            [Change::Failing("no answer".into())]
+        );
+        assert_eq!(learn(&some, None, 1_010), [Change::Answering]);
+    }
+}

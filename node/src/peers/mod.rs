@@ -1,0 +1,3 @@
+//! What a node does to meet its peers.
+
+pub mod discover;
