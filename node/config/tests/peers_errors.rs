@@ -578,3 +578,20 @@ fn one_mistake_is_one_message() {
         "{got:?}"
     );
 }
+
+#[test]
+fn a_chroot_needs_what_names_are_looked_up_with() {
+    let text = |peer: &str| {
+        format!("global\n localpeer a\n chroot /jail\npeers p\n allow-plaintext\n{OK} {peer}\n")
+    };
+    for (peer, expected) in [
+        ("server c node-c:5", 1),
+        ("discover dns nodes:5", 1),
+        ("discover dns nodes:5 nameserver 10.0.0.53", 0),
+        ("server c 10.0.0.3:5", 0),
+        ("server c node-c:5 disabled", 0),
+    ] {
+        let said = said(&text(peer), Level::Notice);
+        assert_eq!(said.len(), expected, "{peer}: {said:?}");
+    }
+}

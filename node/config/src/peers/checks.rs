@@ -17,6 +17,7 @@ impl Builder<'_> {
         self.own_certificate();
         self.plaintext(scope);
         self.strangers(scope);
+        self.names_in_a_chroot(scope);
     }
 
     /// This node must be one of those listed, or find the others by itself.
@@ -158,6 +159,26 @@ impl Builder<'_> {
             "{first}{others} : peers would speak plain text over the network, and whoever reaches the port could read and change what is counted. Use TLS: 'default-bind ssl crt <file> ca-file <file> verify required' and 'default-server ssl ca-file <file> verify required' above these lines; or write 'allow-plaintext' in this section if everyone on that network may be trusted."
         );
         scope.diags.alert(*place, &text);
+    }
+
+    /// Names are looked up while the process runs, when it sees nothing but its new root.
+    fn names_in_a_chroot(&self, scope: &mut Scope<'_>) {
+        let Some(dir) = &self.global.chroot else {
+            return;
+        };
+        let discover = self.out.discover.iter().filter(|d| d.nameserver.is_none());
+        let servers = self
+            .out
+            .servers
+            .iter()
+            .filter(|s| !s.disabled && matches!(s.address, PeerAddress::Host { .. }));
+        let places = discover.map(|d| d.place).chain(servers.map(|s| s.place));
+        if let Some(place) = places.min_by_key(|p| (p.file, p.line)) {
+            let text = format!(
+                "names of peers are looked up while the process runs, which under 'chroot {dir}' takes '{dir}/etc/resolv.conf' and '{dir}/etc/hosts'."
+            );
+            scope.diags.notice(place, &text);
+        }
     }
 
     /// TLS without proof of identity keeps readers out, but not writers.
