@@ -81,17 +81,20 @@ pub struct TableAnswer {
 /// Where a batch's rows come from, which decides what they prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {
-    /// The dialer's own journal, continuing where the batch before it ended: with it, the receiver has every change
-    /// of that lineage up to this number.
+    /// The dialer's own journal, continuing where the batch before it ended: to be resumed after `upto`.
     Journal {
-        /// That number.
+        /// Every key whose newest change has a number up to this one was in this batch or an earlier one.
         upto: u64,
+        /// The journal's end was reached. Only then does the receiver have *every* change up to `upto`: further back,
+        /// a key that changed again has left its place and comes later.
+        whole: bool,
     },
     /// Part of a walk through the table: proves nothing until [`Push::Taught`] says so.
     Walk,
-    /// All that is known of some keys: the answer to [`Reply::Want`], or an unasked offer of counts that the receiver
-    /// seems to have lost. Never leads to another question.
+    /// All that is known of some keys: one for each [`Reply::Want`], in order. Never leads to another question.
     Answer,
+    /// All that is known of some keys, unasked: the receiver seems to have lost counts. Never leads to a question.
+    Offer,
 }
 
 /// Rows of one table.
@@ -107,8 +110,21 @@ pub struct Batch {
     pub columns: Columns,
 }
 
-/// How far a node has got with the journals of lineages.
+/// Numbers in the journals of lineages.
 pub type Holdings = Vec<(Lineage, u64)>;
+
+/// What a node holds of another lineage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Whose.
+    pub lineage: Lineage,
+    /// Every change up to this number.
+    pub known: u64,
+    /// Some changes up to this one; not below `known`.
+    pub highest: u64,
+    /// Changes when something below `highest` came in later.
+    pub revision: u32,
+}
 
 /// What a dialer sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +146,7 @@ pub enum Push {
         /// Position of the table in the dialer's [`Hello`].
         table: u32,
         /// Those that changed since the last such message.
-        holdings: Holdings,
+        holdings: Vec<Held>,
     },
     /// Sent every second and when `vouched` changes.
     Heartbeat {

@@ -1,4 +1,27 @@
 //! Cluster-wide sums: what nodes tell each other about their tables. No sockets here: the shell carries the messages.
+//!
+//! [`messages`] is what travels, [`batch`] the form in which rows of tables do; [`Hub`] decides what to send and what to
+//! make of what comes. See its module for how it works.
 
 pub mod batch;
+mod delay;
+mod event;
+mod holdings;
+mod hub;
+mod learn;
+pub mod limits;
+mod live;
+mod matching;
 pub mod messages;
+mod peer;
+mod push;
+mod receive;
+mod report;
+pub mod store;
+mod wants;
+
+pub use event::{Action, Ended, Event, PeerIx, ReadyWhy, SessionId};
+pub use hub::{Hub, HubConfig};
+pub use report::{
+    HubCounters, LineageReport, PeerReport, PeerState, Report, SharedReport, Traffic,
+};

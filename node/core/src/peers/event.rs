@@ -1,0 +1,205 @@
+//! What a hub asks of the shell, and why sessions end.
+
+use std::fmt;
+
+use super::batch::BadBatch;
+use super::messages::Refusal;
+use crate::table::Lineage;
+
+/// A peer to dial: a static line or a discovered address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerIx(pub u32);
+
+/// One stream, in either direction. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to this peer and open a stream, then call `Hub::opened_out` or `Hub::dial_failed`, within a bounded time.
+    Dial(PeerIx),
+    /// Drop the stream, after sending what was polled from it before. The hub has forgotten it.
+    Close(SessionId, Ended),
+    /// The node knows what the others know, as far as it can: it may accept traffic. Once.
+    Ready,
+    /// Something to log.
+    Log(Event),
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The stream broke, or the peer closed it.
+    #[error("{0}")]
+    Broken(String),
+    /// Nothing was heard for too long.
+    #[error("silent for too long")]
+    Silent,
+    /// A message that has no place here; nothing of it was used.
+    #[error("protocol error: {0}")]
+    Protocol(&'static str),
+    /// A batch that makes no sense; nothing of it was used.
+    #[error("bad batch: {0}")]
+    Batch(#[from] BadBatch),
+    /// Refused, by either side.
+    #[error("refused: {0}: {1}")]
+    Refused(Refusal, String),
+    /// The peer opened a newer one.
+    #[error("replaced by a newer session")]
+    Replaced,
+    /// Another address leads to the same node.
+    #[error("another session leads to the same node")]
+    Duplicate,
+    /// The node at this address has been restarted.
+    #[error("the peer was restarted")]
+    Restarted,
+    /// The peer is no longer configured or discovered.
+    #[error("peer removed")]
+    Removed,
+    /// The peer does not read what it is sent.
+    #[error("peer does not read")]
+    Unread,
+    /// Too many sessions at a time.
+    #[error("too many sessions")]
+    TooMany,
+    /// The peer stops.
+    #[error("peer stops")]
+    PeerStops,
+    /// This node stops.
+    #[error("stopping")]
+    Stopping,
+}
+
+/// Something worth a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session was agreed on.
+    Up {
+        /// Name of the peer.
+        node: String,
+        /// Its lineage.
+        lineage: Lineage,
+        /// The peer dialed.
+        incoming: bool,
+    },
+    /// A session ended.
+    Down {
+        /// Name or address of the peer.
+        node: String,
+        /// The peer dialed.
+        incoming: bool,
+        /// Why.
+        why: Ended,
+    },
+    /// A peer could not be reached; said once until it could.
+    Unreachable {
+        /// Name of the peer.
+        node: String,
+        /// What the shell said.
+        error: String,
+    },
+    /// Tables differ.
+    Mismatch {
+        /// Name of the peer.
+        node: String,
+        /// Name of the table.
+        table: String,
+        /// How.
+        text: String,
+    },
+    /// This node asks another one for everything it knows.
+    Learning {
+        /// Name of the teacher.
+        node: String,
+        /// Name of the table.
+        table: String,
+    },
+    /// It got that.
+    Taught {
+        /// Name of the teacher.
+        node: String,
+        /// Name of the table.
+        table: String,
+    },
+    /// The node is ready, and why.
+    Ready(ReadyWhy),
+    /// A lineage's gauges count, or no longer do.
+    Alive {
+        /// Name of its node, as far as known.
+        node: String,
+        /// Which.
+        lineage: Lineage,
+        /// Whether they count.
+        alive: bool,
+    },
+    /// Log lines were dropped.
+    Dropped(u64),
+}
+
+/// Why a node is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyWhy {
+    /// It continues a process that was.
+    Continues,
+    /// It was taught.
+    Taught,
+    /// There was nobody to ask.
+    Alone,
+    /// It waited for the learn-timeout.
+    TimedOut,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = |incoming: bool| if incoming { "from" } else { "to" };
+        match self {
+            Event::Up {
+                node,
+                lineage,
+                incoming,
+            } => write!(
+                f,
+                "session {} peer {node} is up (lineage {:016x})",
+                direction(*incoming),
+                lineage.0
+            ),
+            Event::Down {
+                node,
+                incoming,
+                why,
+            } => write!(
+                f,
+                "session {} peer {node} ended: {why}",
+                direction(*incoming)
+            ),
+            Event::Unreachable { node, error } => write!(f, "peer {node} is unreachable: {error}"),
+            Event::Mismatch { node, table, text } => {
+                write!(f, "table {table} differs at peer {node}: {text}")
+            }
+            Event::Learning { node, table } => write!(f, "learning table {table} from peer {node}"),
+            Event::Taught { node, table } => write!(f, "learned table {table} from peer {node}"),
+            Event::Ready(why) => f.write_str(match why {
+                ReadyWhy::Continues => "ready: continues a process that was",
+                ReadyWhy::Taught => "ready: all tables were learned",
+                ReadyWhy::Alone => "ready: no peer has anything to teach",
+                ReadyWhy::TimedOut => "ready: the learn-timeout is over, tables may be incomplete",
+            }),
+            Event::Alive {
+                node,
+                lineage,
+                alive,
+            } => write!(
+                f,
+                "lineage {:016x} of {node} {}",
+                lineage.0,
+                if *alive {
+                    "is alive"
+                } else {
+                    "is taken for dead: its gauges no longer count"
+                }
+            ),
+            Event::Dropped(n) => write!(f, "{n} earlier log lines were dropped"),
+        }
+    }
+}

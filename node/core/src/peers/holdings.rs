@@ -1,0 +1,195 @@
+//! What is known of whom, and closing the gaps that dead or unreachable nodes leave.
+//!
+//! A node that is killed may have reached one survivor and not another. Every node tells the others what it holds of third
+//! parties; who may lack something, and has no session that would bring it, asks, once for each such claim.
+
+use std::collections::BTreeMap;
+
+use super::event::{Ended, SessionId};
+use super::hub::{Hub, Known, Shared};
+use super::learn::Learn;
+use super::limits::{LEASE_MS, TEACH_FROM};
+use super::messages::{Held, Holdings, Reply};
+use super::receive::{Asked, InSession};
+use super::store::Store;
+use crate::table::{LINEAGES_MAX, Lineage};
+
+impl Shared {
+    fn known(&self, lineage: Lineage) -> Known {
+        self.known.get(&lineage).copied().unwrap_or_default()
+    }
+    /// Where to resume a lineage's own journal.
+    pub(super) fn resume(&self, lineage: Lineage) -> u64 {
+        self.known(lineage).resume
+    }
+    /// A batch of a lineage's own journal was merged.
+    pub(super) fn follow(&mut self, lineage: Lineage, upto: u64, whole: bool) {
+        let known = self.known.entry(lineage).or_default();
+        known.resume = known.resume.max(upto);
+        if whole {
+            known.all = known.all.max(upto);
+        }
+    }
+    /// See [`Known::all`]: the caller vouches for it that nothing is missing up to there.
+    fn raise(&mut self, lineage: Lineage, number: u64) {
+        let known = self.known.entry(lineage).or_default();
+        known.all = known.all.max(number);
+        known.resume = known.resume.max(number);
+    }
+    /// What to tell others about a lineage.
+    pub(super) fn held(&self, store: &dyn Store, lineage: Lineage) -> Held {
+        let known = self.known(lineage);
+        Held {
+            lineage,
+            known: known.all,
+            highest: store.highest(lineage).max(known.all),
+            revision: known.revision,
+        }
+    }
+}
+
+impl Hub {
+    /// The end of a walk that was asked for.
+    pub(super) fn taught(
+        &mut self,
+        id: SessionId,
+        theirs: u32,
+        holdings: Holdings,
+        now: u64,
+    ) -> Result<(), Ended> {
+        let session = self.ins.get_mut(&id);
+        let Some((pusher, table)) = session.and_then(|s| Some((s.pusher()?, s.table_mut(theirs)?)))
+        else {
+            return Err(Ended::Protocol("end of a walk of no table"));
+        };
+        let Some((own, asked)) = table.own.zip(table.asked.take()) else {
+            return Err(Ended::Protocol("end of a walk nobody asked for"));
+        };
+        let Some(shared) = self.tables.get_mut(own) else {
+            return Ok(());
+        };
+        for claim in asked.claims {
+            // Whatever came is all there is. Without this, two nodes that both lack the same would ask for ever.
+            shared.filled.insert((pusher, claim.lineage), claim);
+            if asked.news {
+                let known = shared.known.entry(claim.lineage).or_default();
+                known.revision = known.revision.wrapping_add(1);
+            }
+        }
+        for (lineage, number) in holdings {
+            // A table that lacks some of our columns has cells of third parties only in part.
+            let complete = lineage == pusher || !table.partial;
+            if complete && lineage != self.own && self.config.lineages.index(lineage).is_some() {
+                shared.raise(lineage, number);
+            }
+        }
+        self.was_taught(id, own, now);
+        self.ask_for_gaps(now);
+        Ok(())
+    }
+
+    /// Notes what a pusher says it holds of others.
+    pub(super) fn claimed(
+        &mut self,
+        id: SessionId,
+        theirs: u32,
+        holdings: Vec<Held>,
+    ) -> Result<(), Ended> {
+        let Some(table) = self.ins.get_mut(&id).and_then(|s| s.table_mut(theirs)) else {
+            return Err(Ended::Protocol("holdings of no table"));
+        };
+        for held in holdings {
+            if held.lineage != self.own {
+                table.claims.insert(held.lineage, held);
+            }
+            if table.claims.len() > 2 * LINEAGES_MAX {
+                return Err(Ended::Protocol("holdings of too many lineages"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks those who have more of a lineage than we do, where no session of that lineage's own will bring it.
+    pub(super) fn ask_for_gaps(&mut self, now: u64) {
+        for own in 0..self.tables.len() {
+            for (id, claims) in self.gaps(own, now) {
+                let (Some(shared), Some(session)) = (self.tables.get(own), self.ins.get_mut(&id))
+                else {
+                    continue;
+                };
+                let Some(theirs) = session.theirs(own) else {
+                    continue;
+                };
+                let reply = if claims.len() >= TEACH_FROM {
+                    session.ask_for_all(own);
+                    Reply::Teach { table: theirs }
+                } else {
+                    let after = claims
+                        .iter()
+                        .map(|claim| (claim.lineage, shared.known(claim.lineage).all))
+                        .collect();
+                    if let Some(table) = session.table_mut(theirs) {
+                        table.asked = Some(Asked {
+                            all: false,
+                            claims,
+                            news: false,
+                        });
+                    }
+                    Reply::Gap {
+                        table: theirs,
+                        after,
+                    }
+                };
+                session.replies.push_back(reply);
+                self.counters.gaps_asked += 1;
+            }
+        }
+    }
+
+    /// Whom to ask because of which claims.
+    fn gaps(&self, own: usize, now: u64) -> BTreeMap<SessionId, Vec<Held>> {
+        let mut asked: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
+        let Some(shared) = self.tables.get(own).filter(|t| t.learn == Learn::Done) else {
+            return asked;
+        };
+        // One of several equal claims is enough, and what is on its way need not be asked for again.
+        let mut under_way: Vec<Held> = Vec::new();
+        for session in self.ins.values() {
+            if let Some(walk) = session.table_of(own).and_then(|t| t.asked.as_ref()) {
+                under_way.extend(&walk.claims);
+            }
+        }
+        for (id, session) in &self.ins {
+            let Some((pusher, table)) = session.pusher().zip(session.table_of(own)) else {
+                continue;
+            };
+            if table.asked.is_some() {
+                continue;
+            }
+            for claim in table.claims.values() {
+                let news = claim.highest > shared.known(claim.lineage).all
+                    && shared.filled.get(&(pusher, claim.lineage)) != Some(claim);
+                let soon =
+                    |other: &Held| other.lineage == claim.lineage && other.highest >= claim.highest;
+                if news && !under_way.iter().any(soon) && !self.is_fed(claim.lineage, own, now) {
+                    under_way.push(*claim);
+                    asked.entry(*id).or_default().push(*claim);
+                }
+            }
+        }
+        asked
+    }
+
+    /// Whether a lineage's own journal comes, or may be expected to come soon.
+    fn is_fed(&self, lineage: Lineage, own: usize, now: u64) -> bool {
+        let direct = |s: &InSession| {
+            s.pusher() == Some(lineage) && s.table_of(own).is_some_and(|t| t.started)
+        };
+        if self.ins.values().any(direct) {
+            return true;
+        }
+        self.lives.get(&lineage).is_some_and(|life| {
+            !life.ended && life.unfed_since.is_some_and(|at| now < at + LEASE_MS)
+        })
+    }
+}

@@ -1,0 +1,350 @@
+//! The hub: everything that one node says to and hears from the other nodes of a cluster, as a state machine.
+//!
+//! `handle_*` and `opened_*` tell it what happened, `poll_*` ask it what to do. It knows no sockets and no clock; a
+//! simulation runs the same code. Its parts: `peer` (whom to dial, when), `push` (the side that sends what was counted
+//! here), `receive` (the side that merges what others send), `learn` (catching up after a start), `holdings` (what is
+//! known of whom, and closing gaps), `live` (who is alive), `report`.
+//!
+//! What holds at any time, and everything rests on, is what [`Known`] says of a lineage. Only two things raise it:
+//! batches of that lineage's own journal, which follow each other without a gap; and the end of a walk, by the number that
+//! the other side knew before the walk began. Rows of a walk by themselves prove nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::batch::BatchWriter;
+use super::event::{Action, Ended, Event, PeerIx, SessionId};
+use super::learn::Learn;
+use super::limits::{COLLECT, EVENTS_MAX, FLUSH_MS, HEARTBEAT_MS, STALL_MS};
+use super::live::Life;
+use super::messages::{Held, Hello, TableDef, VERSION};
+use super::peer::Peer;
+use super::push::OutSession;
+use super::receive::InSession;
+use super::report::HubCounters;
+use super::store::{Store, Stores};
+use crate::table::{Key, Lineage, Lineages, TableId};
+
+/// How a hub is set up.
+pub struct HubConfig {
+    /// Name of the `peers` section.
+    pub cluster: String,
+    /// Name of this node.
+    pub node: String,
+    /// The lineages of the process; its own one first.
+    pub lineages: Arc<Lineages>,
+    /// This process starts with empty tables and should be taught before it accepts traffic. `false`: it continues a
+    /// process that was, and is ready at once.
+    pub newcomer: bool,
+    /// Peers are also discovered: until [`Hub::discovered`] is called, that no peer is known proves nothing.
+    pub discovers: bool,
+    /// Longest wait for a teacher.
+    pub learn_timeout_ms: u64,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+/// A table that this hub shares.
+pub(super) struct Shared {
+    pub(super) id: TableId,
+    pub(super) def: TableDef,
+    pub(super) writer: BatchWriter,
+    /// See the module's head.
+    pub(super) known: BTreeMap<Lineage, Known>,
+    /// Which claims of whom about which lineage were followed up: they need not be again.
+    pub(super) filled: BTreeMap<(Lineage, Lineage), Held>,
+    /// Keys to ask about once there is a session for it, and whom.
+    pub(super) wants: Vec<(Lineage, Key)>,
+    /// Keys to offer once there is a session for it, and to whom.
+    pub(super) offers: Vec<(Lineage, Key)>,
+    /// What others have acknowledged of our journal, by lineage.
+    pub(super) acked: BTreeMap<Lineage, u64>,
+    /// The journal's newest number at the last flush: sessions read up to there, so that a key which changes all the time
+    /// is not sent more often than once per flush.
+    pub(super) flushed: u64,
+    /// The next flush is not before this.
+    pub(super) flush_at: u64,
+    pub(super) learn: Learn,
+}
+
+/// What was merged here of another lineage's journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Everything up to this number.
+    pub(super) all: u64,
+    /// Every key that has not changed again since, up to this number; not below `all`. While this node reads on, the
+    /// others come with newer numbers: here its reading is resumed. Once the lineage is dead only `all` counts.
+    pub(super) resume: u64,
+    /// See [`Held::revision`].
+    pub(super) revision: u32,
+}
+
+/// See the module's head.
+pub struct Hub {
+    pub(super) config: HubConfig,
+    pub(super) own: Lineage,
+    pub(super) stores: Arc<dyn Stores>,
+    pub(super) tables: Vec<Shared>,
+    pub(super) peers: BTreeMap<PeerIx, Peer>,
+    pub(super) outs: BTreeMap<SessionId, OutSession>,
+    pub(super) ins: BTreeMap<SessionId, InSession>,
+    pub(super) lives: BTreeMap<Lineage, Life>,
+    /// Lineages that are heard here directly, in order: what heartbeats carry.
+    pub(super) vouching: Vec<Lineage>,
+    pub(super) counters: HubCounters,
+    actions: VecDeque<Action>,
+    events_waiting: usize,
+    events_dropped: u64,
+    next_peer: u32,
+    next_session: u64,
+    random: u64,
+    pub(super) started_at: u64,
+    ticked_at: u64,
+    /// When holdings are compared next.
+    pub(super) beat_at: u64,
+    pub(super) wall_offset_ms: i64,
+    pub(super) discovering: bool,
+    pub(super) ready: bool,
+    pub(super) stopping: bool,
+}
+
+impl Hub {
+    /// A hub for these tables (those that are not replicated are left out).
+    pub fn new(config: HubConfig, stores: Arc<dyn Stores>, tables: &[TableId], now: u64) -> Hub {
+        let newcomer = config.newcomer;
+        let shared = tables.iter().filter_map(|&id| {
+            let store = stores.store(id)?;
+            let spec = store.spec();
+            let columns = store.columns();
+            Some(Shared {
+                id,
+                def: TableDef {
+                    name: spec.shared_name().to_owned(),
+                    key_type: spec.key_type,
+                    key_len: u32::try_from(spec.key_len).unwrap_or(u32::MAX),
+                    size: spec.size as u64,
+                    expire_ms: spec.expire_ms,
+                    columns: columns.clone(),
+                },
+                writer: BatchWriter::new(columns),
+                known: BTreeMap::new(),
+                filled: BTreeMap::new(),
+                wants: Vec::new(),
+                offers: Vec::new(),
+                acked: BTreeMap::new(),
+                flushed: store.newest(),
+                flush_at: 0,
+                learn: if newcomer {
+                    Learn::Wanting
+                } else {
+                    Learn::Done
+                },
+            })
+        });
+        let tables = shared.collect();
+        let mut hub = Hub {
+            own: config.lineages.own(),
+            random: config.seed | 1,
+            discovering: config.discovers,
+            config,
+            stores,
+            tables,
+            peers: BTreeMap::new(),
+            outs: BTreeMap::new(),
+            ins: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            vouching: Vec::new(),
+            counters: HubCounters::default(),
+            actions: VecDeque::new(),
+            events_waiting: 0,
+            events_dropped: 0,
+            next_peer: 0,
+            next_session: 0,
+            started_at: now,
+            ticked_at: now,
+            beat_at: now + HEARTBEAT_MS,
+            wall_offset_ms: 0,
+            ready: false,
+            stopping: false,
+        };
+        if !newcomer {
+            hub.become_ready(super::event::ReadyWhy::Continues);
+        }
+        hub
+    }
+
+    /// The next thing to do, if any. To be called until there is none after every other call.
+    pub fn poll_action(&mut self, now: u64) -> Option<Action> {
+        self.dial_due(now);
+        let action = self.actions.pop_front()?;
+        if matches!(action, Action::Log(_)) {
+            self.events_waiting -= 1;
+            if self.events_waiting == 0 && self.events_dropped > 0 {
+                let dropped = std::mem::take(&mut self.events_dropped);
+                self.log(Event::Dropped(dropped));
+            }
+        }
+        Some(action)
+    }
+
+    /// Lets time pass: flushes, leases, pauses that are over. To be called when [`Hub::next_deadline`] is reached;
+    /// earlier is harmless. `wall_ms`: milliseconds since 1970.
+    pub fn tick(&mut self, now: u64, wall_ms: u64) {
+        let offset = i64::try_from(i128::from(wall_ms) - i128::from(now)).unwrap_or(0);
+        self.wall_offset_ms = offset;
+        for shared in &self.tables {
+            if let Some(store) = self.stores.store(shared.id) {
+                store.set_wall_offset(offset);
+            }
+        }
+        let stalled = now.saturating_sub(self.ticked_at);
+        if stalled > STALL_MS {
+            // Nobody could be heard while this process did not run: what they sent may be waiting.
+            self.excuse(stalled);
+        }
+        self.ticked_at = now;
+        self.collect(now);
+        self.close_silent(now);
+        self.refresh_lives(now);
+        if now >= self.beat_at {
+            self.beat_at = now + HEARTBEAT_MS;
+            self.ask_for_gaps(now);
+            self.ask_again();
+            self.report_acks(now);
+            self.forget_lineages(now);
+        }
+        self.check_ready(now);
+    }
+
+    /// Flushes what changed, as far as it is due: at once when the last flush is [`FLUSH_MS`] or longer ago.
+    pub fn collect(&mut self, now: u64) {
+        for shared in &mut self.tables {
+            let Some(store) = self.stores.store(shared.id) else {
+                continue;
+            };
+            if now < shared.flush_at || !store.is_dirty() {
+                continue;
+            }
+            let collected = store.collect(now, COLLECT);
+            shared.flushed = collected.newest;
+            shared.flush_at = if collected.more { now } else { now + FLUSH_MS };
+        }
+    }
+
+    /// When [`Hub::tick`] wants to be called next, if nothing else happens; never before `now`. `u64::MAX`: never. A table's
+    /// waker makes it earlier: ask again after it.
+    pub fn next_deadline(&self, now: u64) -> u64 {
+        let mut at = u64::MAX;
+        for shared in &self.tables {
+            if self.store(shared).is_some_and(Store::is_dirty) {
+                at = at.min(shared.flush_at);
+            }
+        }
+        if !self.ins.is_empty() || !self.outs.is_empty() {
+            at = at.min(self.beat_at);
+        }
+        at = at.min(self.next_dial());
+        at = at.min(self.next_lapse(now));
+        for out in self.outs.values() {
+            at = at.min(out.next_deadline(now));
+        }
+        for session in self.ins.values() {
+            at = at.min(session.next_deadline());
+        }
+        if !self.ready {
+            at = at.min(self.started_at + self.config.learn_timeout_ms);
+        }
+        at.max(now)
+    }
+
+    /// Begins a clean stop: nothing is dialed or accepted any more, what was counted is sent, then every peer is told
+    /// goodbye. The shell goes on polling until [`Hub::is_stopped`], or until it has waited long enough.
+    pub fn stop(&mut self, now: u64) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        for shared in &mut self.tables {
+            shared.flush_at = now;
+        }
+        self.collect(now);
+        self.say_goodbye_to_pushers();
+    }
+    /// Whether every peer that can be reached has acknowledged everything and was told goodbye.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.outs.values().all(OutSession::is_done)
+    }
+    /// Whether [`Action::Ready`] was given out, or is about to be.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// A stream ended by itself or by the peer's doing. Unknown sessions are ignored: the hub may have closed it already.
+    pub fn closed(&mut self, id: SessionId, reason: &str, now: u64) {
+        self.end(id, Ended::Broken(reason.to_owned()), now, false);
+    }
+
+    /// Ends a session of either kind. `ours`: the shell does not know yet.
+    pub(super) fn end(&mut self, id: SessionId, why: Ended, now: u64, ours: bool) {
+        let known = if let Some(out) = self.outs.remove(&id) {
+            self.ended_out(out, &why, now);
+            true
+        } else if let Some(session) = self.ins.remove(&id) {
+            self.ended_in(session, &why, now, id);
+            true
+        } else {
+            false
+        };
+        if ours && known {
+            self.counters.sessions_closed += 1;
+            self.act(Action::Close(id, why));
+        }
+    }
+
+    pub(super) fn hello(&self, now: u64) -> Hello {
+        Hello {
+            version: VERSION,
+            cluster: self.config.cluster.clone(),
+            node: self.config.node.clone(),
+            lineage: self.own,
+            newcomer: self.is_newcomer(),
+            mono_ms: now,
+            wall_ms: self.wall_ms(now),
+            tables: self.tables.iter().map(|t| t.def.clone()).collect(),
+        }
+    }
+    pub(super) fn wall_ms(&self, now: u64) -> u64 {
+        now.saturating_add_signed(self.wall_offset_ms)
+    }
+    pub(super) fn store(&self, shared: &Shared) -> Option<&dyn Store> {
+        self.stores.store(shared.id)
+    }
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+    /// Bounded: peers can cause log lines.
+    pub(super) fn log(&mut self, event: Event) {
+        if self.events_waiting < EVENTS_MAX {
+            self.events_waiting += 1;
+            self.actions.push_back(Action::Log(event));
+        } else {
+            self.events_dropped += 1;
+        }
+    }
+    pub(super) fn new_session(&mut self) -> SessionId {
+        self.next_session += 1;
+        SessionId(self.next_session)
+    }
+    pub(super) fn new_peer(&mut self) -> PeerIx {
+        self.next_peer += 1;
+        PeerIx(self.next_peer)
+    }
+    /// 0 to `below` - 1. Only ever used for pauses.
+    pub(super) fn random(&mut self, below: u64) -> u64 {
+        // xorshift64: short, and good enough to keep nodes from dialing in step.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below.max(1)
+    }
+}

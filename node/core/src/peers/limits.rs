@@ -1,0 +1,54 @@
+//! Every time and bound of the protocol, in one place.
+
+use super::batch::Budget;
+
+/// A lineage that nobody has heard for so long is taken for dead until it speaks again: its gauges stop counting.
+pub const LEASE_MS: u64 = 5_000;
+/// A session on which nothing arrived for so long is closed.
+pub const SILENCE_MS: u64 = 5_000;
+/// Time between heartbeats, and between comparisons of what nodes hold of others.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// Changes made while nothing is waiting leave at once; after that, no sooner than this after the last flush. A key that
+/// is hit all the time costs one row per flush.
+pub const FLUSH_MS: u64 = 20;
+/// First and longest pause between attempts to reach a peer.
+pub const BACKOFF_MS: (u64, u64) = (100, 5_000);
+/// An address at which this very node answered, or one that leads to a node which another address leads to as well, is
+/// tried again after this.
+pub const RETRY_SELF_MS: u64 = 60_000;
+/// A process that did not run for longer than this gives everybody as much more time to be heard.
+pub const STALL_MS: u64 = 1_000;
+/// What a lineage had acknowledged is remembered for so long after it was last heard.
+pub const FORGET_LINEAGE_MS: u64 = 3_600_000;
+
+/// Batches on their way in one session that have not been acknowledged.
+pub const WINDOW: usize = 8;
+/// One batch.
+pub const BATCH: Budget = Budget {
+    rows: 1_000,
+    bytes: 64 << 10,
+};
+/// Slices of a walk that yields no rows, per poll.
+pub const WALK_SLICES: usize = 16;
+/// Entries given a number per flush before other work gets its turn.
+pub const COLLECT: usize = 16_384;
+/// Keys in one question or offer: with a cell of every lineage of each, the answer still fits a batch.
+pub const WANT_KEYS: usize = 64;
+/// Questions about keys that wait for their answers, per session and table.
+pub const WANTS_OPEN: usize = 8;
+/// Questions about keys that a peer may ask before the first is answered, per session.
+pub const WANTS_PENDING_MAX: usize = 4_096;
+/// Keys to ask about or to offer that are kept while there is no session for them; more are dropped and counted.
+pub const KEPT_KEYS_MAX: usize = 65_536;
+/// Walks that a peer may ask for at a time in one session, over all tables.
+pub const WALKS_MAX: usize = 64;
+/// Lacking this many lineages, a node asks for all cells rather than for those of each.
+pub const TEACH_FROM: usize = 4;
+/// Tables in a hello.
+pub const TABLES_MAX: usize = 4_096;
+/// Replies that wait to be sent in one session: past this the peer does not read, and the session is closed.
+pub const REPLIES_MAX: usize = 4_096;
+/// Sessions that peers opened.
+pub const SESSIONS_IN_MAX: usize = 1_024;
+/// Actions that wait for the shell before log lines are dropped.
+pub const EVENTS_MAX: usize = 1_024;

@@ -1,0 +1,228 @@
+//! Who is alive. A lineage's gauges count while somebody hears it: this node, or a node that this one hears.
+
+use std::collections::BTreeMap;
+
+use super::event::Event;
+use super::hub::Hub;
+use super::limits::{FORGET_LINEAGE_MS, LEASE_MS, SILENCE_MS};
+use super::peer::Peer;
+use crate::table::{LINEAGES_MAX, Lineage};
+
+/// What is known of another lineage.
+#[derive(Clone, Debug)]
+pub(super) struct Life {
+    /// Name of its node; empty while it is only known from hearsay.
+    pub(super) node: String,
+    /// When something came from it directly.
+    pub(super) heard_at: Option<u64>,
+    /// It said goodbye: only a new session proves that it is back.
+    pub(super) ended: bool,
+    pub(super) alive: bool,
+    /// Since when no session brings its journal; `None`: one does.
+    pub(super) unfed_since: Option<u64>,
+    pub(super) met_at: u64,
+}
+
+impl Life {
+    /// It was heard here within the lease.
+    pub(super) fn is_heard(&self, now: u64) -> bool {
+        !self.ended && self.heard_at.is_some_and(|at| now < at + LEASE_MS)
+    }
+}
+
+impl Hub {
+    /// The entry of a lineage that a session named. `None`: there is no place for another one.
+    pub(super) fn meet(&mut self, lineage: Lineage, node: &str, now: u64) -> Option<&mut Life> {
+        self.config.lineages.index(lineage)?;
+        let life = self.lives.entry(lineage).or_insert_with(|| Life {
+            node: String::new(),
+            heard_at: None,
+            ended: false,
+            alive: false,
+            unfed_since: Some(now),
+            met_at: now,
+        });
+        if !node.is_empty() {
+            node.clone_into(&mut life.node);
+        }
+        Some(life)
+    }
+
+    /// A session was agreed on: whatever was thought of that lineage, it lives.
+    pub(super) fn greeted(&mut self, lineage: Lineage, node: &str, now: u64) -> Option<()> {
+        let life = self.meet(lineage, node, now)?;
+        life.ended = false;
+        life.heard_at = Some(now);
+        self.refresh_lives(now);
+        Some(())
+    }
+    /// Something came from a lineage.
+    pub(super) fn hear(&mut self, lineage: Lineage, now: u64) {
+        let Some(life) = self.lives.get_mut(&lineage) else {
+            return;
+        };
+        life.heard_at = Some(now);
+        if !life.alive && !life.ended {
+            self.refresh_lives(now);
+        }
+    }
+    /// A lineage said goodbye.
+    pub(super) fn farewell(&mut self, lineage: Lineage, now: u64) {
+        if let Some(life) = self.lives.get_mut(&lineage) {
+            life.ended = true;
+        }
+        for shared in &mut self.tables {
+            shared.acked.remove(&lineage);
+            shared.offers.retain(|(to, _)| *to != lineage);
+        }
+        self.refresh_lives(now);
+    }
+
+    /// Sets everybody's alive bit, and sends heartbeats at once if those heard here are others than before.
+    pub(super) fn refresh_lives(&mut self, now: u64) {
+        let heard: Vec<Lineage> = self
+            .lives
+            .iter()
+            .filter(|(_, life)| life.is_heard(now))
+            .map(|(lineage, _)| *lineage)
+            .collect();
+        let mut vouched: Vec<Lineage> = self
+            .ins
+            .values()
+            .filter(|session| {
+                session
+                    .pusher()
+                    .is_some_and(|p| heard.binary_search(&p).is_ok())
+            })
+            .flat_map(|session| session.vouched.iter().copied())
+            .collect();
+        vouched.sort_unstable();
+        vouched.dedup();
+        for lineage in &vouched {
+            if *lineage != self.own && !self.lives.contains_key(lineage) {
+                self.meet(*lineage, "", now);
+            }
+        }
+        let mut changed = Vec::new();
+        for (lineage, life) in &mut self.lives {
+            let alive = !life.ended
+                && (heard.binary_search(lineage).is_ok() || vouched.binary_search(lineage).is_ok());
+            if alive != life.alive {
+                life.alive = alive;
+                // The register may have given the place of a dead one to another.
+                let index = if alive {
+                    self.config.lineages.index(*lineage)
+                } else {
+                    self.config.lineages.find(*lineage)
+                };
+                if let Some(index) = index {
+                    self.config.lineages.set_alive(index, alive);
+                }
+                changed.push(Event::Alive {
+                    node: life.node.clone(),
+                    lineage: *lineage,
+                    alive,
+                });
+            }
+        }
+        for event in changed {
+            self.log(event);
+        }
+        if heard != self.vouching {
+            self.vouching = heard;
+            for out in self.outs.values_mut() {
+                out.heartbeat_at = now;
+            }
+        }
+    }
+
+    /// When a lease ends next.
+    pub(super) fn next_lapse(&self, now: u64) -> u64 {
+        let lapses = self
+            .lives
+            .values()
+            .filter(|life| life.is_heard(now))
+            .filter_map(|life| Some(life.heard_at? + LEASE_MS));
+        lapses.min().unwrap_or(u64::MAX)
+    }
+
+    /// Closes sessions on which nothing came for too long.
+    pub(super) fn close_silent(&mut self, now: u64) {
+        let silent = |heard_at: u64| now >= heard_at + SILENCE_MS;
+        let outs = self.outs.iter().filter(|(_, s)| silent(s.heard_at));
+        let ins = self.ins.iter().filter(|(_, s)| silent(s.heard_at));
+        let ids: Vec<_> = outs
+            .map(|(id, _)| *id)
+            .chain(ins.map(|(id, _)| *id))
+            .collect();
+        for id in ids {
+            self.end(id, super::event::Ended::Silent, now, true);
+        }
+    }
+
+    /// This process stood still: nobody's silence during that time counts.
+    pub(super) fn excuse(&mut self, stalled_ms: u64) {
+        for life in self.lives.values_mut() {
+            life.heard_at = life.heard_at.map(|at| at + stalled_ms);
+        }
+        for out in self.outs.values_mut() {
+            out.heard_at += stalled_ms;
+        }
+        for session in self.ins.values_mut() {
+            session.heard_at += stalled_ms;
+        }
+    }
+
+    /// Tells the tables what all others have, whether there are sessions to them now or not: every lineage that may come
+    /// back as it was.
+    pub(super) fn report_acks(&mut self, now: u64) {
+        let strangers = self.peers.values().any(Peer::is_stranger);
+        let lives = &self.lives;
+        for (table, shared) in self.tables.iter_mut().enumerate() {
+            let Some(store) = self.stores.store(shared.id) else {
+                continue;
+            };
+            shared.acked.retain(|lineage, _| {
+                lives.get(lineage).is_some_and(|life| {
+                    let recent = life.heard_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS);
+                    recent && !superseded(lives, *lineage, life)
+                })
+            });
+            let waiting = self.outs.values().filter_map(|out| out.acked(table));
+            let known = shared.acked.values().copied();
+            let all = waiting.chain(known).min().unwrap_or(u64::MAX);
+            store.set_acked_by_all(if strangers { 0 } else { all });
+        }
+    }
+
+    /// Drops what is remembered of lineages past the bound: the dead ones of which no table holds anything.
+    pub(super) fn forget_lineages(&mut self, now: u64) {
+        if self.lives.len() <= LINEAGES_MAX {
+            return;
+        }
+        let lineages = &self.config.lineages;
+        self.lives.retain(|lineage, life| {
+            life.alive || life.is_heard(now) || lineages.find(*lineage).is_some()
+        });
+        let lives = &self.lives;
+        for shared in &mut self.tables {
+            shared
+                .known
+                .retain(|lineage, _| lives.contains_key(lineage));
+            shared
+                .filled
+                .retain(|(from, of), _| lives.contains_key(from) && lives.contains_key(of));
+            shared.wants.retain(|(from, _)| lives.contains_key(from));
+            shared.offers.retain(|(to, _)| lives.contains_key(to));
+        }
+    }
+}
+
+/// Whether a later lineage of the same node has been heard since: then this one will not come back.
+fn superseded(lives: &BTreeMap<Lineage, Life>, lineage: Lineage, life: &Life) -> bool {
+    !life.alive
+        && !life.node.is_empty()
+        && lives
+            .iter()
+            .any(|(other, l)| *other != lineage && l.alive && l.node == life.node)
+}

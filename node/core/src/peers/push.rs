@@ -1,0 +1,627 @@
+//! The side of a session that sends what was counted here.
+//!
+//! Nothing is queued: what is sent next is read from the tables when the shell asks for it, so that a slow peer costs no
+//! memory, only its own lag.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::event::{Ended, Event, PeerIx, SessionId};
+use super::hub::Hub;
+use super::limits::{
+    BATCH, HEARTBEAT_MS, SILENCE_MS, WALK_SLICES, WALKS_MAX, WANT_KEYS, WANTS_PENDING_MAX, WINDOW,
+};
+use super::messages::{Batch, BatchKind, Held, Holdings, Push, Refusal, Reply, VERSION, Welcome};
+use super::report::Traffic;
+use super::store::{Store, WalkCursor, Which};
+use crate::table::{Key, LINEAGES_MAX, Lineage};
+
+/// A stream that this node dialed.
+pub(super) struct OutSession {
+    pub(super) peer: PeerIx,
+    pub(super) opened_at: u64,
+    pub(super) heard_at: u64,
+    phase: Phase,
+    pub(super) remote: Option<Remote>,
+    pub(super) tables: Vec<OutTable>,
+    /// Batches that were not acknowledged, oldest first.
+    in_flight: VecDeque<InFlight>,
+    walks: VecDeque<Walk>,
+    /// Keys that the peer asked about, by question.
+    wanted: VecDeque<(usize, Vec<Key>)>,
+    offers: VecDeque<(usize, Vec<Key>)>,
+    /// Messages that are not rows, in order.
+    control: VecDeque<Push>,
+    pub(super) heartbeat_at: u64,
+    /// The table whose turn it is.
+    turn: usize,
+    /// A walk goes before the journal.
+    walk_first: bool,
+    /// A walk stopped for others to have their turn.
+    yielded: bool,
+    goodbye_sent: bool,
+    pub(super) skew_ms: Option<i64>,
+    pub(super) traffic: Traffic,
+}
+
+/// The node at the other end.
+pub(super) struct Remote {
+    pub(super) node: String,
+    pub(super) lineage: Lineage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opened,
+    HelloSent,
+    Up,
+}
+
+/// One of our tables as the peer has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OutTable {
+    /// The peer has it.
+    agreed: bool,
+    started: bool,
+    sent: u64,
+    acked: u64,
+    pub(super) mismatches: Vec<String>,
+    /// What was last said about other lineages.
+    holdings: BTreeMap<Lineage, Held>,
+}
+
+struct InFlight {
+    table: usize,
+    upto: u64,
+    at: u64,
+    /// Keys that it offered.
+    offered: Vec<Key>,
+}
+
+/// A walk that the peer asked for.
+struct Walk {
+    table: usize,
+    /// `None`: all.
+    lineages: Option<VecDeque<(Lineage, u64)>>,
+    cursor: WalkCursor,
+    /// What was held when it began.
+    holdings: Option<Holdings>,
+}
+
+impl OutSession {
+    pub(super) fn new(peer: PeerIx, tables: usize, now: u64) -> OutSession {
+        OutSession {
+            peer,
+            opened_at: now,
+            heard_at: now,
+            phase: Phase::Opened,
+            remote: None,
+            tables: vec![OutTable::default(); tables],
+            in_flight: VecDeque::new(),
+            walks: VecDeque::new(),
+            wanted: VecDeque::new(),
+            offers: VecDeque::new(),
+            control: VecDeque::new(),
+            heartbeat_at: u64::MAX,
+            turn: 0,
+            walk_first: false,
+            yielded: false,
+            goodbye_sent: false,
+            skew_ms: None,
+            traffic: Traffic::default(),
+        }
+    }
+    pub(super) fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+    /// What the peer has acknowledged of this table; `None` if it does not take part in it.
+    pub(super) fn acked(&self, table: usize) -> Option<u64> {
+        let table = self.tables.get(table).filter(|t| t.agreed)?;
+        Some(table.acked)
+    }
+    /// The peer was told goodbye, or nothing could ever be said to it.
+    pub(super) fn is_done(&self) -> bool {
+        self.goodbye_sent || !self.is_up()
+    }
+    pub(super) fn next_deadline(&self, now: u64) -> u64 {
+        let at = if self.yielded { now } else { u64::MAX };
+        let heartbeat_at = if self.is_up() {
+            self.heartbeat_at
+        } else {
+            u64::MAX
+        };
+        at.min(heartbeat_at).min(self.heard_at + SILENCE_MS)
+    }
+    /// How old the oldest batch is that was not acknowledged.
+    pub(super) fn waiting_ms(&self, now: u64) -> u64 {
+        self.in_flight
+            .front()
+            .map_or(0, |b| now.saturating_sub(b.at))
+    }
+    pub(super) fn leads_to(&self, lineage: Lineage) -> bool {
+        self.is_up() && self.remote.as_ref().is_some_and(|r| r.lineage == lineage)
+    }
+    /// Takes keys whose cells the peer should get.
+    pub(super) fn offer(&mut self, table: usize, keys: &[Key]) {
+        let chunks = keys.chunks(WANT_KEYS).map(|keys| (table, keys.to_vec()));
+        self.offers.extend(chunks);
+    }
+    /// Offers that were not acknowledged.
+    pub(super) fn open_offers(&self) -> impl Iterator<Item = (usize, &[Key])> {
+        let sent = self.in_flight.iter().map(|b| (b.table, &b.offered[..]));
+        let waiting = self.offers.iter().map(|(table, keys)| (*table, &keys[..]));
+        sent.chain(waiting)
+    }
+}
+
+impl Hub {
+    /// The next message for a stream that this node dialed; `None`: nothing for now. To be called, until there is none,
+    /// whenever the stream can take one: what is polled is on its way.
+    pub fn poll_push(&mut self, id: SessionId, now: u64) -> Option<Push> {
+        let push = self.next_push(id, now)?;
+        if let Some(out) = self.outs.get_mut(&id) {
+            out.traffic.messages += 1;
+            if let Push::Batch(batch) = &push {
+                out.traffic.batch(&batch.columns);
+            }
+        }
+        Some(push)
+    }
+    fn next_push(&mut self, id: SessionId, now: u64) -> Option<Push> {
+        let out = self.outs.get_mut(&id)?;
+        match out.phase {
+            Phase::Opened => {
+                out.phase = Phase::HelloSent;
+                return Some(Push::Hello(self.hello(now)));
+            }
+            Phase::HelloSent => return None,
+            Phase::Up => {}
+        }
+        out.yielded = false;
+        if let Some(push) = out.control.pop_front() {
+            return Some(push);
+        }
+        if out.goodbye_sent {
+            return None;
+        }
+        if now >= out.heartbeat_at {
+            out.heartbeat_at = now + HEARTBEAT_MS;
+            self.queue_holdings(id);
+            return Some(Push::Heartbeat {
+                mono_ms: now,
+                wall_ms: self.wall_ms(now),
+                vouched: self.vouching.clone(),
+            });
+        }
+        if let Some(batch) = self.next_batch(id, now) {
+            return Some(Push::Batch(batch));
+        }
+        let out = self.outs.get_mut(&id)?;
+        if let Some(push) = out.control.pop_front() {
+            return Some(push); // the end of a walk
+        }
+        self.goodbye(id)
+    }
+
+    /// Says what is held of third parties where that changed.
+    fn queue_holdings(&mut self, id: SessionId) {
+        let Some(out) = self.outs.get_mut(&id) else {
+            return;
+        };
+        let peer = out.remote.as_ref().map(|r| r.lineage);
+        for (number, (table, shared)) in out.tables.iter_mut().zip(&self.tables).enumerate() {
+            let Some(store) = self.stores.store(shared.id).filter(|_| table.agreed) else {
+                continue;
+            };
+            let mut news = Vec::new();
+            for index in 1..self.config.lineages.len() {
+                let lineage = self.config.lineages.id(index as u16);
+                let held = shared.held(store, lineage);
+                if Some(lineage) != peer
+                    && held.highest > 0
+                    && table.holdings.get(&lineage) != Some(&held)
+                {
+                    table.holdings.insert(lineage, held);
+                    news.push(held);
+                }
+            }
+            if !news.is_empty() {
+                out.control.push_back(Push::Holdings {
+                    table: number as u32,
+                    holdings: news,
+                });
+            }
+        }
+    }
+
+    fn next_batch(&mut self, id: SessionId, now: u64) -> Option<Batch> {
+        let out = self.outs.get_mut(&id)?;
+        if out.in_flight.len() >= WINDOW {
+            return None;
+        }
+        if let Some((table, keys)) = out.wanted.pop_front() {
+            return self.read_keys(id, table, keys, BatchKind::Answer, now);
+        }
+        if let Some((table, keys)) = out.offers.pop_front() {
+            return self.read_keys(id, table, keys, BatchKind::Offer, now);
+        }
+        // A walk and the journal take turns: neither may starve the other.
+        let walk_first = self.outs.get(&id)?.walk_first;
+        let batch = if walk_first {
+            self.read_walk(id, now)
+                .or_else(|| self.read_journal(id, now))
+        } else {
+            self.read_journal(id, now)
+                .or_else(|| self.read_walk(id, now))
+        };
+        self.outs.get_mut(&id)?.walk_first = !walk_first;
+        batch
+    }
+
+    fn read_keys(
+        &mut self,
+        id: SessionId,
+        table: usize,
+        keys: Vec<Key>,
+        kind: BatchKind,
+        now: u64,
+    ) -> Option<Batch> {
+        let shared = self.tables.get_mut(table)?;
+        let store = self.stores.store(shared.id)?;
+        store.read_keys(&keys, now, &mut shared.writer);
+        let offered = if kind == BatchKind::Offer {
+            keys
+        } else {
+            Vec::new()
+        };
+        self.batch(id, table, kind, offered, now)
+    }
+
+    fn read_journal(&mut self, id: SessionId, now: u64) -> Option<Batch> {
+        let out = self.outs.get_mut(&id)?;
+        let count = out.tables.len();
+        for step in 0..count {
+            let number = (out.turn + step) % count;
+            let (Some(table), Some(shared)) =
+                (out.tables.get_mut(number), self.tables.get_mut(number))
+            else {
+                continue;
+            };
+            if !table.started || table.sent >= shared.flushed {
+                continue;
+            }
+            let Some(store) = self.stores.store(shared.id) else {
+                continue;
+            };
+            let read = store.read_journal(table.sent, BATCH, now, &mut shared.writer);
+            // Even without rows it is worth telling: the peer then knows that it lacks nothing.
+            table.sent = read.upto.max(table.sent);
+            let upto = table.sent;
+            out.turn = number + 1;
+            let kind = BatchKind::Journal {
+                upto,
+                whole: read.whole,
+            };
+            return self.batch(id, number, kind, Vec::new(), now);
+        }
+        None
+    }
+
+    fn read_walk(&mut self, id: SessionId, now: u64) -> Option<Batch> {
+        for _ in 0..WALK_SLICES {
+            let out = self.outs.get_mut(&id)?;
+            let walk = out.walks.front_mut()?;
+            let table = walk.table;
+            let shared = self.tables.get_mut(table)?;
+            let store = self.stores.store(shared.id)?;
+            if walk.holdings.is_none() {
+                let mut holdings: Holdings =
+                    shared.known.iter().map(|(l, k)| (*l, k.all)).collect();
+                holdings.push((self.own, store.newest()));
+                if let Some(asked) = &walk.lineages {
+                    holdings.retain(|(lineage, _)| asked.iter().any(|(l, _)| l == lineage));
+                }
+                walk.holdings = Some(holdings);
+            }
+            let which = match &walk.lineages {
+                None => Some(Which::All),
+                Some(list) => list
+                    .front()
+                    .map(|&(lineage, after)| Which::Lineage { lineage, after }),
+            };
+            let through = match which {
+                None => true,
+                Some(which) => {
+                    store.read_walk(&mut walk.cursor, which, BATCH, now, &mut shared.writer)
+                }
+            };
+            if through {
+                let more = walk.lineages.as_mut().is_some_and(|list| {
+                    list.pop_front();
+                    !list.is_empty()
+                });
+                walk.cursor = WalkCursor::default();
+                if !more {
+                    let holdings = walk.holdings.take().unwrap_or_default();
+                    out.walks.pop_front();
+                    out.control.push_back(Push::Taught {
+                        table: table as u32,
+                        holdings,
+                    });
+                }
+            }
+            if !shared.writer.is_empty() {
+                return self.batch(id, table, BatchKind::Walk, Vec::new(), now);
+            }
+            if through && !out.control.is_empty() {
+                return None;
+            }
+        }
+        if let Some(out) = self.outs.get_mut(&id) {
+            out.yielded = true;
+        }
+        None
+    }
+
+    /// Closes the batch that was written for a table.
+    fn batch(
+        &mut self,
+        id: SessionId,
+        table: usize,
+        kind: BatchKind,
+        offered: Vec<Key>,
+        now: u64,
+    ) -> Option<Batch> {
+        let shared = self.tables.get_mut(table)?;
+        let columns = shared.writer.finish();
+        let upto = match kind {
+            BatchKind::Journal { upto, .. } => upto,
+            _ => 0,
+        };
+        let out = self.outs.get_mut(&id)?;
+        out.in_flight.push_back(InFlight {
+            table,
+            upto,
+            at: now,
+            offered,
+        });
+        Some(Batch {
+            table: table as u32,
+            mono_ms: now,
+            kind,
+            columns,
+        })
+    }
+
+    /// When this node stops and the peer has everything, says so.
+    fn goodbye(&mut self, id: SessionId) -> Option<Push> {
+        if !self.stopping {
+            return None;
+        }
+        let out = self.outs.get_mut(&id)?;
+        let mut numbers = Vec::new();
+        for (number, (table, shared)) in out.tables.iter().zip(&self.tables).enumerate() {
+            let store = self.stores.store(shared.id)?;
+            if !table.agreed {
+                continue;
+            }
+            if store.is_dirty() || (table.started && table.sent < shared.flushed) {
+                return None;
+            }
+            numbers.push((number as u32, shared.flushed));
+        }
+        if !out.in_flight.is_empty() {
+            return None;
+        }
+        out.goodbye_sent = true;
+        Some(Push::Goodbye { numbers })
+    }
+
+    /// A reply arrived. One that makes no sense closes the session.
+    pub fn handle_reply(&mut self, id: SessionId, reply: Reply, now: u64) {
+        let Some(out) = self.outs.get_mut(&id) else {
+            return;
+        };
+        out.heard_at = now;
+        let remote = out.remote.as_ref().map(|r| r.lineage);
+        if let Some(lineage) = remote {
+            self.hear(lineage, now);
+        }
+        if let Err(why) = self.reply(id, reply, now) {
+            self.counters.note_fault(&why);
+            self.end(id, why, now, true);
+        }
+    }
+    fn reply(&mut self, id: SessionId, reply: Reply, now: u64) -> Result<(), Ended> {
+        let Some(out) = self.outs.get_mut(&id) else {
+            return Ok(());
+        };
+        match reply {
+            Reply::Welcome(welcome) if out.phase == Phase::HelloSent => {
+                return self.welcomed(id, welcome, now);
+            }
+            Reply::Refuse { why, text } if out.phase == Phase::HelloSent => {
+                return Err(Ended::Refused(why, text));
+            }
+            Reply::Heartbeat { wall_ms, .. } if out.phase == Phase::Up => {
+                out.skew_ms = Some(skew(wall_ms, now, self.wall_offset_ms));
+            }
+            Reply::Goodbye => return Err(Ended::PeerStops),
+            Reply::Start { table, after } => self.start_journal(id, table, after)?,
+            Reply::Ack { table, upto } => self.acknowledged(id, table, upto)?,
+            Reply::Teach { table } => out.ask(table, None)?,
+            Reply::Gap { table, after } => {
+                if after.len() > LINEAGES_MAX {
+                    return Err(Ended::Protocol("gap of too many lineages"));
+                }
+                out.ask(table, Some(after.into()))?;
+            }
+            Reply::Want { table, keys } => {
+                let table = out.agreed(table)?;
+                if keys.len() > WANT_KEYS || out.wanted.len() >= WANTS_PENDING_MAX {
+                    return Err(Ended::Protocol("asks about too many keys"));
+                }
+                self.counters.keys_wanted_by_peers += keys.len() as u64;
+                out.wanted.push_back((table, keys));
+            }
+            Reply::Welcome(_) | Reply::Refuse { .. } | Reply::Heartbeat { .. } => {
+                return Err(Ended::Protocol("reply out of place"));
+            }
+        }
+        Ok(())
+    }
+
+    fn welcomed(&mut self, id: SessionId, welcome: Welcome, now: u64) -> Result<(), Ended> {
+        if welcome.version != VERSION {
+            let text = format!("it speaks version {}", welcome.version);
+            return Err(Ended::Refused(Refusal::Version, text));
+        }
+        if welcome.lineage == self.own {
+            let text = "answered with our own lineage".to_owned();
+            return Err(Ended::Refused(Refusal::Myself, text));
+        }
+        if welcome.cluster != self.config.cluster {
+            let text = format!("it belongs to '{}'", welcome.cluster);
+            return Err(Ended::Refused(Refusal::Cluster, text));
+        }
+        if welcome.tables.len() != self.tables.len() {
+            return Err(Ended::Protocol("welcome does not answer for every table"));
+        }
+        if self.greeted(welcome.lineage, &welcome.node, now).is_none() {
+            let text = "no room for its lineage".to_owned();
+            return Err(Ended::Refused(Refusal::Lineages, text));
+        }
+        // The receiver has closed the older of two sessions from one lineage, so it is the older one that has to go.
+        let same = |other: &OutSession| {
+            other
+                .remote
+                .as_ref()
+                .is_some_and(|r| r.lineage == welcome.lineage)
+        };
+        let older: Vec<SessionId> = self
+            .outs
+            .iter()
+            .filter(|(other, out)| **other != id && same(out))
+            .map(|(other, _)| *other)
+            .collect();
+        let Some(out) = self.outs.get_mut(&id) else {
+            return Ok(());
+        };
+        out.phase = Phase::Up;
+        out.heartbeat_at = now;
+        out.skew_ms = Some(skew(welcome.wall_ms, now, self.wall_offset_ms));
+        out.remote = Some(Remote {
+            node: welcome.node.clone(),
+            lineage: welcome.lineage,
+        });
+        let mut events = Vec::new();
+        for ((table, answer), shared) in out.tables.iter_mut().zip(welcome.tables).zip(&self.tables)
+        {
+            table.agreed = answer.matched;
+            for text in &answer.mismatches {
+                events.push(Event::Mismatch {
+                    node: welcome.node.clone(),
+                    table: shared.def.name.clone(),
+                    text: text.clone(),
+                });
+            }
+            table.mismatches = answer.mismatches;
+        }
+        let peer = out.peer;
+        self.log(Event::Up {
+            node: welcome.node.clone(),
+            lineage: welcome.lineage,
+            incoming: false,
+        });
+        for event in events {
+            self.log(event);
+        }
+        self.peer_answered(peer, &welcome.node, welcome.lineage, welcome.newcomer);
+        for older in older {
+            self.end(older, Ended::Duplicate, now, true);
+        }
+        self.offer_again(id);
+        self.check_ready(now);
+        Ok(())
+    }
+
+    fn start_journal(&mut self, id: SessionId, table: u32, after: u64) -> Result<(), Ended> {
+        let Some(out) = self.outs.get_mut(&id) else {
+            return Ok(());
+        };
+        let number = out.agreed(table)?;
+        let (Some(table), Some(shared), Some(remote)) = (
+            out.tables.get_mut(number),
+            self.tables.get_mut(number),
+            out.remote.as_ref(),
+        ) else {
+            return Ok(());
+        };
+        let newest = self.stores.store(shared.id).map_or(0, Store::newest);
+        if table.started {
+            return Err(Ended::Protocol("a journal is started twice"));
+        }
+        if after > newest {
+            return Err(Ended::Protocol("a journal is started after its end"));
+        }
+        table.started = true;
+        table.sent = after;
+        table.acked = after;
+        shared.acked.insert(remote.lineage, after);
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, id: SessionId, table: u32, upto: u64) -> Result<(), Ended> {
+        let Some(out) = self.outs.get_mut(&id) else {
+            return Ok(());
+        };
+        let number = out.agreed(table)?;
+        let Some(oldest) = out.in_flight.pop_front() else {
+            return Err(Ended::Protocol("acknowledges what was not sent"));
+        };
+        if (oldest.table, oldest.upto) != (number, upto) {
+            return Err(Ended::Protocol("acknowledges out of order"));
+        }
+        let (Some(table), Some(shared), Some(remote)) = (
+            out.tables.get_mut(number),
+            self.tables.get_mut(number),
+            out.remote.as_ref(),
+        ) else {
+            return Ok(());
+        };
+        if upto > table.acked {
+            table.acked = upto;
+            shared.acked.insert(remote.lineage, upto);
+        }
+        Ok(())
+    }
+}
+
+impl OutSession {
+    /// The position of a table that the peer named and takes part in.
+    fn agreed(&self, table: u32) -> Result<usize, Ended> {
+        let number = table as usize;
+        match self.tables.get(number) {
+            Some(table) if table.agreed && self.is_up() => Ok(number),
+            _ => Err(Ended::Protocol("reply about a table that is not shared")),
+        }
+    }
+    fn ask(&mut self, table: u32, lineages: Option<VecDeque<(Lineage, u64)>>) -> Result<(), Ended> {
+        let table = self.agreed(table)?;
+        if self.walks.len() >= WALKS_MAX.max(self.tables.len()) {
+            return Err(Ended::Protocol("asks for too many walks"));
+        }
+        self.walks.push_back(Walk {
+            table,
+            lineages,
+            cursor: WalkCursor::default(),
+            holdings: None,
+        });
+        Ok(())
+    }
+}
+
+/// How far a peer's wall clock is ahead of ours, in milliseconds; the time its message took counts against it.
+pub(super) fn skew(theirs_ms: u64, now: u64, offset_ms: i64) -> i64 {
+    let ours = i128::from(now) + i128::from(offset_ms);
+    i64::try_from(i128::from(theirs_ms) - ours).unwrap_or(i64::MAX)
+}

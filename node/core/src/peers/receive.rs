@@ -1,0 +1,539 @@
+//! The side of a session that merges what a peer sends.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::batch::ColumnDef;
+use super::delay::Delay;
+use super::event::{Ended, Event, SessionId};
+use super::hub::{Hub, Shared};
+use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SILENCE_MS, TABLES_MAX};
+use super::matching::{compare, lacking};
+use super::messages::{Batch, BatchKind, Held, Hello, Push, Refusal, Reply, VERSION, Welcome};
+use super::push::skew;
+use super::report::Traffic;
+use crate::table::{Key, LINEAGES_MAX, Lineage};
+
+/// A stream that a peer dialed.
+pub(super) struct InSession {
+    /// Where it came from, for people.
+    pub(super) remote: String,
+    pub(super) opened_at: u64,
+    pub(super) heard_at: u64,
+    phase: Phase,
+    pub(super) node: String,
+    lineage: Lineage,
+    /// The pusher had nothing to teach when it said hello.
+    pub(super) newcomer: bool,
+    /// By the pusher's numbers.
+    tables: Vec<InTable>,
+    /// Our number to the pusher's.
+    theirs: Vec<Option<u32>>,
+    pub(super) replies: VecDeque<Reply>,
+    /// Why the session ends once the replies are out.
+    ending: Option<Ended>,
+    delay: Delay,
+    /// What the pusher hears itself.
+    pub(super) vouched: Vec<Lineage>,
+    heartbeat_at: u64,
+    pub(super) skew_ms: i64,
+    pub(super) traffic: Traffic,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opened,
+    Up,
+    Refused,
+}
+
+/// One of the pusher's tables.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InTable {
+    /// Our number of it; `None`: it is not shared.
+    pub(super) own: Option<usize>,
+    name: String,
+    columns: Vec<ColumnDef>,
+    /// It lacks columns of ours that are summed: it has cells of third parties only in part.
+    pub(super) partial: bool,
+    pub(super) started: bool,
+    /// The last number of its journal that came.
+    position: u64,
+    /// The walk that is under way.
+    pub(super) asked: Option<Asked>,
+    /// What the pusher says it holds of others.
+    pub(super) claims: BTreeMap<Lineage, Held>,
+    /// Keys to ask about.
+    pub(super) wants: VecDeque<Key>,
+    /// Questions that were asked and not answered.
+    pub(super) asked_keys: VecDeque<Vec<Key>>,
+    pub(super) mismatches: Vec<String>,
+}
+
+/// A walk that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// It shows cells of all lineages, else only of those in `claims`.
+    pub(super) all: bool,
+    /// The claims that made us ask.
+    pub(super) claims: Vec<Held>,
+    /// It has brought something new.
+    pub(super) news: bool,
+}
+
+impl InSession {
+    fn new(remote: String, now: u64) -> InSession {
+        InSession {
+            remote,
+            opened_at: now,
+            heard_at: now,
+            phase: Phase::Opened,
+            node: String::new(),
+            lineage: Lineage(0),
+            newcomer: false,
+            tables: Vec::new(),
+            theirs: Vec::new(),
+            replies: VecDeque::new(),
+            ending: None,
+            delay: Delay::default(),
+            vouched: Vec::new(),
+            heartbeat_at: u64::MAX,
+            skew_ms: 0,
+            traffic: Traffic::default(),
+        }
+    }
+    pub(super) fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+    /// The lineage whose journal this is, once it said hello.
+    pub(super) fn pusher(&self) -> Option<Lineage> {
+        self.is_up().then_some(self.lineage)
+    }
+    /// The pusher's number of one of our tables.
+    pub(super) fn theirs(&self, own: usize) -> Option<u32> {
+        self.theirs.get(own).copied().flatten()
+    }
+    pub(super) fn matches(&self, own: usize) -> bool {
+        self.theirs(own).is_some()
+    }
+    pub(super) fn table_of(&self, own: usize) -> Option<&InTable> {
+        self.tables.get(self.theirs(own)? as usize)
+    }
+    /// A table by the pusher's number, if it is shared.
+    pub(super) fn table_mut(&mut self, theirs: u32) -> Option<&mut InTable> {
+        self.tables
+            .get_mut(theirs as usize)
+            .filter(|t| t.own.is_some())
+    }
+    /// The pusher's tables with what differs there.
+    pub(super) fn mismatches(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.tables.iter().map(|t| (&t.name[..], &t.mismatches[..]))
+    }
+    /// Whether a newcomer can learn this table here.
+    pub(super) fn can_teach(&self, own: usize) -> bool {
+        self.is_up()
+            && !self.newcomer
+            && self
+                .table_of(own)
+                .is_some_and(|t| !t.started && t.asked.is_none())
+    }
+    /// Marks that all cells of a table were asked for; returns the pusher's number of it.
+    pub(super) fn ask_for_all(&mut self, own: usize) -> Option<u32> {
+        let theirs = self.theirs(own)?;
+        let table = self.table_mut(theirs)?;
+        table.asked = Some(Asked {
+            all: true,
+            claims: table.claims.values().copied().collect(),
+            news: false,
+        });
+        Some(theirs)
+    }
+    /// Takes the keys that were not answered, by our number of the table.
+    pub(super) fn take_wants(&mut self) -> Vec<(usize, Vec<Key>)> {
+        let take = |table: &mut InTable| {
+            let asked = std::mem::take(&mut table.asked_keys).into_iter().flatten();
+            let keys = asked.chain(std::mem::take(&mut table.wants)).collect();
+            Some((table.own?, keys))
+        };
+        self.tables.iter_mut().filter_map(take).collect()
+    }
+    /// Asks for the pusher's journal of a table, unless that was done or the table is being taught.
+    pub(super) fn start(&mut self, own: usize, shared: &Shared) {
+        let lineage = self.lineage;
+        let Some(theirs) = self.theirs(own).filter(|_| self.is_up()) else {
+            return;
+        };
+        let Some(table) = self.table_mut(theirs) else {
+            return;
+        };
+        if table.started || table.asked.is_some() {
+            return;
+        }
+        table.started = true;
+        table.position = shared.resume(lineage);
+        let after = table.position;
+        self.replies.push_back(Reply::Start {
+            table: theirs,
+            after,
+        });
+    }
+    pub(super) fn next_deadline(&self) -> u64 {
+        let heartbeat_at = if self.is_up() {
+            self.heartbeat_at
+        } else {
+            u64::MAX
+        };
+        heartbeat_at.min(self.heard_at + SILENCE_MS)
+    }
+}
+
+impl Hub {
+    /// A peer opened a stream. `remote`: its address, for people and to recognise it.
+    pub fn opened_in(&mut self, remote: String, now: u64) -> SessionId {
+        let id = self.new_session();
+        if self.ins.len() >= SESSIONS_IN_MAX {
+            self.counters.sessions_refused += 1;
+            self.act(super::event::Action::Close(id, Ended::TooMany));
+        } else {
+            self.ins.insert(id, InSession::new(remote, now));
+        }
+        id
+    }
+
+    /// The next message for a stream that a peer dialed; `None`: nothing for now.
+    pub fn poll_reply(&mut self, id: SessionId, now: u64) -> Option<Reply> {
+        let wall_ms = self.wall_ms(now);
+        let session = self.ins.get_mut(&id)?;
+        let reply = session.replies.pop_front();
+        if reply.is_none()
+            && let Some(why) = session.ending.take()
+        {
+            self.end(id, why, now, true);
+            return None;
+        }
+        if reply.is_some() {
+            session.traffic.messages += 1;
+            return reply;
+        }
+        if !session.is_up() || now < session.heartbeat_at {
+            return None;
+        }
+        session.heartbeat_at = now + HEARTBEAT_MS;
+        Some(Reply::Heartbeat {
+            mono_ms: now,
+            wall_ms,
+        })
+    }
+
+    /// A message of a pusher arrived. One that makes no sense closes the session, and nothing of it is used.
+    pub fn handle_push(&mut self, id: SessionId, push: Push, now: u64) {
+        let Some(session) = self.ins.get_mut(&id) else {
+            return;
+        };
+        session.heard_at = now;
+        if session.phase == Phase::Refused {
+            return; // it may not have read yet that it is refused
+        }
+        let pusher = session.pusher();
+        if let Some(lineage) = pusher {
+            self.hear(lineage, now);
+        }
+        let result = match push {
+            Push::Hello(hello) if pusher.is_none() => self.greet(id, hello, now),
+            Push::Hello(_) => Err(Ended::Protocol("a second hello")),
+            _ if pusher.is_none() => Err(Ended::Protocol("the first message is no hello")),
+            Push::Batch(batch) => self.merge(id, &batch, now),
+            Push::Taught { holdings, .. } if holdings.len() > LINEAGES_MAX + 1 => {
+                Err(Ended::Protocol("holdings of too many lineages"))
+            }
+            Push::Taught { table, holdings } => self.taught(id, table, holdings, now),
+            Push::Holdings { table, holdings } => self.claimed(id, table, holdings),
+            Push::Heartbeat {
+                mono_ms,
+                wall_ms,
+                vouched,
+            } => self.vouch(id, mono_ms, wall_ms, vouched, now),
+            Push::Goodbye { .. } => {
+                if let Some(lineage) = pusher {
+                    self.farewell(lineage, now);
+                    self.ask_for_gaps(now);
+                }
+                Ok(())
+            }
+        };
+        let unread = self
+            .ins
+            .get(&id)
+            .is_some_and(|s| s.replies.len() > REPLIES_MAX);
+        let result = if unread { Err(Ended::Unread) } else { result };
+        if let Err(why) = result {
+            self.counters.note_fault(&why);
+            self.end(id, why, now, true);
+        }
+    }
+
+    fn greet(&mut self, id: SessionId, hello: Hello, now: u64) -> Result<(), Ended> {
+        if hello.tables.len() > TABLES_MAX {
+            return Err(Ended::Protocol("too many tables"));
+        }
+        let refusal = if hello.version != VERSION {
+            Some((
+                Refusal::Version,
+                format!("version {} spoken, {VERSION} expected", hello.version),
+            ))
+        } else if hello.lineage == self.own {
+            Some((Refusal::Myself, "the dialer reached itself".to_owned()))
+        } else if hello.cluster != self.config.cluster {
+            let text = format!("this is '{}', not '{}'", self.config.cluster, hello.cluster);
+            Some((Refusal::Cluster, text))
+        } else if self.stopping {
+            Some((Refusal::Stopping, "this node stops".to_owned()))
+        } else if self.greeted(hello.lineage, &hello.node, now).is_none() {
+            let text = format!("{LINEAGES_MAX} lineages are known already");
+            Some((Refusal::Lineages, text))
+        } else {
+            None
+        };
+        if let Some((why, text)) = refusal {
+            self.counters.sessions_refused += 1;
+            if let Some(session) = self.ins.get_mut(&id) {
+                session.phase = Phase::Refused;
+                session.node = hello.node;
+                session.replies.push_back(Reply::Refuse {
+                    why,
+                    text: text.clone(),
+                });
+                session.ending = Some(Ended::Refused(why, text));
+            }
+            return Ok(());
+        }
+        // A peer that dials again knows better than we do what became of its old stream.
+        let older: Vec<SessionId> = self
+            .ins
+            .iter()
+            .filter(|(other, s)| **other != id && s.pusher() == Some(hello.lineage))
+            .map(|(other, _)| *other)
+            .collect();
+        for older in older {
+            self.end(older, Ended::Replaced, now, true);
+        }
+        self.agree(id, hello, now);
+        Ok(())
+    }
+
+    /// Compares tables, says welcome, and asks for what is needed.
+    fn agree(&mut self, id: SessionId, hello: Hello, now: u64) {
+        let mut theirs = vec![None; self.tables.len()];
+        let mut tables = Vec::with_capacity(hello.tables.len());
+        let mut answers = Vec::with_capacity(hello.tables.len());
+        for (number, table) in hello.tables.into_iter().enumerate() {
+            let own = self.tables.iter().position(|t| t.def.name == table.name);
+            let ours = own.and_then(|own| self.tables.get(own));
+            let answer = compare(&table, ours.map(|t| &t.def));
+            // A second table of the same name has no counterpart left.
+            let own = own.filter(|&own| answer.matched && theirs.get(own) == Some(&None));
+            if let Some(place) = own.and_then(|own| theirs.get_mut(own)) {
+                *place = Some(number as u32);
+            }
+            let partial = ours.is_some_and(|ours| {
+                lacking(&table.columns, &ours.def.columns)
+                    .iter()
+                    .any(|c| c.kind.is_arithmetic())
+            });
+            for text in &answer.mismatches {
+                self.log(Event::Mismatch {
+                    node: hello.node.clone(),
+                    table: table.name.clone(),
+                    text: text.clone(),
+                });
+            }
+            tables.push(InTable {
+                own,
+                name: table.name,
+                partial,
+                columns: table.columns,
+                mismatches: answer.mismatches.clone(),
+                ..InTable::default()
+            });
+            answers.push(super::messages::TableAnswer {
+                matched: own.is_some(),
+                ..answer
+            });
+        }
+        let welcome = Welcome {
+            version: VERSION,
+            cluster: self.config.cluster.clone(),
+            node: self.config.node.clone(),
+            lineage: self.own,
+            newcomer: self.is_newcomer(),
+            mono_ms: now,
+            wall_ms: self.wall_ms(now),
+            tables: answers,
+        };
+        let offset = self.wall_offset_ms;
+        let Some(session) = self.ins.get_mut(&id) else {
+            return;
+        };
+        session.phase = Phase::Up;
+        session.node.clone_from(&hello.node);
+        session.lineage = hello.lineage;
+        session.newcomer = hello.newcomer;
+        session.tables = tables;
+        session.theirs = theirs;
+        session.skew_ms = skew(hello.wall_ms, now, offset);
+        session.delay.excess_ms(hello.mono_ms, now);
+        session.heartbeat_at = now + HEARTBEAT_MS;
+        session.replies.push_back(Reply::Welcome(welcome));
+        let remote = session.remote.clone();
+        if let Some(life) = self.lives.get_mut(&hello.lineage) {
+            life.unfed_since = None;
+        }
+        self.log(Event::Up {
+            node: hello.node.clone(),
+            lineage: hello.lineage,
+            incoming: true,
+        });
+        self.learn();
+        self.ask_again();
+        self.dial_back(&hello.node, hello.lineage, hello.newcomer, &remote, now);
+        self.check_ready(now);
+    }
+
+    fn merge(&mut self, id: SessionId, batch: &Batch, now: u64) -> Result<(), Ended> {
+        let Some(session) = self.ins.get_mut(&id) else {
+            return Ok(());
+        };
+        let from = session.lineage;
+        let shift_ms = session.delay.excess_ms(batch.mono_ms, now);
+        session.traffic.batch(&batch.columns);
+        let Some(table) = session.table_mut(batch.table) else {
+            return Err(Ended::Protocol("rows of a table that is not shared"));
+        };
+        let upto = match batch.kind {
+            BatchKind::Journal { .. } if !table.started => {
+                return Err(Ended::Protocol("a journal that was not asked for"));
+            }
+            BatchKind::Journal { upto, .. } if upto < table.position => {
+                return Err(Ended::Protocol("a journal goes backwards"));
+            }
+            BatchKind::Journal { upto, .. } => upto,
+            BatchKind::Walk if table.asked.is_none() => {
+                return Err(Ended::Protocol("a walk that was not asked for"));
+            }
+            BatchKind::Answer if table.asked_keys.is_empty() => {
+                return Err(Ended::Protocol("an answer to no question"));
+            }
+            BatchKind::Walk | BatchKind::Answer | BatchKind::Offer => 0,
+        };
+        // Answers never lead to other questions, or two small tables could keep each other busy for ever; and who is
+        // shown everything need not ask.
+        let curious = match batch.kind {
+            BatchKind::Journal { .. } => true,
+            BatchKind::Walk => table.asked.as_ref().is_some_and(|asked| !asked.all),
+            BatchKind::Answer | BatchKind::Offer => false,
+        };
+        let Some(own) = table.own else {
+            return Ok(());
+        };
+        let (Some(shared), theirs) = (self.tables.get_mut(own), batch.table) else {
+            return Ok(());
+        };
+        let Some(store) = self.stores.store(shared.id) else {
+            return Ok(());
+        };
+        let acked = shared.acked.get(&from).copied().unwrap_or(0);
+        let applied = store.apply(&batch.columns, &table.columns, from, shift_ms, acked, now)?;
+        self.counters.note_applied(&applied);
+        match batch.kind {
+            BatchKind::Journal { upto, whole } => {
+                table.position = upto;
+                shared.follow(from, upto, whole);
+            }
+            BatchKind::Walk => {
+                if let Some(asked) = &mut table.asked {
+                    asked.news |= applied.merged > 0;
+                }
+            }
+            BatchKind::Answer | BatchKind::Offer => {}
+        }
+        session.replies.push_back(Reply::Ack {
+            table: theirs,
+            upto,
+        });
+        if batch.kind == BatchKind::Answer {
+            session.answered(theirs)?;
+        }
+        if curious && !applied.wants.is_empty() {
+            self.counters.keys_wanted += applied.wants.len() as u64;
+            session.want(theirs, applied.wants);
+        }
+        if curious && !applied.offers.is_empty() {
+            self.offer(own, from, applied.offers);
+        }
+        Ok(())
+    }
+
+    fn vouch(
+        &mut self,
+        id: SessionId,
+        mono_ms: u64,
+        wall_ms: u64,
+        vouched: Vec<Lineage>,
+        now: u64,
+    ) -> Result<(), Ended> {
+        if vouched.len() > LINEAGES_MAX {
+            return Err(Ended::Protocol("vouches for too many lineages"));
+        }
+        let offset = self.wall_offset_ms;
+        if let Some(session) = self.ins.get_mut(&id) {
+            session.delay.excess_ms(mono_ms, now);
+            session.skew_ms = skew(wall_ms, now, offset);
+            if session.vouched != vouched {
+                session.vouched = vouched;
+                self.refresh_lives(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream from a peer is over.
+    pub(super) fn ended_in(
+        &mut self,
+        mut session: InSession,
+        why: &Ended,
+        now: u64,
+        id: SessionId,
+    ) {
+        self.counters.add_received(&session.traffic);
+        self.keep_wants(&mut session);
+        if let Some(lineage) = session.pusher() {
+            let fed = self.ins.values().any(|s| s.pusher() == Some(lineage));
+            if let Some(life) = self.lives.get_mut(&lineage)
+                && !fed
+            {
+                life.unfed_since = Some(now);
+            }
+        }
+        if *why != Ended::Replaced && (session.is_up() || !matches!(why, Ended::Broken(_))) {
+            let node = if session.node.is_empty() {
+                session.remote
+            } else {
+                session.node
+            };
+            self.log(Event::Down {
+                node,
+                incoming: true,
+                why: why.clone(),
+            });
+        }
+        self.lost_teacher(id);
+        self.refresh_lives(now);
+        self.check_ready(now);
+    }
+
+    /// Tells those who push to us that this is in vain.
+    pub(super) fn say_goodbye_to_pushers(&mut self) {
+        for session in self.ins.values_mut().filter(|s| s.phase == Phase::Up) {
+            session.replies.push_back(Reply::Goodbye);
+        }
+    }
+}

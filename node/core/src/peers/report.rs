@@ -1,0 +1,357 @@
+//! What people are shown: per peer, per lineage, and counters of the hub.
+
+use super::batch::Columns;
+use super::event::{Ended, PeerIx};
+use super::hub::Hub;
+use super::learn::Learn;
+use super::peer::{Answer, Dial};
+use super::push::OutSession;
+use super::receive::InSession;
+use super::store::Applied;
+use crate::table::{Lineage, TableId};
+
+/// What went over one or more sessions in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Messages sent.
+    pub messages: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of their streams, before framing and encryption.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    pub(super) fn batch(&mut self, columns: &Columns) {
+        self.batches += 1;
+        self.rows += u64::from(columns.rows);
+        self.bytes += columns.bytes() as u64;
+    }
+    fn add(&mut self, other: &Traffic) {
+        self.messages += other.messages;
+        self.batches += other.batches;
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Counts since the hub was made. Sessions that are open are in [`PeerReport`] until they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubCounters {
+    /// Sessions that this node ended.
+    pub sessions_closed: u64,
+    /// Sessions of peers that were refused.
+    pub sessions_refused: u64,
+    /// Messages that made no sense; each ended its session.
+    pub protocol_errors: u64,
+    /// Batches that made no sense; each ended its session.
+    pub bad_batches: u64,
+    /// Rows that changed something.
+    pub rows_merged: u64,
+    /// Rows that were known.
+    pub rows_ignored: u64,
+    /// Rows for which there was no room.
+    pub rows_refused: u64,
+    /// Walks asked for because a peer seemed to have more of a third party.
+    pub gaps_asked: u64,
+    /// Keys asked about.
+    pub keys_wanted: u64,
+    /// Keys that peers asked about.
+    pub keys_wanted_by_peers: u64,
+    /// Keys offered to peers that seemed to have lost counts.
+    pub keys_offered: u64,
+    /// Keys that could not be asked about for lack of room.
+    pub wants_dropped: u64,
+    /// Keys that could not be offered for lack of room.
+    pub offers_dropped: u64,
+    /// Sent in sessions that ended.
+    pub sent: Traffic,
+    /// Received in sessions that ended.
+    pub received: Traffic,
+}
+
+impl HubCounters {
+    pub(super) fn note_fault(&mut self, why: &Ended) {
+        match why {
+            Ended::Protocol(_) => self.protocol_errors += 1,
+            Ended::Batch(_) => self.bad_batches += 1,
+            _ => {}
+        }
+    }
+    pub(super) fn note_applied(&mut self, applied: &Applied) {
+        self.rows_merged += applied.merged as u64;
+        self.rows_ignored += applied.ignored as u64;
+        self.rows_refused += applied.refused as u64;
+    }
+    pub(super) fn add_sent(&mut self, traffic: &Traffic) {
+        self.sent.add(traffic);
+    }
+    pub(super) fn add_received(&mut self, traffic: &Traffic) {
+        self.received.add(traffic);
+    }
+}
+
+/// State of the session that this node dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// To be dialed again in so many milliseconds.
+    Pausing(u64),
+    /// Being dialed.
+    Dialing,
+    /// Connected; the peer has not agreed yet.
+    Greeting,
+    /// Agreed on.
+    Up,
+    /// The address leads to this very node.
+    Myself,
+    /// Another address leads to the same node.
+    Duplicate,
+}
+
+/// What is shown of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Its number; `None` for a node that dialed us and that we do not dial.
+    pub peer: Option<PeerIx>,
+    /// Name of the static line or discovered address.
+    pub name: String,
+    /// Address that is dialed; for a node that dialed us, where it came from.
+    pub address: String,
+    /// It was discovered, not configured.
+    pub discovered: bool,
+    /// State of our session to it; `None` for a node that we do not dial.
+    pub state: Option<PeerState>,
+    /// Since how many milliseconds.
+    pub since_ms: u64,
+    /// Since how many milliseconds the peer's session to us is up.
+    pub incoming_ms: Option<u64>,
+    /// Name that the node gave.
+    pub node: Option<String>,
+    /// Its lineage.
+    pub lineage: Option<Lineage>,
+    /// Since how many milliseconds nothing was heard of it.
+    pub heard_ms: Option<u64>,
+    /// About how many of our entries it has not acknowledged.
+    pub lag_entries: u64,
+    /// For how long the oldest batch has not been acknowledged, in milliseconds.
+    pub lag_ms: u64,
+    /// Attempts to dial it.
+    pub dials: u64,
+    /// Sent in the session that is open.
+    pub sent: Traffic,
+    /// Received in the session that is open.
+    pub received: Traffic,
+    /// Why the last session or attempt failed.
+    pub last_error: Option<String>,
+    /// Name of a table and what differs.
+    pub mismatches: Vec<(String, String)>,
+    /// How far its wall clock is ahead of ours, in milliseconds; the delay of messages counts against it.
+    pub skew_ms: Option<i64>,
+}
+
+/// What is shown of one lineage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineageReport {
+    /// Which.
+    pub lineage: Lineage,
+    /// Name of its node; empty if it is only known from hearsay.
+    pub node: String,
+    /// Its gauges count.
+    pub alive: bool,
+    /// It said goodbye.
+    pub ended: bool,
+    /// Since how many milliseconds nothing came from it directly.
+    pub heard_ms: Option<u64>,
+    /// Since how many milliseconds it has been known.
+    pub met_ms: u64,
+    /// Per table: everything up to the first number is held, and something up to the second one.
+    pub known: Vec<(TableId, u64, u64)>,
+}
+
+/// What is shown of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedReport {
+    /// Which.
+    pub id: TableId,
+    /// Name by which nodes recognise it.
+    pub name: String,
+    /// Last number of our journal.
+    pub newest: u64,
+    /// It has been learned, or there was nobody to learn it from.
+    pub learned: bool,
+}
+
+/// What is shown of a hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of this node.
+    pub node: String,
+    /// Its lineage.
+    pub lineage: Lineage,
+    /// See [`Hub::is_ready`].
+    pub ready: bool,
+    /// Peers that are dialed, then nodes that dialed us and are not dialed.
+    pub peers: Vec<PeerReport>,
+    /// Lineages, in order.
+    pub lineages: Vec<LineageReport>,
+    /// Tables.
+    pub tables: Vec<SharedReport>,
+    /// Counts since the hub was made.
+    pub counters: HubCounters,
+}
+
+impl Hub {
+    /// Everything there is to show.
+    pub fn report(&self, now: u64) -> Report {
+        let mut peers: Vec<PeerReport> = self
+            .peers
+            .keys()
+            .filter_map(|ix| self.report_peer(*ix, now))
+            .collect();
+        let shown: Vec<Lineage> = peers.iter().filter_map(|p| p.lineage).collect();
+        for session in self.ins.values().filter(|s| s.is_up()) {
+            if session.pusher().is_none_or(|p| !shown.contains(&p)) {
+                peers.push(self.report_stranger(session, now));
+            }
+        }
+        let tables = self.tables.iter().map(|shared| SharedReport {
+            id: shared.id,
+            name: shared.def.name.clone(),
+            newest: shared.flushed,
+            learned: shared.learn == Learn::Done,
+        });
+        Report {
+            cluster: self.config.cluster.clone(),
+            node: self.config.node.clone(),
+            lineage: self.own,
+            ready: self.is_ready(),
+            peers,
+            lineages: self.report_lineages(now),
+            tables: tables.collect(),
+            counters: self.counters,
+        }
+    }
+
+    fn report_peer(&self, ix: PeerIx, now: u64) -> Option<PeerReport> {
+        let peer = self.peers.get(&ix)?;
+        let out = match peer.dial {
+            Dial::Open(id) => self.outs.get(&id),
+            _ => None,
+        };
+        let state = match (peer.dial, peer.answer) {
+            (Dial::Pause(_), Answer::Myself) => PeerState::Myself,
+            (Dial::Pause(_), Answer::Duplicate) => PeerState::Duplicate,
+            (Dial::Pause(at), _) => PeerState::Pausing(at.saturating_sub(now)),
+            (Dial::Dialing, _) => PeerState::Dialing,
+            (Dial::Open(_), _) if out.is_some_and(OutSession::is_up) => PeerState::Up,
+            (Dial::Open(_), _) => PeerState::Greeting,
+        };
+        let remote = out.and_then(|o| o.remote.as_ref());
+        let (node, lineage) = match remote {
+            Some(remote) => (Some(remote.node.clone()), Some(remote.lineage)),
+            None => match &peer.met {
+                Some((node, lineage)) => (Some(node.clone()), Some(*lineage)),
+                None => (None, None),
+            },
+        };
+        let incoming = match lineage {
+            Some(lineage) => self.ins.values().find(|s| s.pusher() == Some(lineage)),
+            None => self.ins.values().find(|s| s.is_up() && s.node == peer.name),
+        };
+        let mut mismatches = Vec::new();
+        let mut lag_entries = 0;
+        for (number, shared) in self.tables.iter().enumerate() {
+            let acked = match out.and_then(|o| o.acked(number)) {
+                Some(acked) => Some(acked),
+                None => lineage.and_then(|l| shared.acked.get(&l).copied()),
+            };
+            if let (Some(acked), Some(store)) = (acked, self.store(shared)) {
+                lag_entries += store.lag(acked) as u64;
+            }
+            if let Some(table) = out.and_then(|o| o.tables.get(number)) {
+                for text in &table.mismatches {
+                    mismatches.push((shared.def.name.clone(), text.clone()));
+                }
+            }
+        }
+        self.add_mismatches(incoming, &mut mismatches);
+        Some(PeerReport {
+            peer: Some(ix),
+            name: peer.name.clone(),
+            address: peer.address.clone(),
+            discovered: peer.discovered,
+            state: Some(state),
+            since_ms: now.saturating_sub(peer.since),
+            incoming_ms: incoming.map(|s| now.saturating_sub(s.opened_at)),
+            node,
+            lineage,
+            heard_ms: self.heard_ms(lineage, now),
+            lag_entries,
+            lag_ms: out.map_or(0, |o| o.waiting_ms(now)),
+            dials: peer.dials,
+            sent: out.map(|o| o.traffic).unwrap_or_default(),
+            received: incoming.map(|s| s.traffic).unwrap_or_default(),
+            last_error: peer.last_error.clone(),
+            mismatches,
+            skew_ms: incoming.map(|s| s.skew_ms).or(out.and_then(|o| o.skew_ms)),
+        })
+    }
+    fn report_stranger(&self, session: &InSession, now: u64) -> PeerReport {
+        let mut mismatches = Vec::new();
+        self.add_mismatches(Some(session), &mut mismatches);
+        PeerReport {
+            peer: None,
+            name: session.node.clone(),
+            address: session.remote.clone(),
+            discovered: false,
+            state: None,
+            since_ms: now.saturating_sub(session.opened_at),
+            incoming_ms: Some(now.saturating_sub(session.opened_at)),
+            node: Some(session.node.clone()),
+            lineage: session.pusher(),
+            heard_ms: self.heard_ms(session.pusher(), now),
+            lag_entries: 0,
+            lag_ms: 0,
+            dials: 0,
+            sent: Traffic::default(),
+            received: session.traffic,
+            last_error: None,
+            mismatches,
+            skew_ms: Some(session.skew_ms),
+        }
+    }
+    /// Adds what the comparison for an incoming session found, unless the other direction found the same.
+    fn add_mismatches(&self, session: Option<&InSession>, to: &mut Vec<(String, String)>) {
+        for (name, texts) in session.into_iter().flat_map(InSession::mismatches) {
+            if !to.iter().any(|(known, _)| known == name) {
+                to.extend(texts.iter().map(|text| (name.to_owned(), text.clone())));
+            }
+        }
+    }
+    fn heard_ms(&self, lineage: Option<Lineage>, now: u64) -> Option<u64> {
+        let at = self.lives.get(&lineage?)?.heard_at?;
+        Some(now.saturating_sub(at))
+    }
+    fn report_lineages(&self, now: u64) -> Vec<LineageReport> {
+        let report = |(lineage, life): (&Lineage, &super::live::Life)| {
+            let known = self.tables.iter().filter_map(|shared| {
+                let held = shared.held(self.store(shared)?, *lineage);
+                Some((shared.id, held.known, held.highest))
+            });
+            LineageReport {
+                lineage: *lineage,
+                node: life.node.clone(),
+                alive: life.alive,
+                ended: life.ended,
+                heard_ms: life.heard_at.map(|at| now.saturating_sub(at)),
+                met_ms: now.saturating_sub(life.met_at),
+                known: known.collect(),
+            }
+        };
+        self.lives.iter().map(report).collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! Questions about single keys, and offers: how shares that one node lost come back from another.
+//!
+//! A question is asked until it is answered: if its session ends, again when that peer is back, or of another one when
+//! it is dead. An offer is made until it is acknowledged.
+
+use super::event::{Ended, SessionId};
+use super::hub::Hub;
+use super::limits::{KEPT_KEYS_MAX, WANT_KEYS, WANTS_OPEN};
+use super::messages::Reply;
+use super::push::OutSession;
+use super::receive::InSession;
+use crate::table::{Key, Lineage};
+
+impl InSession {
+    /// Asks the pusher about keys of one of its tables, a few at a time.
+    pub(super) fn want(&mut self, theirs: u32, keys: impl IntoIterator<Item = Key>) {
+        let Some(table) = self.table_mut(theirs) else {
+            return;
+        };
+        table.wants.extend(keys);
+        let mut replies = Vec::new();
+        while table.asked_keys.len() < WANTS_OPEN && !table.wants.is_empty() {
+            let count = table.wants.len().min(WANT_KEYS);
+            let keys: Vec<Key> = table.wants.drain(..count).collect();
+            table.asked_keys.push_back(keys.clone());
+            replies.push(Reply::Want {
+                table: theirs,
+                keys,
+            });
+        }
+        self.replies.extend(replies);
+    }
+    /// An answer came.
+    pub(super) fn answered(&mut self, theirs: u32) -> Result<(), Ended> {
+        let asked = self
+            .table_mut(theirs)
+            .and_then(|table| table.asked_keys.pop_front());
+        if asked.is_none() {
+            return Err(Ended::Protocol("an answer to no question"));
+        }
+        self.want(theirs, None);
+        Ok(())
+    }
+}
+
+impl Hub {
+    /// Keeps what a session that is over was not answered.
+    pub(super) fn keep_wants(&mut self, session: &mut InSession) {
+        let Some(from) = session.pusher() else {
+            return;
+        };
+        for (own, asked) in session.take_wants() {
+            if let Some(shared) = self.tables.get_mut(own) {
+                let room = KEPT_KEYS_MAX.saturating_sub(shared.wants.len());
+                self.counters.wants_dropped += asked.len().saturating_sub(room) as u64;
+                let kept = asked.into_iter().take(room).map(|key| (from, key));
+                shared.wants.extend(kept);
+            }
+        }
+    }
+    /// Asks again: whoever was asked, if it is back; anyone, if it is dead.
+    pub(super) fn ask_again(&mut self) {
+        for own in 0..self.tables.len() {
+            let Some(shared) = self.tables.get_mut(own).filter(|t| !t.wants.is_empty()) else {
+                continue;
+            };
+            let mut kept = Vec::new();
+            for (from, key) in std::mem::take(&mut shared.wants) {
+                let dead = self.lives.get(&from).is_none_or(|life| !life.alive);
+                let same = |s: &&mut InSession| s.pusher() == Some(from) && s.matches(own);
+                let any = |s: &&mut InSession| dead && s.matches(own) && !s.newcomer;
+                let session = match self.ins.values_mut().find(same) {
+                    Some(session) => Some(session),
+                    None => self.ins.values_mut().find(any),
+                };
+                match session.and_then(|s| Some((s.theirs(own)?, s))) {
+                    Some((theirs, session)) => session.want(theirs, Some(key)),
+                    None => kept.push((from, key)),
+                }
+            }
+            shared.wants = kept;
+        }
+    }
+
+    /// Sends a peer what it seems to have lost, now or once there is a session to it.
+    pub(super) fn offer(&mut self, own: usize, to: Lineage, keys: Vec<Key>) {
+        self.counters.keys_offered += keys.len() as u64;
+        let session = self.outs.values_mut().find(|out| out.leads_to(to));
+        if let Some(out) = session.filter(|out| out.acked(own).is_some()) {
+            out.offer(own, &keys);
+        } else if let Some(shared) = self.tables.get_mut(own) {
+            let room = KEPT_KEYS_MAX.saturating_sub(shared.offers.len());
+            self.counters.offers_dropped += keys.len().saturating_sub(room) as u64;
+            let kept = keys.into_iter().take(room).map(|key| (to, key));
+            shared.offers.extend(kept);
+        }
+    }
+    /// Keeps the offers that a session which is over did not get through.
+    pub(super) fn keep_offers(&mut self, out: &OutSession) {
+        let Some(remote) = &out.remote else {
+            return;
+        };
+        let to = remote.lineage;
+        for (own, keys) in out.open_offers() {
+            if let Some(shared) = self.tables.get_mut(own) {
+                let room = KEPT_KEYS_MAX.saturating_sub(shared.offers.len());
+                self.counters.offers_dropped += keys.len().saturating_sub(room) as u64;
+                let kept = keys.iter().take(room).map(|key| (to, key.clone()));
+                shared.offers.extend(kept);
+            }
+        }
+    }
+    /// A session to a peer was agreed on: makes the offers that were kept for it.
+    pub(super) fn offer_again(&mut self, id: SessionId) {
+        let Some(out) = self.outs.get_mut(&id) else {
+            return;
+        };
+        let Some(to) = out.remote.as_ref().map(|r| r.lineage) else {
+            return;
+        };
+        for (own, shared) in self.tables.iter_mut().enumerate() {
+            if out.acked(own).is_none() {
+                continue;
+            }
+            let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut shared.offers)
+                .into_iter()
+                .partition(|(lineage, _)| *lineage == to);
+            shared.offers = others;
+            let keys: Vec<Key> = mine.into_iter().map(|(_, key)| key).collect();
+            out.offer(own, &keys);
+        }
+    }
+}
