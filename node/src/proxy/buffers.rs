@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::proxy::socket;
 
 /// Sizes a buffer grows through while a body flows. Index 0 is replaced by `tune.bufsize`.
 const GROWN: [usize; 2] = [64 * 1024, 256 * 1024];
@@ -81,12 +81,10 @@ impl Buf {
     /// One `recv` into the room behind the filled part; `Ok(0)` is the end of the stream. There must be room.
     pub fn poll_recv(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(&mut self.data[self.end..]);
-        ready!(Pin::new(stream).poll_read(cx, &mut room))?;
-        let n = room.filled().len();
+        let n = ready!(socket::poll_recv(stream, &mut self.data[self.end..], cx))?;
         self.end += n;
         Poll::Ready(Ok(n))
     }

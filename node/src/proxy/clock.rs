@@ -52,15 +52,21 @@ impl Default for Clock {
 
 impl Clock {
     /// The time, at most one batch of events old.
+    #[inline]
     pub fn now(&self) -> Now {
         let uses = self.uses.get();
         if uses >= READING_USES_MAX || STALE.get() {
-            STALE.set(false);
-            self.uses.set(0);
-            self.now.set(self.read());
-        } else {
-            self.uses.set(uses + 1);
+            return self.refresh();
         }
+        self.uses.set(uses + 1);
+        self.now.get()
+    }
+
+    #[cold]
+    fn refresh(&self) -> Now {
+        STALE.set(false);
+        self.uses.set(0);
+        self.now.set(self.read());
         self.now.get()
     }
 
@@ -81,6 +87,7 @@ impl Clock {
     }
 
     /// Monotonic milliseconds, see [`Clock::now`].
+    #[inline]
     pub fn ms(&self) -> u64 {
         self.now().mono_ms
     }

@@ -74,6 +74,8 @@ pub(crate) async fn busy(client: &Client, sock: &mut TcpStream) -> Next {
         }
         client.idle_since.set(th.clock.ms());
         if !lease.ways.from_client.is_empty() {
+            // Who sends requests without end and gets them answered here would never wait for anything.
+            tokio::task::coop::consume_budget().await;
             continue;
         }
         th.buffers.give_back(&mut lease.ways.from_client);

@@ -18,6 +18,7 @@ mod mentions;
 mod proxy_protocol;
 mod relay;
 mod session;
+mod socket;
 mod streams;
 mod talk;
 mod tcp;

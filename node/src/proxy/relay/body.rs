@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::splice::Pipe;
 use crate::proxy::buffers::Buf;
+use crate::proxy::socket;
 use crate::proxy::worker::Thread;
 
 /// Data that must lie ahead before it goes through a pipe instead of a buffer.
@@ -59,7 +60,7 @@ impl Outbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let n = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))?;
+            let n = ready!(socket::poll_send(stream, &self.bytes[self.sent..], cx))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -221,15 +222,16 @@ impl Pump {
         out: &mut Outbox,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let sink = Pin::new(sink);
         let head = out.pending();
         let body = &buf.filled()[..self.ready];
         let n = if head.is_empty() {
-            ready!(sink.poll_write(cx, body))?
+            ready!(socket::poll_send(sink, body, cx))?
         } else if body.is_empty() {
-            ready!(sink.poll_write(cx, head))?
+            ready!(socket::poll_send(sink, head, cx))?
         } else {
-            ready!(sink.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]))?
+            ready!(
+                Pin::new(sink).poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)])
+            )?
         };
         if n == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

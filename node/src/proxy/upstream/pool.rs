@@ -4,12 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use super::ServerId;
+use crate::proxy::socket;
 use crate::proxy::worker::Thread;
 
 /// Idle connections kept per server and thread.
@@ -29,13 +30,8 @@ impl Idle {
     /// The server has neither closed it nor sent anything nobody asked for. Mostly the reactor knows already and this
     /// costs no system call; only what it reported before the last bytes were taken has to be looked at again.
     fn is_quiet(&self) -> bool {
-        let stream = &self.stream;
-        stream
-            .poll_read_ready(&mut Context::from_waker(Waker::noop()))
-            .is_pending()
-            || stream
-                .try_read(&mut [0])
-                .is_err_and(|err| err.kind() == std::io::ErrorKind::WouldBlock)
+        socket::try_recv(&self.stream, &mut [0])
+            .is_err_and(|err| err.kind() == std::io::ErrorKind::WouldBlock)
     }
 }
 
