@@ -142,13 +142,20 @@ fn row(columns: &[ColumnDef]) -> impl Strategy<Value = Row> + use<> {
     );
     (key, head, edicts, values).prop_map(|(key, head, edicts, values)| {
         let (flags, lineage, version, touch_age_ms, epoch) = head;
+        let first = if flags.contains(RowFlags::FRESH) {
+            version / 2
+        } else {
+            0
+        };
         Row {
             key,
             head: RowHead {
                 flags,
                 lineage,
                 version,
+                first,
                 touch_age_ms,
+                born_age_ms: touch_age_ms.saturating_add(version as u32 >> 8),
                 epoch,
             },
             edicts,
@@ -284,6 +291,7 @@ fn plain(key: [u8; 4], version: u64, touch_age_ms: u32) -> (Vec<u8>, RowHead) {
         lineage: Lineage(0x1234_5678_9abc_def0),
         version,
         touch_age_ms,
+        born_age_ms: touch_age_ms,
         ..RowHead::default()
     };
     (key.to_vec(), head)
@@ -487,7 +495,7 @@ fn bounds_hold_before_anything_is_read() {
     );
     // A flag byte that claims 2^60 edicts.
     let claim = [
-        0x40, 0x06, 0x02, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10,
+        0x80, 0x04, 0x06, 0x02, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10,
     ];
     assert_eq!(
         with(&|c| c.heads = claim.to_vec()),

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `keys` | the key's bytes, nothing with `SAME_KEY` |
 //! | `key_lengths` | empty when all keys are `key_width` long; else one varint for each key in `keys` |
-//! | `heads` | flags; with `NEW_LINEAGE` the dictionary index; zz version, from the last one of that lineage; zz touch age, from the last row's; with `EPOCH` a stamp; with `EDICTS` their number, then for each 0 (all) or column number + 1, and a stamp |
+//! | `heads` | flags; with `NEW_LINEAGE` the dictionary index; zz version, from the last one of that lineage; zz touch age, from the last row's; with `LIVED` age of the entry's life - touch age; with `FRESH` version - `first`; with `EPOCH` a stamp; with `EDICTS` their number, then for each 0 (all) or column number + 1, and a stamp |
 //! | counter, gauge | the value |
 //! | rate | 0 when idle, else age + 1, current, previous |
 //! | register | 0 when never assigned, else a stamp and the value |
@@ -146,7 +146,7 @@ pub struct RowFlags(u16);
 impl RowFlags {
     /// Nothing to say.
     pub const NONE: RowFlags = RowFlags(0);
-    /// The pusher also holds non-zero cells of other lineages of this key.
+    /// The pusher also holds cells of other lineages of this key.
     pub const HOLDS_OTHERS: RowFlags = RowFlags(1 << 1);
     /// The lineage created this entry from nothing and nobody has confirmed that it held no older share of it.
     pub const FRESH: RowFlags = RowFlags(1 << 2);
@@ -161,7 +161,8 @@ impl RowFlags {
     const SAME_KEY: u16 = 1 << 0;
     const NEW_LINEAGE: u16 = 1 << 4;
     const EPOCH: u16 = 1 << 5;
-    const EDICTS: u16 = 1 << 6;
+    const LIVED: u16 = 1 << 6;
+    const EDICTS: u16 = 1 << 9;
     const PUBLIC: u16 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8;
 
     /// Whether all of these are set.
@@ -189,8 +190,13 @@ pub struct RowHead {
     pub lineage: Lineage,
     /// That lineage's journal number of the cell's state; 0 = never.
     pub version: u64,
+    /// Of a fresh row, the first number that the lineage gave to this cell, at most `version`; else 0. What the receiver
+    /// holds of that lineage with lower versions belongs to counts that the lineage has lost.
+    pub first: u64,
     /// How long ago the entry was last touched, in milliseconds of the batch's sending.
     pub touch_age_ms: u32,
+    /// How long ago this life of the entry began, at least `touch_age_ms`.
+    pub born_age_ms: u32,
     /// Stamp of the newest edict that lineage had applied when it last changed the cell.
     pub epoch: Option<Stamp>,
 }

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use super::data_type::{DataType, Kind};
 use super::key::{Key, key_sample, write_key};
 use super::rate::{Rate, age_ms};
-use super::schema::{Cell, PREV, TOUCHED, USES, rate, set_rate, set_wide, set_word, wide, word};
+use super::replica::ReplicaShard;
+use super::schema::{
+    CHAIN, Cell, PREV, TOUCHED, USES, rate, set_rate, set_wide, set_word, wide, word,
+};
+use super::slab::NIL;
 use super::{EntryRef, Table, shard};
 use crate::rule::sample::Sample;
 
@@ -15,6 +19,8 @@ pub struct Entry<'t> {
     pub(super) table: &'t Table,
     pub(super) record: &'t [u8],
     pub(super) at: EntryRef,
+    /// Of a replicated table.
+    pub(super) replica: Option<&'t ReplicaShard>,
 }
 
 /// Write access to one entry while its shard is locked: the closure that gets it must be short and must not use tables.
@@ -22,11 +28,14 @@ pub struct EntryMut<'t> {
     pub(super) table: &'t Table,
     pub(super) record: &'t mut [u8],
     pub(super) at: EntryRef,
+    /// Of a replicated table.
+    pub(super) replica: Option<&'t mut ReplicaShard>,
 }
 
 impl<'t> Entry<'t> {
     /// A value: counters as they are, rates computed at `now_ms`, byte rates times the factor, `server_id` sign-extended,
-    /// `server_key` as its number in the dictionary (0 = none). `None`: not stored.
+    /// `server_key` as its number in the dictionary (0 = none). Of a replicated table, the sum over all nodes. `None`: not
+    /// stored.
     pub fn get(&self, what: DataType, index: u16, now_ms: u64) -> Option<u64> {
         self.table
             .schema
@@ -41,22 +50,18 @@ impl<'t> Entry<'t> {
             .map(|cell| self.value(cell, now_ms))
     }
     fn value(&self, cell: Cell, now_ms: u64) -> u64 {
-        match cell.kind {
-            Kind::Counter32 | Kind::Gauge | Kind::Tag | Kind::ServerKey => {
-                u64::from(word(self.record, cell.at))
+        match self.replica {
+            Some(replica) if word(self.record, CHAIN) != NIL && cell.kind.is_arithmetic() => {
+                replica.sum(self.record, cell, now_ms)
             }
-            Kind::ServerId => i64::from(word(self.record, cell.at) as i32) as u64,
-            Kind::Counter64 => wide(self.record, cell.at),
-            Kind::Rate => {
-                rate(self.record, cell.at).read(now_ms as u32, cell.period) * u64::from(cell.factor)
-            }
+            _ => own_value(self.record, cell.at, cell, now_ms),
         }
     }
     /// A byte counter in KiB, rounded down (`kbytes_in`, `kbytes_out`). `None`: not stored.
     pub fn kbytes(&self, what: DataType) -> Option<u64> {
         self.get(what, 0, 0).map(|bytes| bytes / 1024)
     }
-    /// The three words of a rate, for replication and tests. `None`: not a stored rate.
+    /// The three words of a rate as counted here, for tests. `None`: not a stored rate.
     pub fn window(&self, what: DataType, index: u16) -> Option<Rate> {
         let cell = self.table.schema.cell(what, index)?;
         (cell.kind == Kind::Rate).then(|| rate(self.record, cell.at))
@@ -92,7 +97,7 @@ impl<'t> Entry<'t> {
             return 0;
         };
         let age = self.age_ms(now_ms);
-        if self.uses() > 0 {
+        if self.uses() > 0 || (age >= lifetime && self.is_held_elsewhere()) {
             lifetime - age % lifetime
         } else {
             lifetime.saturating_sub(age)
@@ -105,6 +110,10 @@ impl<'t> Entry<'t> {
             Some(lifetime) => lifetime - self.expires_in_ms(now_ms),
             None => self.age_ms(now_ms),
         }
+    }
+    fn is_held_elsewhere(&self) -> bool {
+        self.replica
+            .is_some_and(|replica| replica.is_held_elsewhere(self.record))
     }
     fn age_ms(&self, now_ms: u64) -> u32 {
         age_ms(now_ms as u32, word(self.record, TOUCHED))
@@ -119,7 +128,24 @@ impl<'t> Entry<'t> {
     }
 }
 
+/// A value as one node counted it, from words that begin at `at`.
+pub(super) fn own_value(bytes: &[u8], at: usize, cell: Cell, now_ms: u64) -> u64 {
+    match cell.kind {
+        Kind::Counter32 | Kind::Gauge | Kind::Tag | Kind::ServerKey => u64::from(word(bytes, at)),
+        Kind::ServerId => i64::from(word(bytes, at) as i32) as u64,
+        Kind::Counter64 => wide(bytes, at),
+        Kind::Rate => rate(bytes, at).read(now_ms as u32, cell.period) * u64::from(cell.factor),
+    }
+}
+
 impl EntryMut<'_> {
+    /// To be called after every change.
+    #[inline]
+    fn changed(&mut self) {
+        if let Some(replica) = &mut self.replica {
+            replica.mark(self.record, self.at.slot);
+        }
+    }
     /// Adds `n` events to a counter, a gauge, a tag or a rate (bytes: divided by the factor, rounded up); what is
     /// stored stops at its maximum. Nothing if not stored. Returns whether it was stored.
     pub fn add(&mut self, what: DataType, index: u16, n: u64, now_ms: u64) -> bool {
@@ -128,8 +154,13 @@ impl EntryMut<'_> {
     fn add_cell(&mut self, what: DataType, index: u16, n: u64, now_ms: u64) -> Option<u64> {
         let cell = self.table.schema.cell(what, index)?;
         let at = cell.at;
-        Some(match cell.kind {
-            Kind::Counter32 | Kind::Gauge | Kind::Tag | Kind::ServerId | Kind::ServerKey => {
+        let own = match cell.kind {
+            Kind::Tag | Kind::ServerId | Kind::ServerKey => {
+                let new = word(self.record, at).saturating_add(saturate(n));
+                self.assign(cell, u64::from(new), now_ms);
+                return Some(u64::from(new));
+            }
+            Kind::Counter32 | Kind::Gauge => {
                 let new = word(self.record, at).saturating_add(saturate(n));
                 set_word(self.record, at, new);
                 u64::from(new)
@@ -149,15 +180,32 @@ impl EntryMut<'_> {
                 set_rate(self.record, at, rate);
                 u64::from(rate.cur) * u64::from(cell.factor)
             }
+        };
+        let Some(replica) = &mut self.replica else {
+            return Some(own);
+        };
+        replica.mark(self.record, self.at.slot);
+        if word(self.record, CHAIN) == NIL {
+            return Some(own);
+        }
+        Some(if cell.kind == Kind::Rate {
+            replica.sum_current(self.record, cell, now_ms)
+        } else {
+            replica.sum(self.record, cell, now_ms)
         })
     }
-    /// Subtracts from a gauge or counter, not below 0. Returns whether it was stored.
+    /// Subtracts from a gauge or counter, not below 0; of a replicated table, from what this node counted. Returns whether
+    /// it was stored.
     pub fn sub(&mut self, what: DataType, index: u16, n: u64) -> bool {
         let Some(cell) = self.table.schema.cell(what, index) else {
             return false;
         };
         match cell.kind {
             Kind::Rate => return false,
+            Kind::Tag | Kind::ServerId | Kind::ServerKey => {
+                let new = word(self.record, cell.at).saturating_sub(saturate(n));
+                self.assign(cell, u64::from(new), 0);
+            }
             Kind::Counter64 => {
                 let new = wide(self.record, cell.at).saturating_sub(n);
                 set_wide(self.record, cell.at, new);
@@ -167,6 +215,7 @@ impl EntryMut<'_> {
                 set_word(self.record, cell.at, new);
             }
         }
+        self.changed();
         true
     }
     /// Counts `n` events on a counter *and* on the rate of the same events (`gpc0` and `gpc0_rate`, `http_req_cnt` and
@@ -179,14 +228,16 @@ impl EntryMut<'_> {
             .and_then(|rate| self.add_cell(rate, index, n, now_ms));
         self.add_cell(counter, index, n, now_ms).or(rate)
     }
-    /// Sets a counter to 0 and returns what it was; its rate stays. `None`: not stored.
+    /// Sets a counter to 0, on all nodes, and returns what it was; its rate stays. `None`: not stored.
     pub fn clr(&mut self, counter: DataType, index: u16) -> Option<u64> {
         let old = self.entry().get(counter, index, 0)?;
-        self.set(counter, index, 0, 0);
+        if old > 0 {
+            self.set(counter, index, 0, 0);
+        }
         Some(old)
     }
-    /// Assigns, cut to the width stored (a rate: current = v, previous = 0, the period starts now). Returns whether it
-    /// was stored.
+    /// Assigns, cut to the width stored (a rate: current = v, previous = 0, the period starts now). Of a replicated table,
+    /// this voids what all nodes have counted so far; a gauge is assigned here only. Returns whether it was stored.
     pub fn set(&mut self, what: DataType, index: u16, v: u64, now_ms: u64) -> bool {
         self.table
             .schema
@@ -203,6 +254,17 @@ impl EntryMut<'_> {
             .is_some()
     }
     fn assign(&mut self, cell: Cell, v: u64, now_ms: u64) {
+        if let Some(layout) = &self.table.schema.replica
+            && let Some(replica) = &mut self.replica
+        {
+            let slot = self.at.slot;
+            if !cell.kind.is_arithmetic() {
+                replica.assign_register(layout, self.record, slot, &cell, v as u32, now_ms);
+            } else if cell.kind != Kind::Gauge {
+                replica.issue_edict(layout, self.record, slot, Some(cell.number), now_ms);
+            }
+            replica.mark(self.record, slot);
+        }
         match cell.kind {
             Kind::Counter64 => set_wide(self.record, cell.at, v),
             Kind::Rate => {
@@ -221,13 +283,14 @@ impl EntryMut<'_> {
         let Some(number) = self.table.servers.number(name) else {
             return false;
         };
-        set_word(self.record, cell.at, number);
+        self.assign(cell, u64::from(number), 0);
         true
     }
     /// Restarts the lifetime. What [`Table::upsert`] gives has just been refreshed: there it does nothing.
     pub fn touch(&mut self, now_ms: u64) {
         if word(self.record, PREV) == shard::HELD {
             shard::touch(self.record, now_ms);
+            self.changed();
         }
     }
     /// Read side.
@@ -236,6 +299,7 @@ impl EntryMut<'_> {
             table: self.table,
             record: self.record,
             at: self.at,
+            replica: self.replica.as_deref(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Who counted, and when something was assigned: the two names by which replicated tables merge.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use parking_lot::Mutex;
 
@@ -25,10 +28,12 @@ pub const LINEAGES_MAX: usize = 1024;
 /// The lineages that this process has met: a small index for each, and whether it is alive. Shared by all replicated
 /// tables and the hubs that feed them.
 pub struct Lineages {
-    /// Index to lineage. Places below `met.len()` are set and never change.
+    /// Index to lineage. Places below `met.len()` are set.
     ids: Box<[AtomicU64]>,
     /// Read whenever a gauge is evaluated.
     alive: Box<[AtomicBool]>,
+    /// Cells that tables store under each index: without any, the index of a dead lineage can be given to another.
+    cells: Box<[AtomicU32]>,
     /// Lineage to index.
     met: Mutex<BTreeMap<Lineage, u16>>,
     refused: AtomicU64,
@@ -40,6 +45,7 @@ impl Lineages {
         let lineages = Lineages {
             ids: (0..LINEAGES_MAX).map(|_| AtomicU64::new(0)).collect(),
             alive: (0..LINEAGES_MAX).map(|_| AtomicBool::new(false)).collect(),
+            cells: (0..LINEAGES_MAX).map(|_| AtomicU32::new(0)).collect(),
             met: Mutex::new(BTreeMap::new()),
             refused: AtomicU64::new(0),
         };
@@ -53,20 +59,59 @@ impl Lineages {
     pub fn own(&self) -> Lineage {
         self.id(0)
     }
-    /// The index of a lineage, which is added if it is new. `None`: the bound is reached, and counted.
+    /// The index of a lineage, which is added if it is new. When all places are used, the place of a lineage that is not
+    /// alive and of which no table holds anything is taken: remember lineages, not indices. `None`: there is no place;
+    /// counted.
     pub fn index(&self, lineage: Lineage) -> Option<u16> {
-        let mut met = self.met.lock();
+        self.index_locked(&mut self.met.lock(), lineage)
+    }
+    fn index_locked(&self, met: &mut BTreeMap<Lineage, u16>, lineage: Lineage) -> Option<u16> {
         if let Some(&index) = met.get(&lineage) {
             return Some(index);
         }
-        let index = met.len();
-        let Some(id) = self.ids.get(index) else {
+        let free = if met.len() < self.ids.len() {
+            Some(met.len() as u16)
+        } else {
+            let unused = |index: &u16| {
+                let cells = self.cells.get(usize::from(*index));
+                !self.is_alive(*index) && cells.is_some_and(|n| n.load(Acquire) == 0)
+            };
+            (1..self.ids.len() as u16).find(unused)
+        };
+        let Some((index, id)) =
+            free.and_then(|index| Some((index, self.ids.get(usize::from(index))?)))
+        else {
             self.refused.fetch_add(1, Relaxed);
             return None;
         };
+        if let Some(alive) = self.alive.get(usize::from(index)) {
+            alive.store(index == 0, Relaxed);
+        }
+        if met.len() == self.ids.len() {
+            met.remove(&Lineage(id.load(Relaxed)));
+        }
         id.store(lineage.0, Relaxed);
-        met.insert(lineage, index as u16);
-        Some(index as u16)
+        met.insert(lineage, index);
+        Some(index)
+    }
+    /// [`Lineages::index`], and one more cell is counted there until [`Lineages::let_go`].
+    pub(super) fn hold(&self, lineage: Lineage) -> Option<u16> {
+        let mut met = self.met.lock();
+        let index = self.index_locked(&mut met, lineage)?;
+        self.hold_index(index);
+        Some(index)
+    }
+    /// One more cell under an index that is held already.
+    pub(super) fn hold_index(&self, index: u16) {
+        if let Some(cells) = self.cells.get(usize::from(index)) {
+            cells.fetch_add(1, Relaxed);
+        }
+    }
+    /// One cell less.
+    pub(super) fn let_go(&self, index: u16) {
+        if let Some(cells) = self.cells.get(usize::from(index)) {
+            cells.fetch_sub(1, Release);
+        }
     }
     /// The index of a lineage that was met before.
     pub fn find(&self, lineage: Lineage) -> Option<u16> {
@@ -122,10 +167,29 @@ mod tests {
         lineages.set_alive(0, false);
         assert!(lineages.is_alive(0) && lineages.is_alive(1) && !lineages.is_alive(2));
         for more in 100..100 + LINEAGES_MAX as u64 {
-            lineages.index(Lineage(more));
+            lineages.hold(Lineage(more));
         }
         assert_eq!(lineages.len(), LINEAGES_MAX);
         assert_eq!(lineages.refused(), 2);
         assert!(!lineages.is_alive(u16::MAX));
+    }
+
+    #[test]
+    fn places_without_life_or_cells_are_used_again() {
+        let lineages = Lineages::new(Lineage(7));
+        for n in 1..LINEAGES_MAX as u64 {
+            let index = lineages.hold(Lineage(100 + n)).unwrap();
+            lineages.set_alive(index, n == 3);
+        }
+        assert_eq!(lineages.hold(Lineage(9)), None);
+        lineages.let_go(3);
+        assert_eq!(lineages.index(Lineage(9)), None, "alive");
+        lineages.let_go(5);
+        assert_eq!(lineages.index(Lineage(9)), Some(5));
+        assert_eq!(
+            (lineages.id(5), lineages.find(Lineage(105))),
+            (Lineage(9), None)
+        );
+        assert_eq!(lineages.own(), Lineage(7));
     }
 }

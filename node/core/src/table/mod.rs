@@ -9,6 +9,7 @@ mod entry;
 mod key;
 mod lineage;
 mod rate;
+mod replica;
 mod schema;
 mod servers;
 mod shard;
@@ -16,6 +17,7 @@ mod slab;
 mod walk;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -31,6 +33,11 @@ pub use entry::{Entry, EntryMut};
 pub use key::{Key, KeyType, key_sample, v6_to_v4, write_key};
 pub use lineage::{LINEAGES_MAX, Lineage, Lineages, Stamp};
 pub use rate::{Rate, age_ms};
+pub use replica::{
+    Applied, Collected, EXPIRED_GRACE_MS, JournalRead, OFFERS_MAX, Origin, Replica,
+    ReplicaCounters, STAMP_AHEAD_MAX_MS, TOMBSTONE_MIN_MS, TOMBSTONE_UNEXPIRING_MS, WANTS_MAX,
+    Which,
+};
 pub use servers::SERVER_KEYS_MAX;
 pub use shard::Events;
 pub use walk::{Cursor, Removal};
@@ -152,22 +159,43 @@ pub struct Table {
     supply: AtomicU8,
     servers: servers::Servers,
     upkeep: Mutex<Cursor>,
+    /// Of a replicated table: shared with its shards.
+    shared: Option<Arc<replica::Shared>>,
 }
 
 impl Table {
     /// A new, empty table. `seed` seeds the key hash.
     pub fn new(spec: TableSpec, seed: u64) -> Table {
+        Table::make(spec, seed, None)
+    }
+    /// A new, empty table whose counts are summed over the nodes of a cluster: see [`Table::replica`].
+    pub fn new_replicated(spec: TableSpec, seed: u64, lineages: Arc<Lineages>) -> Table {
+        Table::make(spec, seed, Some(lineages))
+    }
+    fn make(spec: TableSpec, seed: u64, lineages: Option<Arc<Lineages>>) -> Table {
         let size = spec.size.max(1);
         let shards = if size < SINGLE_SHARD_BELOW {
             1
         } else {
             (1_usize << (size / SHARD_ENTRIES).ilog2()).min(SHARDS_MAX)
         };
-        let schema = Schema::new(&spec, seed);
+        let schema = Schema::new(&spec, seed, lineages.is_some());
+        let shared = lineages.map(|lineages| Arc::new(replica::Shared::new(lineages, shards)));
+        let shard = |number| {
+            let replica = shared.as_ref().zip(schema.replica.as_ref());
+            let replica = replica.map(|(shared, layout)| {
+                let shared = Arc::clone(shared);
+                Box::new(replica::ReplicaShard::new(
+                    shared,
+                    layout,
+                    number as u16,
+                    size,
+                ))
+            });
+            Padded(Mutex::new(Shard::new(&schema, size, replica)))
+        };
         Table {
-            shards: (0..shards)
-                .map(|_| Padded(Mutex::new(Shard::new(&schema, size))))
-                .collect(),
+            shards: (0..shards).map(shard).collect(),
             spec,
             schema,
             count: AtomicUsize::new(0),
@@ -176,6 +204,7 @@ impl Table {
             supply: AtomicU8::new(Supply::UNKNOWN),
             servers: servers::Servers::default(),
             upkeep: Mutex::new(Cursor::default()),
+            shared,
         }
     }
     /// The configuration it was made from.
@@ -246,11 +275,7 @@ impl Table {
     /// Reads a pinned entry.
     pub fn read<R>(&self, entry: EntryRef, f: impl FnOnce(Entry<'_>) -> R) -> R {
         let shard = self.shards[usize::from(entry.shard)].lock();
-        f(Entry {
-            table: self,
-            record: shard.record(entry.slot),
-            at: entry,
-        })
+        f(self.entry(&shard, entry))
     }
     /// Changes a pinned entry. The closure calls `touch` if the event refreshes.
     pub fn write<R>(&self, entry: EntryRef, f: impl FnOnce(EntryMut<'_>) -> R) -> R {
@@ -259,13 +284,7 @@ impl Table {
     }
     /// Reads an entry by key without refreshing it; `None` when absent or expired.
     pub fn peek<R>(&self, key: &Key, now_ms: u64, f: impl FnOnce(Entry<'_>) -> R) -> Option<R> {
-        self.find(key, now_ms, |shard, at| {
-            f(Entry {
-                table: self,
-                record: shard.record(at.slot),
-                at,
-            })
-        })
+        self.find(key, now_ms, |shard, at| f(self.entry(shard, at)))
     }
     /// Changes an entry by key, creating and refreshing it.
     pub fn upsert<R>(
@@ -287,20 +306,14 @@ impl Table {
         };
         let shard = self.shards.get(usize::from(at.shard))?.lock();
         let living = shard.is_taken(at.slot) && !shard.is_expired(&self.schema, at.slot, now_ms);
-        living.then(|| {
-            Entry {
-                table: self,
-                record: shard.record(at.slot),
-                at,
-            }
-            .to_key()
-        })
+        living.then(|| self.entry(&shard, at).to_key())
     }
 
     /// Living entries. Drops all expired ones to know: when [`Table::maintain`] is called often, these are few.
     pub fn used(&self, now_ms: u64) -> usize {
         self.sweep(now_ms, usize::MAX);
-        self.count.load(Relaxed)
+        let hidden = self.shared.as_ref().map_or(0, |shared| shared.hidden());
+        self.count.load(Relaxed).saturating_sub(hidden)
     }
     /// Refusals, evictions and expirations since the table was made.
     pub fn events(&self) -> Events {
@@ -315,18 +328,30 @@ impl Table {
     }
     /// Bytes of memory in use for entries and index.
     pub fn memory_bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().bytes()).sum()
+        let journal = self.shared.as_ref().map_or(0, |s| s.journal.lock().bytes());
+        let shards = self.shards.iter().map(|shard| shard.lock().bytes());
+        shards.sum::<usize>() + journal
     }
     /// Bytes of one record, index apart.
     pub fn record_bytes(&self) -> usize {
         self.schema.stride
     }
 
+    fn entry<'t>(&'t self, shard: &'t Shard, at: EntryRef) -> Entry<'t> {
+        Entry {
+            table: self,
+            record: shard.record(at.slot),
+            at,
+            replica: shard.replica.as_deref(),
+        }
+    }
     fn entry_mut<'t>(&'t self, shard: &'t mut Shard, at: EntryRef) -> EntryMut<'t> {
+        let (record, replica) = shard.parts(at.slot);
         EntryMut {
             table: self,
-            record: shard.record_mut(at.slot),
+            record,
             at,
+            replica,
         }
     }
     fn shard_of(&self, hash: u64) -> usize {
@@ -379,6 +404,9 @@ impl Table {
                 }
                 if shard.is_expired(&self.schema, slot, now_ms) {
                     shard.renew(&self.schema, slot, now_ms);
+                    if shard.replica.is_some() {
+                        self.note_evictable(&shard, now_ms);
+                    }
                 }
                 return Ok(f(&mut shard, at(slot)));
             }
@@ -388,10 +416,11 @@ impl Table {
             }
             if now_ms >= self.next_expiry.load(Relaxed) {
                 // Something has expired somewhere: newcomers clean up a little, so that no backlog grows.
-                self.forget(shard.drop_expired(&self.schema, now_ms, SWEEP_PER_INSERT));
+                let swept = shard.drop_expired(&self.schema, now_ms, SWEEP_PER_INSERT);
+                self.forget(swept.removed);
             }
             if reserved || self.reserve() || self.replace(&mut shard, now_ms) {
-                let Some(slot) = shard.insert(&self.schema, hash, key, now_ms) else {
+                let Some(slot) = shard.insert(&self.schema, hash, key, now_ms, now_ms) else {
                     self.forget(1);
                     shard.events.refusals += 1;
                     return Err(Refused);
@@ -424,7 +453,12 @@ impl Table {
     }
     /// Removes an entry of this shard, keeping its place for another: the common case of a full table.
     fn replace(&self, shard: &mut Shard, now_ms: u64) -> bool {
-        shard.drop_expired(&self.schema, now_ms, 1) == 1
+        let expired = if shard.replica.is_some() {
+            shard.reclaim(&self.schema, now_ms)
+        } else {
+            shard.drop_expired(&self.schema, now_ms, 1).removed == 1
+        };
+        expired
             || (!self.spec.nopurge
                 && now_ms < self.next_expiry.load(Relaxed)
                 && shard.evict(&self.schema, now_ms))
@@ -433,6 +467,9 @@ impl Table {
     fn make_room(&self, home: usize, now_ms: u64) -> bool {
         self.sweep(now_ms, SWEEP_SLICE);
         if self.reserve() {
+            return true;
+        }
+        if self.shared.as_ref().is_some_and(|s| s.hidden() > 0) && self.reclaim_any(home, now_ms) {
             return true;
         }
         if self.spec.nopurge || self.supply.load(Relaxed) == Supply::NONE {
@@ -454,6 +491,15 @@ impl Table {
         evicted
     }
 
+    /// Removes a hidden entry of some shard, keeping its place.
+    #[cold]
+    fn reclaim_any(&self, home: usize, now_ms: u64) -> bool {
+        let n = self.shards.len();
+        (home..home + n)
+            .filter_map(|i| self.shards.get(i % n))
+            .any(|shard| shard.lock().reclaim(&self.schema, now_ms))
+    }
+
     /// Called under the shard's lock when an entry was added to those that can expire and be evicted.
     fn note_evictable(&self, shard: &Shard, now_ms: u64) {
         // A search that has passed this shard has released its lock since: its mark is visible here.
@@ -466,8 +512,8 @@ impl Table {
             self.next_expiry.fetch_min(date, Relaxed);
         }
     }
-    /// Drops up to `most` entries that have expired, and learns when the next one will. Cheap when nothing has. Returns
-    /// how many it dropped: `most` means that there may be more.
+    /// Deals with up to `most` entries that have expired, and learns when the next one will. Cheap when nothing has.
+    /// Returns how many there were: `most` means that there may be more.
     fn sweep(&self, now_ms: u64, most: usize) -> usize {
         if now_ms < self.next_expiry.load(Relaxed) {
             return 0;
@@ -485,10 +531,10 @@ impl Table {
             loop {
                 let slice = SWEEP_SLICE.min(most - total);
                 let mut shard = shard.lock();
-                let dropped = shard.drop_expired(&self.schema, now_ms, slice);
-                self.forget(dropped);
-                total += dropped;
-                if dropped < slice || slice == 0 {
+                let swept = shard.drop_expired(&self.schema, now_ms, slice);
+                self.forget(swept.removed);
+                total += swept.seen;
+                if swept.seen < slice || slice == 0 {
                     next = next.min(shard.next_expiry(&self.schema, now_ms).unwrap_or(u64::MAX));
                     break;
                 }

@@ -94,6 +94,15 @@ impl Rate {
         }
     }
 
+    /// Whether it reads 0 now and will go on to, unless something is added.
+    pub fn is_over(&self, now: u32, period: u32) -> bool {
+        if self.start & 1 != 0 || (self.cur == 0 && self.prev == 0) {
+            return true;
+        }
+        let (age, period) = (age_ms(now, self.start), period.max(1));
+        age > period && age - period > period
+    }
+
     /// Keeps `start` close enough to the clock for [`age_ms`] to be right: clears a window that reads 0 for good, and
     /// moves those of more than six days forward (which may shift where their next period begins, nothing else).
     /// Returns whether anything changed.
@@ -112,6 +121,46 @@ impl Rate {
             return false;
         }
         true
+    }
+}
+
+/// The rate of what several lineages counted in windows of their own: their numerators are added and divided once, and
+/// the rule for lone events looks at the totals. So 50 nodes with one event each read 50 until the events fade together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RateSum {
+    past_left: u128,
+    past: u64,
+    now: u64,
+}
+
+impl RateSum {
+    #[inline]
+    pub fn add(&mut self, rate: Rate, now: u32, period: u32) {
+        if rate.start & 1 != 0 {
+            return;
+        }
+        let period = period.max(1);
+        let age = age_ms(now, rate.start);
+        if age <= period {
+            self.now += u64::from(rate.cur);
+            self.past += u64::from(rate.prev);
+            self.past_left += u128::from(u64::from(rate.prev) * u64::from(period - age));
+        } else if age - period <= period {
+            self.past += u64::from(rate.cur);
+            self.past_left +=
+                u128::from(u64::from(rate.cur) * (2 * u64::from(period) - u64::from(age)));
+        }
+    }
+    pub fn read(self, period: u32) -> u64 {
+        if self.now == 0 && self.past <= 1 {
+            return self.past;
+        }
+        let past = match u64::try_from(self.past_left) {
+            Ok(narrow) => narrow / u64::from(period.max(1)),
+            Err(_) => (self.past_left / u128::from(period.max(1))) as u64,
+        };
+        // The current periods need no division: their numerator is a multiple of the period.
+        self.now.saturating_add(past)
     }
 }
 
@@ -213,6 +262,41 @@ mod tests {
             }
             .read(0, i32::MAX as u32),
             u64::from(u32::MAX) + 1
+        );
+    }
+
+    #[test]
+    fn a_sum_of_one_reads_like_the_rate_itself() {
+        for (cur, prev) in [(0, 0), (1, 0), (0, 1), (7, 9), (u32::MAX, u32::MAX)] {
+            let rate = Rate {
+                start: 5_000,
+                cur,
+                prev,
+            };
+            for now in (5_000..26_000).step_by(7) {
+                let mut sum = RateSum::default();
+                sum.add(rate, now, 10_000);
+                assert_eq!(
+                    sum.read(10_000),
+                    rate.read(now, 10_000),
+                    "{rate:?} at {now}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn many_lone_events_fade_like_as_many_events() {
+        let read = |now| {
+            let mut sum = RateSum::default();
+            for _ in 0..50 {
+                sum.add(Rate::starting(0, 1), now, 10_000);
+            }
+            sum.read(10_000)
+        };
+        assert_eq!(
+            [0, 10_000, 15_000, 19_000, 19_900].map(read),
+            [50, 50, 25, 5, 0]
         );
     }
 

@@ -1,15 +1,17 @@
 //! Layout of a table's records, computed once from its specification.
 //!
 //! A record is a fixed number of bytes: header, key, then only the data types that were declared, in bit order.
-//! Replicated tables will need links and stamps too: they go into the header of *those* tables, so that others pay
-//! nothing.
+//! Replicated tables need links and stamps too: those go into the header of *their* records and behind *their* registers,
+//! so that other tables pay nothing.
 
 use siphasher::sip::SipHasher13;
 
 use super::data_type::{COUNT, DataType, ELEMENTS_MAX, Kind};
 use super::key::{KeyType, until_nul};
 use super::rate::Rate;
+use super::slab::NIL;
 use super::{Stored, TableSpec};
+use crate::peers::batch::{ColumnDef, columns_of};
 
 /// Header: when the entry was last refreshed (ms modulo 2^32).
 pub(super) const TOUCHED: usize = 0;
@@ -19,13 +21,44 @@ pub(super) const USES: usize = 4;
 pub(super) const PREV: usize = 8;
 /// Header: next in touch order, or next free slot.
 pub(super) const NEXT: usize = 12;
-/// Where the key begins.
-const KEY: usize = 16;
+/// Where the key begins in a table that is not replicated.
+const KEY_PLAIN: usize = 16;
+
+/// Header of replicated tables, two words: number of the own cell's last stamped state, 0 = never.
+pub(super) const VERSION: usize = 16;
+/// Header of replicated tables: first cell of other lineages.
+pub(super) const CHAIN: usize = 24;
+/// Header of replicated tables: when this life of the entry began (ms modulo 2^32).
+pub(super) const BORN: usize = 28;
+/// Header of replicated tables: see `replica::flags`.
+pub(super) const FLAGS: usize = 32;
+/// Header of replicated tables: while the entry is fresh, the low half of the first number its own cell got.
+pub(super) const FIRST: usize = 36;
+/// Where the key begins in a replicated table.
+const KEY_REPLICATED: usize = 40;
+
+/// A cell of another lineage begins with the next one's slot.
+pub(super) const CELL_NEXT: usize = 0;
+/// Of a cell: index of its lineage (low half) and its flags (high half).
+pub(super) const CELL_LINEAGE: usize = 4;
+/// Of a cell, two words: its version.
+pub(super) const CELL_VERSION: usize = 8;
+/// Where a cell's columns begin.
+pub(super) const CELL_DATA: usize = 16;
+
+/// Bytes of a register in a replicated table: the value, milliseconds and lineage of its stamp.
+const REGISTER_WIDTH: usize = 4 + 8 + 8;
 
 /// Where one data type lives.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     offset: usize,
+    /// Bytes of one element.
+    width: usize,
+    /// Offset in cells of other lineages.
+    remote: usize,
+    /// Number of its first element among the columns of a replicated table.
+    number: u16,
     elements: u16,
     kind: Kind,
     period: u32,
@@ -36,6 +69,10 @@ pub(super) struct Column {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cell {
     pub at: usize,
+    /// Where it is in a cell of another lineage, if it is arithmetic and the table replicated.
+    pub remote: usize,
+    /// Its position among the columns of a replicated table.
+    pub number: u16,
     pub kind: Kind,
     /// Of a rate, in ms.
     pub period: u32,
@@ -46,7 +83,9 @@ pub(super) struct Cell {
 impl Column {
     fn cell(&self, index: u16) -> Option<Cell> {
         (index < self.elements).then(|| Cell {
-            at: self.offset + usize::from(index) * self.kind.width(),
+            at: self.offset + usize::from(index) * self.width,
+            remote: self.remote + usize::from(index) * self.kind.width(),
+            number: self.number + index,
             kind: self.kind,
             period: self.period,
             factor: self.factor,
@@ -60,6 +99,9 @@ pub(super) struct Schema {
     pub stride: usize,
     /// `expire`.
     pub lifetime: Option<u32>,
+    /// What only replicated tables need.
+    pub replica: Option<ReplicaLayout>,
+    key_at: usize,
     key_width: usize,
     key_is_text: bool,
     /// Types as declared.
@@ -72,14 +114,82 @@ pub(super) struct Schema {
     hasher: SipHasher13,
 }
 
+/// Columns as peers see them, and the layout of cells of other lineages.
+#[derive(Debug)]
+pub(super) struct ReplicaLayout {
+    /// In the order of rows of batches.
+    pub defs: Box<[ColumnDef]>,
+    /// Where they are.
+    pub columns: Box<[Cell]>,
+    /// This many at the beginning are summed, the others are registers.
+    pub arithmetic: usize,
+    /// A cell in which nothing was counted.
+    pub blank_cell: Box<[u8]>,
+}
+
+impl ReplicaLayout {
+    /// What is summed.
+    pub fn summed(&self) -> &[Cell] {
+        self.columns.get(..self.arithmetic).unwrap_or_default()
+    }
+    /// What is assigned.
+    pub fn registers(&self) -> &[Cell] {
+        self.columns.get(self.arithmetic..).unwrap_or_default()
+    }
+}
+
+/// Numbers the columns and lays out cells.
+fn replica_layout(spec: &TableSpec, exact: &mut [Option<Column>; COUNT]) -> ReplicaLayout {
+    let mut defs: Vec<ColumnDef> = Vec::new();
+    let mut columns: Vec<Cell> = Vec::new();
+    let mut end = CELL_DATA;
+    let mut arithmetic = 0;
+    for def in columns_of(&spec.store) {
+        let Some(column) = exact
+            .get_mut(def.data_type as usize)
+            .and_then(Option::as_mut)
+        else {
+            continue;
+        };
+        if def.index == 0 {
+            column.number = columns.len() as u16;
+            if column.kind.is_arithmetic() {
+                column.remote = end;
+                end += usize::from(column.elements) * column.kind.width();
+            }
+        }
+        let Some(cell) = column.cell(def.index) else {
+            continue;
+        };
+        arithmetic += usize::from(column.kind.is_arithmetic());
+        defs.push(def);
+        columns.push(cell);
+    }
+    let mut blank_cell = vec![0; end].into_boxed_slice();
+    for cell in columns.iter().filter(|cell| cell.kind == Kind::Rate) {
+        set_rate(&mut blank_cell, cell.remote, Rate::IDLE);
+    }
+    ReplicaLayout {
+        defs: defs.into(),
+        columns: columns.into(),
+        arithmetic,
+        blank_cell,
+    }
+}
+
 impl Schema {
-    pub fn new(spec: &TableSpec, seed: u64) -> Schema {
+    pub fn new(spec: &TableSpec, seed: u64, replicated: bool) -> Schema {
         let key_width = match spec.key_type {
             KeyType::Ip | KeyType::Integer => 4,
             KeyType::Ipv6 => 16,
             KeyType::String | KeyType::Binary => spec.key_len.max(1),
         };
-        let mut end = KEY + key_width.next_multiple_of(4);
+        let key_at = if replicated {
+            KEY_REPLICATED
+        } else {
+            KEY_PLAIN
+        };
+        let mut end = key_at + key_width.next_multiple_of(4);
         let mut exact = [None; COUNT];
         let mut rates = Vec::new();
         for Stored {
@@ -95,6 +205,13 @@ impl Schema {
             let byte_rate = matches!(data_type, DataType::BytesInRate | DataType::BytesOutRate);
             let new = Column {
                 offset: end,
+                width: if replicated && !row.kind.is_arithmetic() {
+                    REGISTER_WIDTH
+                } else {
+                    row.kind.width()
+                },
+                remote: 0,
+                number: 0,
                 elements: if row.args.has_elements() {
                     (*elements).clamp(1, ELEMENTS_MAX)
                 } else {
@@ -108,11 +225,12 @@ impl Schema {
                     1
                 },
             };
-            end += usize::from(new.elements) * row.kind.width();
-            if row.kind == Kind::Rate {
-                rates.extend((0..new.elements).filter_map(|i| new.cell(i)));
-            }
+            end += usize::from(new.elements) * new.width;
             *column = Some(new);
+        }
+        let replica = replicated.then(|| replica_layout(spec, &mut exact));
+        for column in exact.iter().flatten().filter(|c| c.kind == Kind::Rate) {
+            rates.extend((0..column.elements).filter_map(|i| column.cell(i)));
         }
         let mut for_rules = exact;
         for data_type in DataType::all() {
@@ -120,8 +238,11 @@ impl Schema {
                 continue;
             };
             let element = exact[array as usize].and_then(|column| {
+                let cell = column.cell(index)?;
                 Some(Column {
-                    offset: column.cell(index)?.at,
+                    offset: cell.at,
+                    remote: cell.remote,
+                    number: cell.number,
                     elements: 1,
                     ..column
                 })
@@ -133,7 +254,12 @@ impl Schema {
         for cell in &rates {
             set_rate(&mut blank, cell.at, Rate::IDLE);
         }
+        if replicated {
+            set_word(&mut blank, CHAIN, NIL);
+        }
         Schema {
+            replica,
+            key_at,
             stride: end,
             lifetime: spec.expire_ms.map(|ms| ms.max(1)),
             key_width,
@@ -176,7 +302,9 @@ impl Schema {
     /// The key of a record, as `Key` has it.
     #[inline]
     pub fn key<'r>(&self, record: &'r [u8]) -> &'r [u8] {
-        let key = record.get(KEY..KEY + self.key_width).unwrap_or_default();
+        let key = record
+            .get(self.key_at..self.key_at + self.key_width)
+            .unwrap_or_default();
         if self.key_is_text {
             until_nul(key)
         } else {
@@ -189,13 +317,13 @@ impl Schema {
         self.set_key(record, key);
     }
     fn set_key(&self, record: &mut [u8], key: &[u8]) {
-        if let Some(to) = record.get_mut(KEY..KEY + key.len().min(self.key_width)) {
+        if let Some(to) = record.get_mut(self.key_at..self.key_at + key.len().min(self.key_width)) {
             to.copy_from_slice(key.get(..to.len()).unwrap_or_default());
         }
     }
     /// Forgets all data of a record, keeping header and key.
     pub fn blank_data(&self, record: &mut [u8]) {
-        let data = KEY + self.key_width.next_multiple_of(4);
+        let data = self.key_at + self.key_width.next_multiple_of(4);
         if let (Some(to), Some(from)) = (record.get_mut(data..), self.blank.get(data..)) {
             to.copy_from_slice(from);
         }

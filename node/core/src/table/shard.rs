@@ -6,6 +6,8 @@
 //! - *aside*: an entry that its last holder left without refreshing it belongs somewhere in the middle of that list;
 //!   when that place is not within a few steps of the tail, a sorted set keeps it, so that oldest-first stays exact.
 //!
+//! Entries of replicated tables may also be *hidden*: out of that order, but not gone yet (`replica::life`).
+//!
 //! Nothing here knows about other shards, the table's total or its clock.
 
 use std::collections::BTreeSet;
@@ -13,6 +15,7 @@ use std::collections::BTreeSet;
 use hashbrown::HashTable;
 
 use super::rate::age_ms;
+use super::replica::ReplicaShard;
 use super::schema::{NEXT, PREV, Schema, TOUCHED, USES, set_word, word};
 use super::slab::{FREE, NIL, Slab};
 
@@ -35,16 +38,27 @@ pub struct Events {
 #[derive(Debug)]
 pub(super) struct Shard {
     index: HashTable<u32>,
-    slab: Slab,
+    pub slab: Slab,
     head: u32,
     tail: u32,
     /// (ms of last refresh, slot)
     aside: BTreeSet<(u64, u32)>,
     pub events: Events,
+    /// Of a replicated table.
+    pub replica: Option<Box<ReplicaShard>>,
+}
+
+/// What [`Shard::drop_expired`] did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Swept {
+    /// Entries whose place is free now.
+    pub removed: usize,
+    /// Entries dealt with: as many as allowed means that there may be more.
+    pub seen: usize,
 }
 
 /// The full date of a 32-bit stamp that is near `now`.
-fn date(now: u64, stamp: u32) -> u64 {
+pub(super) fn date(now: u64, stamp: u32) -> u64 {
     let ahead = stamp.wrapping_sub(now as u32);
     match age_ms(now as u32, stamp) {
         0 => now.saturating_add(u64::from(ahead)),
@@ -53,8 +67,9 @@ fn date(now: u64, stamp: u32) -> u64 {
 }
 
 impl Shard {
-    pub fn new(schema: &Schema, most: usize) -> Shard {
+    pub fn new(schema: &Schema, most: usize, replica: Option<Box<ReplicaShard>>) -> Shard {
         Shard {
+            replica,
             index: HashTable::new(),
             slab: Slab::new(schema.stride, most),
             head: NIL,
@@ -67,9 +82,10 @@ impl Shard {
     pub fn record(&self, slot: u32) -> &[u8] {
         self.slab.record(slot)
     }
+    /// A record to change, with what its shard keeps for replication.
     #[inline]
-    pub fn record_mut(&mut self, slot: u32) -> &mut [u8] {
-        self.slab.record_mut(slot)
+    pub fn parts(&mut self, slot: u32) -> (&mut [u8], Option<&mut ReplicaShard>) {
+        (self.slab.record_mut(slot), self.replica.as_deref_mut())
     }
     /// Slots are below this number.
     pub fn slots(&self) -> u32 {
@@ -84,11 +100,12 @@ impl Shard {
             + self.slab.bytes()
             + self.index.allocation_size()
             + self.aside.len() * 24
+            + self.replica.as_ref().map_or(0, |replica| replica.bytes())
     }
-    fn word(&self, slot: u32, at: usize) -> u32 {
+    pub fn word(&self, slot: u32, at: usize) -> u32 {
         word(self.slab.record(slot), at)
     }
-    fn set_word(&mut self, slot: u32, at: usize, value: u32) {
+    pub fn set_word(&mut self, slot: u32, at: usize, value: u32) {
         set_word(self.slab.record_mut(slot), at, value);
     }
 
@@ -99,22 +116,41 @@ impl Shard {
             .find(hash, |slot| schema.key(self.slab.record(*slot)) == key)
             .copied()
     }
-    /// Whether the entry's lifetime is over. Held entries start another one instead.
+    /// Whether the entry's lifetime is over, so that it is absent for all who ask. Held entries start another one instead.
     #[inline]
     pub fn is_expired(&self, schema: &Schema, slot: u32, now: u64) -> bool {
+        let record = self.slab.record(slot);
+        if self.replica.is_some() && ReplicaShard::is_tomb(record) {
+            return true;
+        }
         let Some(lifetime) = schema.lifetime else {
             return false;
         };
-        let record = self.slab.record(slot);
-        word(record, USES) == 0 && age_ms(now as u32, word(record, TOUCHED)) >= lifetime
+        word(record, USES) == 0
+            && age_ms(now as u32, word(record, TOUCHED)) >= lifetime
+            && !self
+                .replica
+                .as_ref()
+                .is_some_and(|replica| replica.is_held_elsewhere(record))
     }
 
-    /// Adds an entry for a key that is not there, refreshed now and not held. `None`: slot numbers ran out.
-    pub fn insert(&mut self, schema: &Schema, hash: u64, key: &[u8], now: u64) -> Option<u32> {
+    /// Adds an entry for a key that is not there, refreshed at `touched` and not held. `None`: slot numbers ran out.
+    pub fn insert(
+        &mut self,
+        schema: &Schema,
+        hash: u64,
+        key: &[u8],
+        touched: u64,
+        now: u64,
+    ) -> Option<u32> {
         let slot = self.slab.take()?;
         let record = self.slab.record_mut(slot);
-        schema.initialize(record, key);
-        set_word(record, TOUCHED, now as u32);
+        if self.replica.is_some() {
+            ReplicaShard::initialize(schema, record, key, touched);
+        } else {
+            schema.initialize(record, key);
+        }
+        set_word(record, TOUCHED, touched as u32);
         let slab = &self.slab;
         self.index.insert_unique(hash, slot, |other| {
             schema.hash(schema.key(slab.record(*other)))
@@ -129,16 +165,26 @@ impl Shard {
         if let Ok(found) = self.index.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
+        if let Some(replica) = &mut self.replica {
+            replica.forget(self.slab.record_mut(slot), slot);
+        }
         self.slab.give_back(slot);
     }
     /// Starts a new life for an expired entry of the same key.
     pub fn renew(&mut self, schema: &Schema, slot: u32, now: u64) {
+        if self.replica.is_some() {
+            self.new_life(schema, slot, now, now);
+            return self.refresh(schema, slot, now);
+        }
         self.events.expirations += 1;
         schema.blank_data(self.slab.record_mut(slot));
         self.refresh(schema, slot, now);
     }
     /// Restarts the lifetime.
     pub fn refresh(&mut self, schema: &Schema, slot: u32, now: u64) {
+        if let (record, Some(replica)) = self.parts(slot) {
+            replica.mark(record, slot);
+        }
         if self.word(slot, PREV) == HELD {
             touch(self.slab.record_mut(slot), now);
             return;
@@ -157,6 +203,9 @@ impl Shard {
         if uses == 0 {
             self.take_out(slot, now);
             self.set_word(slot, PREV, HELD);
+            if let (record, Some(replica)) = self.parts(slot) {
+                replica.mark(record, slot);
+            }
         }
         self.set_word(slot, USES, uses.saturating_add(1));
     }
@@ -169,12 +218,15 @@ impl Shard {
             return false;
         }
         settle_lifetime(schema, record, now);
+        if let Some(replica) = &mut self.replica {
+            replica.mark(record, slot);
+        }
         self.place(schema, slot, now);
         true
     }
 
     /// The entry that nobody holds and that was refreshed longest ago.
-    fn oldest(&self, now: u64) -> Option<u32> {
+    pub fn oldest(&self, now: u64) -> Option<u32> {
         let listed = (self.head != NIL).then_some(self.head);
         let Some(&(aside_date, aside)) = self.aside.first() else {
             return listed;
@@ -186,12 +238,27 @@ impl Shard {
     }
     /// When the next entry expires; `None`: nothing here can.
     pub fn next_expiry(&self, schema: &Schema, now: u64) -> Option<u64> {
-        let lifetime = schema.lifetime?;
-        let oldest = self.oldest(now)?;
-        Some(date(now, self.word(oldest, TOUCHED)).saturating_add(u64::from(lifetime)))
+        let lifetime = u64::from(schema.lifetime?);
+        let expires = |slot| date(now, self.word(slot, TOUCHED)).saturating_add(lifetime);
+        let oldest = self.oldest(now).map(expires);
+        let hidden = self.replica.as_ref().and_then(|replica| {
+            let grace = u64::from(super::replica::EXPIRED_GRACE_MS);
+            let graced = replica
+                .graced
+                .first()
+                .map(|slot| expires(slot).saturating_add(grace));
+            graced.into_iter().chain(replica.next_look_at_lent()).min()
+        });
+        match (oldest, hidden) {
+            (Some(oldest), Some(hidden)) => Some(oldest.min(hidden)),
+            (one, other) => one.or(other),
+        }
     }
-    /// Removes up to `most` expired entries; returns how many.
-    pub fn drop_expired(&mut self, schema: &Schema, now: u64, most: usize) -> usize {
+    /// Removes expired entries, up to `most`.
+    pub fn drop_expired(&mut self, schema: &Schema, now: u64, most: usize) -> Swept {
+        if self.replica.is_some() {
+            return self.retire_expired(schema, now, most);
+        }
         let mut dropped = 0;
         while dropped < most {
             match self.oldest(now) {
@@ -201,11 +268,18 @@ impl Shard {
             dropped += 1;
         }
         self.events.expirations += dropped as u64;
-        dropped
+        Swept {
+            removed: dropped,
+            seen: dropped,
+        }
     }
     /// Removes the oldest entry that nobody holds. Returns whether there was one.
     pub fn evict(&mut self, schema: &Schema, now: u64) -> bool {
-        let Some(slot) = self.oldest(now) else {
+        let lent = self
+            .replica
+            .as_ref()
+            .and_then(|replica| replica.lent.first());
+        let Some(slot) = lent.or_else(|| self.oldest(now)) else {
             return false;
         };
         self.remove(schema, slot, now);
@@ -218,6 +292,9 @@ impl Shard {
         if word(record, PREV) == HELD {
             settle_lifetime(schema, record, now);
         }
+        if let Some(replica) = &mut self.replica {
+            replica.settle(schema, record, now);
+        }
         for cell in schema.rates() {
             let mut rate = super::schema::rate(record, cell.at);
             if rate.settle(now as u32, cell.period) {
@@ -227,7 +304,7 @@ impl Shard {
     }
 
     /// Puts an entry that is nowhere where its date belongs.
-    fn place(&mut self, schema: &Schema, slot: u32, now: u64) {
+    pub fn place(&mut self, schema: &Schema, slot: u32, now: u64) {
         let mut after = self.tail;
         if schema.lifetime.is_some() {
             let age = age_ms(now as u32, self.word(slot, TOUCHED));
@@ -259,7 +336,10 @@ impl Shard {
         }
     }
     /// Takes an entry out of the order. The caller puts it somewhere at once.
-    fn take_out(&mut self, slot: u32, now: u64) {
+    pub fn take_out(&mut self, slot: u32, now: u64) {
+        if self.replica.is_some() && ReplicaShard::is_aside(self.slab.record(slot)) {
+            return self.unlink(slot);
+        }
         let (prev, next) = (self.word(slot, PREV), self.word(slot, NEXT));
         match prev {
             HELD | FREE => return,

@@ -38,17 +38,13 @@ impl Table {
     ) -> bool {
         self.walk(cursor, budget, |shard, at| {
             if !shard.is_expired(&self.schema, at.slot, now_ms) {
-                f(Entry {
-                    table: self,
-                    record: shard.record(at.slot),
-                    at,
-                });
+                f(self.entry(shard, at));
             }
         })
     }
 
-    /// Removes the entries that `f` picks and nobody holds, in slices like [`Table::dump`]. Returns whether the walk is
-    /// complete.
+    /// Removes the entries that `f` picks and nobody holds, in slices like [`Table::dump`]. From a replicated table they are
+    /// removed on all nodes; where a node holds one, what it has counted is voided. Returns whether the walk is complete.
     pub fn clear(
         &self,
         cursor: &mut Cursor,
@@ -57,25 +53,30 @@ impl Table {
         mut f: impl FnMut(Entry<'_>) -> bool,
     ) -> bool {
         self.walk(cursor, budget, |shard, at| {
-            let entry = Entry {
-                table: self,
-                record: shard.record(at.slot),
-                at,
-            };
+            let entry = self.entry(shard, at);
             if entry.uses() > 0 {
                 return;
             }
-            if shard.is_expired(&self.schema, at.slot, now_ms) {
-                shard.events.expirations += 1;
-            } else if !f(entry) {
+            let expired = shard.is_expired(&self.schema, at.slot, now_ms);
+            if !expired && !f(entry) {
                 return;
+            }
+            if shard.replica.is_some() {
+                if !expired {
+                    shard.clear_entry(&self.schema, at.slot, now_ms);
+                }
+                return;
+            }
+            if expired {
+                shard.events.expirations += 1;
             }
             shard.remove(&self.schema, at.slot, now_ms);
             self.forget(1);
         })
     }
 
-    /// Removes one entry if nobody holds it.
+    /// Removes one entry if nobody holds it. From a replicated table it is removed on all nodes; where a node holds it, what
+    /// it has counted is voided.
     pub fn remove(&self, key: &Key, now_ms: u64) -> Removal {
         let hash = self.schema.hash(key.as_bytes());
         let Some(shard) = self.shards.get(self.shard_of(hash)) else {
@@ -89,11 +90,19 @@ impl Table {
         if super::schema::word(shard.record(slot), super::schema::USES) > 0 {
             return Removal::InUse;
         }
-        if expired {
-            shard.events.expirations += 1;
+        if shard.replica.is_some() {
+            let tomb = super::replica::ReplicaShard::is_tomb(shard.record(slot));
+            if tomb || !expired {
+                // A tombstone again: what others have counted since goes too.
+                shard.clear_entry(&self.schema, slot, now_ms);
+            }
+        } else {
+            if expired {
+                shard.events.expirations += 1;
+            }
+            shard.remove(&self.schema, slot, now_ms);
+            self.forget(1);
         }
-        shard.remove(&self.schema, slot, now_ms);
-        self.forget(1);
         if expired {
             Removal::Absent
         } else {
@@ -110,6 +119,9 @@ impl Table {
     pub fn maintain(&self, now_ms: u64, budget: usize) -> bool {
         let budget = budget.max(1);
         let expired = self.sweep(now_ms, budget);
+        if let Some(replica) = self.replica() {
+            replica.forget_tombstones(now_ms);
+        }
         let mut cursor = *self.upkeep.lock();
         if self.walk(&mut cursor, budget, |shard, at| {
             shard.settle(&self.schema, at.slot, now_ms);
@@ -127,36 +139,68 @@ impl Table {
         mut f: impl FnMut(&mut Shard, EntryRef),
     ) -> bool {
         let mut budget = u32::try_from(budget).unwrap_or(u32::MAX).max(1);
-        while let Some(shard) = self.shards.get(cursor.shard) {
+        while cursor.shard < self.shards.len() {
             if budget == 0 {
                 return false;
             }
-            let mut shard = shard.lock();
             let from = cursor.slot;
-            let to = shard
-                .slots()
-                .min(from.saturating_add(budget.min(LOCK_SLICE)));
-            for slot in from..to {
-                if shard.is_taken(slot) {
-                    f(
-                        &mut shard,
-                        EntryRef {
-                            shard: cursor.shard as u16,
-                            slot,
-                        },
-                    );
-                }
-            }
-            budget -= to.saturating_sub(from).max(1);
-            if to >= shard.slots() {
-                *cursor = Cursor {
-                    shard: cursor.shard + 1,
-                    slot: 0,
-                };
-            } else {
-                cursor.slot = to;
-            }
+            let slice = self.walk_slice(cursor, budget.min(LOCK_SLICE), |shard, at| {
+                f(shard, at);
+                true
+            });
+            budget -= slice.unwrap_or(from).saturating_sub(from).clamp(1, budget);
         }
         true
+    }
+
+    /// Goes on until `f` says `false` or all have been met. Returns whether the walk is complete.
+    pub(super) fn walk_while(
+        &self,
+        cursor: &mut Cursor,
+        mut f: impl FnMut(&mut Shard, EntryRef) -> bool,
+    ) -> bool {
+        let mut go_on = true;
+        while cursor.shard < self.shards.len() {
+            if !go_on {
+                return false;
+            }
+            self.walk_slice(cursor, LOCK_SLICE, |shard, at| {
+                go_on = f(shard, at);
+                go_on
+            });
+        }
+        true
+    }
+
+    /// Shows entries of one shard to `f` until it says `false`, among at most `slice` records, and advances the cursor.
+    /// Returns the slot reached.
+    fn walk_slice(
+        &self,
+        cursor: &mut Cursor,
+        slice: u32,
+        mut f: impl FnMut(&mut Shard, EntryRef) -> bool,
+    ) -> Option<u32> {
+        let mut shard = self.shards.get(cursor.shard)?.lock();
+        let to = shard.slots().min(cursor.slot.saturating_add(slice));
+        let mut slot = cursor.slot;
+        while slot < to {
+            let at = EntryRef {
+                shard: cursor.shard as u16,
+                slot,
+            };
+            slot += 1;
+            if shard.is_taken(at.slot) && !f(&mut shard, at) {
+                break;
+            }
+        }
+        if slot >= shard.slots() {
+            *cursor = Cursor {
+                shard: cursor.shard + 1,
+                slot: 0,
+            };
+        } else {
+            cursor.slot = slot;
+        }
+        Some(slot)
     }
 }

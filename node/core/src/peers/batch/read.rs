@@ -290,6 +290,18 @@ impl<'a> Heads<'a> {
             .difference(u64::from(self.touch_age_ms))
             .map_err(in_stream(HEADS))?;
         self.touch_age_ms = u32::try_from(age).map_err(|_| BadBatch::Range(HEADS))?;
+        let lived = if flags & RowFlags::LIVED != 0 {
+            self.heads.word().map_err(in_stream(HEADS))?
+        } else {
+            0
+        };
+        let born_age_ms = self.touch_age_ms.saturating_add(lived);
+        let first = if RowFlags(flags).contains(RowFlags::FRESH) {
+            let behind = self.heads.number().map_err(in_stream(HEADS))?;
+            version.checked_sub(behind).ok_or(BadBatch::Range(HEADS))?
+        } else {
+            0
+        };
         let epoch = if flags & RowFlags::EPOCH != 0 {
             Some(self.names.stamp(&mut self.heads, HEADS)?)
         } else {
@@ -310,7 +322,9 @@ impl<'a> Heads<'a> {
             flags: RowFlags(flags & RowFlags::PUBLIC),
             lineage,
             version,
+            first,
             touch_age_ms: self.touch_age_ms,
+            born_age_ms,
             epoch,
         };
         Ok((key, head, edicts))

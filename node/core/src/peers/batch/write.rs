@@ -140,12 +140,14 @@ impl BatchWriter {
         self.end_row();
         let index = self.dictionary.index(head.lineage, self.lineage);
         let mut flags = head.flags.0 & RowFlags::PUBLIC;
+        let lived = head.born_age_ms.saturating_sub(head.touch_age_ms);
         let same = self.rows > 0 && self.keys.get(self.last_key..) == Some(key);
         for (condition, flag) in [
             (same, RowFlags::SAME_KEY),
             (index != self.lineage, RowFlags::NEW_LINEAGE),
             (head.epoch.is_some(), RowFlags::EPOCH),
             (!edicts.is_empty(), RowFlags::EDICTS),
+            (lived > 0, RowFlags::LIVED),
         ] {
             if condition {
                 flags |= flag;
@@ -170,6 +172,12 @@ impl BatchWriter {
             u64::from(self.touch_age_ms),
         );
         self.touch_age_ms = head.touch_age_ms;
+        if lived > 0 {
+            put(&mut self.heads, u64::from(lived));
+        }
+        if head.flags.contains(RowFlags::FRESH) {
+            put(&mut self.heads, head.version.saturating_sub(head.first));
+        }
         if let Some(stamp) = head.epoch {
             let (lineage, base) = self.stamp(stamp);
             put(&mut self.heads, lineage);
