@@ -39,6 +39,18 @@ pub struct Args {
     pub daemon: bool,
     /// This process is the detached half of `-D`: standard input is the pipe on which it reports that it is ready.
     pub detached: bool,
+    /// `-W`, `-Ws`: a supervisor with workers.
+    pub supervise: bool,
+    /// `-Ws`: tell systemd.
+    pub notify: bool,
+    /// `-S`: addresses of the master CLI, with their options.
+    pub master_sockets: Vec<String>,
+    /// `--watch`: reload when the configuration changes.
+    pub watch: bool,
+    /// This process is a supervisor's worker: standard input is the channel between them.
+    pub worker: bool,
+    /// This process is a supervisor that has just executed a new program: standard input holds what it knew.
+    pub resumed: bool,
     /// `-L`
     pub localpeer: Option<String>,
     /// `-n`
@@ -108,7 +120,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
             }
             "-db" => run.foreground = true,
             "-D" => run.daemon = true,
+            "-W" => run.supervise = true,
+            "-Ws" => {
+                run.supervise = true;
+                run.notify = true;
+            }
+            "-S" => run
+                .master_sockets
+                .push(value("an address for the master CLI")?),
+            "--watch" => run.watch = true,
             DETACHED => run.detached = true,
+            WORKER => run.worker = true,
+            RESUMED => run.resumed = true,
             "-L" => run.localpeer = Some(value("the name of this node")?),
             "-n" => {
                 let text = value("a number of connections")?;
@@ -142,6 +165,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
 
 /// Marks the detached half of `-D`; see [`Args::detached`].
 pub const DETACHED: &str = "--detached";
+
+/// Marks a worker; see [`Args::worker`].
+pub const WORKER: &str = "--worker";
+/// Marks a supervisor after it has executed a new program; see [`Args::resumed`].
+pub const RESUMED: &str = "--resumed";
 
 /// What to say about an argument that is not an option of ours.
 fn refuse(arg: &str) -> Usage {
@@ -187,6 +215,10 @@ fn nearest(arg: &str) -> Option<&'static str> {
         "-d",
         "-db",
         "-D",
+        "-W",
+        "-Ws",
+        "-S",
+        "--watch",
         "-L",
         "-n",
         "-p",
@@ -208,9 +240,6 @@ fn nearest(arg: &str) -> Option<&'static str> {
 
 /// Options of HAProxy that this release refuses: name, whether it stands alone (else more letters may follow), meaning.
 const HAPROXY_ONLY: &[(&str, bool, &str)] = &[
-    ("-W", true, "master-worker mode"),
-    ("-Ws", true, "master-worker mode with systemd"),
-    ("-S", true, "master CLI"),
     ("-sf", true, "let old processes finish"),
     ("-st", true, "terminate old processes"),
     ("-x", true, "fetch listening sockets"),
@@ -266,6 +295,10 @@ Running
   -d             the same, with debug messages
   -D             go to the background once everything listens; the exit code tells
   -p FILE        write the process id to FILE
+  -W             a supervisor that starts workers, restarts them if they crash, and reloads
+  -Ws            the same, and tells systemd (Type=notify)
+  -S ADDR[,...]  the supervisor's CLI: path or address, then options as of 'stats socket' (mode,600,level,admin)
+  --watch        with -W: reload when the configuration files, or files they name, change
   -q             no messages; the exit code tells
 
 Versions
@@ -281,6 +314,13 @@ Signals
   INT, USR1      stop accepting, finish what is running, exit ('hard-stop-after' limits it);
                  a second INT stops at once
   HUP            write the state of servers and proxies to the logs
+  TTOU, TTIN     refuse new connections; accept them again
+
+Signals to a supervisor (-W)
+  USR2, HUP      reload: the running worker goes on if the new one does not come up
+  TERM, INT      stop everything at once; INT exits with 130
+  USR1           let all workers finish, then exit
+  TTOU, TTIN     passed on
 ";
 
 #[cfg(test)]
@@ -333,12 +373,11 @@ mod tests {
             ("-n many -f x", "'many'"),
             ("a.cfg", "'-f a.cfg'"),
             (
-                "-W -f x",
-                "'-W' (master-worker mode) is a HAProxy option that Remora does not support.",
+                "-dt -f x",
+                "'-dt' (traces) is a HAProxy option that Remora does not support.",
             ),
             ("-sf 12", "'-sf'"),
-            ("-Ws -f x", "'-Ws'"),
-            ("-S x", "'-S'"),
+            ("-W -S", "'-S' needs an address"),
             ("-st 1", "'-st'"),
             ("-x p", "'-x'"),
             ("-m 10", "'-m'"),

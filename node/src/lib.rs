@@ -4,12 +4,14 @@ pub mod admin;
 pub mod boot;
 pub mod cli;
 pub mod fds;
+pub mod handoff;
 pub mod messages;
 pub mod observe;
 pub mod peers;
 pub mod proxy;
 pub mod shared;
 pub mod signals;
+pub mod supervisor;
 
 /// The program's own version; configurations compare with the dialect's version instead.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

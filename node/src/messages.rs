@@ -34,13 +34,40 @@ pub fn start(volume: Volume) {
         .with_default(Level::ERROR)
         .with_target("remora", level);
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Output)
         .event_format(Format {
             pid: std::process::id(),
         })
         .with_filter(own);
     // A second call happens in tests only.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
+}
+
+/// From now on `copy` gets every message too, as it is written; `None` ends that.
+pub fn copy_to(copy: Option<Copy>) {
+    *COPY.lock() = copy;
+}
+
+/// Takes copies of messages. Must not write messages itself.
+pub type Copy = Box<dyn Fn(&str) + Send>;
+
+static COPY: parking_lot::Mutex<Option<Copy>> = parking_lot::Mutex::new(None);
+
+/// Standard error, and whoever wants a copy. A message comes in one piece.
+struct Output;
+
+impl std::io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(copy) = COPY.lock().as_ref() {
+            copy(&String::from_utf8_lossy(bytes));
+        }
+        std::io::stderr().write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 struct Format {

@@ -11,10 +11,16 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, warn};
 
+use remora_config::plan::CliLevel;
+
+use crate::admin;
 use crate::boot::LOG_PATIENCE;
+use crate::handoff::Frame;
+use crate::handoff::inherited::Offer;
+use crate::handoff::worker::{self, Link, Order};
 use crate::observe::log::Severity;
 use crate::proxy::clock;
-use crate::proxy::control::Ask;
+use crate::proxy::control::{Ask, Successor};
 use crate::shared::Shared;
 
 /// A process whose threads run.
@@ -23,6 +29,12 @@ pub struct Running {
     pub shared: Arc<Shared>,
     /// The worker threads.
     pub threads: Vec<JoinHandle<()>>,
+    /// The CLI's thread.
+    pub console: admin::Control,
+    /// Everything it listens on, for whoever takes over.
+    pub offer: Offer,
+    /// The channel to the supervisor, if there is one: then nothing is accepted before it says so.
+    pub supervisor: Option<worker::Start>,
 }
 
 /// Waits for the end and returns the exit code: 0 after a soft stop, 128 plus the signal's number after a hard one
@@ -46,6 +58,9 @@ pub fn wait(running: Running) -> u8 {
 
 async fn serve(running: Running) -> u8 {
     let shared = running.shared;
+    let console = running.console;
+    // Let go of when this process stops listening.
+    let mut offer = Some(running.offer);
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => {
@@ -54,13 +69,24 @@ async fn serve(running: Running) -> u8 {
         }
     };
     let mut ended = join_all(running.threads);
+    let link = match running.supervisor.map(worker::Start::link).transpose() {
+        Ok(link) => link.map(Arc::new),
+        Err(e) => {
+            error!("cannot listen to the supervisor: {e}");
+            return 1;
+        }
+    };
+    if link.is_none() {
+        tokio::spawn(accept(Arc::clone(&shared), console.clone()));
+    }
     let mut upkeep = interval(UPKEEP_PERIOD);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = false;
+    let mut orphaned = false;
     let mut hard_stop = None::<Instant>;
     let mut killed = None::<Instant>;
     loop {
-        let signal = tokio::select! {
+        let told = tokio::select! {
             fine = &mut ended => {
                 if draining {
                     report_stopped(&shared);
@@ -97,26 +123,124 @@ async fn serve(running: Running) -> u8 {
                 report_stopped(&shared);
                 return 0;
             }
-            signal = signals.next() => signal,
+            signal = signals.next() => Told::Signal(signal),
+            order = next_order(link.as_deref(), orphaned) => Told::Order(order),
         };
-        match signal {
-            Caught::Term => return 128 + 15,
-            Caught::Int if draining => return 128 + 2,
-            Caught::Int | Caught::Usr1 => {
-                if !draining {
-                    draining = true;
-                    hard_stop = shared
-                        .plan
-                        .global
-                        .hard_stop_after_ms
-                        .map(|ms| Instant::now() + Duration::from_millis(u64::from(ms)));
-                    for worker in &shared.workers {
-                        let _ = worker.ask.send(Ask::Drain);
+        let successor = match told {
+            Told::Signal(Caught::Term) => return 128 + 15,
+            Told::Signal(Caught::Int) if draining => return 128 + 2,
+            Told::Signal(Caught::Int | Caught::Usr1) => Successor::None,
+            Told::Signal(Caught::Hup) => {
+                dump_state(&shared);
+                continue;
+            }
+            Told::Signal(Caught::Ttou) => {
+                tokio::spawn(hold(Arc::clone(&shared), None, true));
+                continue;
+            }
+            Told::Signal(Caught::Ttin) => {
+                tokio::spawn(accept(Arc::clone(&shared), console.clone()));
+                continue;
+            }
+            Told::Order(Order::Accept) => {
+                let begin = accept(Arc::clone(&shared), console.clone());
+                let link = link.clone();
+                tokio::spawn(async move {
+                    begin.await;
+                    if let Some(link) = link {
+                        link.served().await;
                     }
+                });
+                continue;
+            }
+            Told::Order(Order::Hold) => {
+                let hold = hold(Arc::clone(&shared), Some(console.clone()), false);
+                let link = link.clone();
+                tokio::spawn(async move {
+                    hold.await;
+                    if let Some(link) = link {
+                        link.tell(Frame::Held).await;
+                    }
+                });
+                continue;
+            }
+            Told::Order(Order::Console { level, fd }) => {
+                let level = match level {
+                    0 => CliLevel::User,
+                    1 => CliLevel::Operator,
+                    _ => CliLevel::Admin,
+                };
+                let _ = console.visitors.send((fd, level));
+                continue;
+            }
+            Told::Order(Order::Drain { orphans }) => {
+                console.door.send_replace(admin::Door::Closed);
+                Successor::Process {
+                    orphans: orphans.into(),
                 }
             }
-            Caught::Hup => dump_state(&shared),
+            Told::Order(Order::Gone) => {
+                orphaned = true;
+                warn!("the supervisor is gone: finishing what runs.");
+                Successor::None
+            }
+        };
+        if draining {
+            continue;
         }
+        draining = true;
+        hard_stop = shared
+            .plan
+            .global
+            .hard_stop_after_ms
+            .map(|ms| Instant::now() + Duration::from_millis(u64::from(ms)));
+        drop(offer.take());
+        for worker in &shared.workers {
+            let _ = worker.ask.send(Ask::Drain(successor.clone()));
+        }
+    }
+}
+
+/// What the main thread reacts to.
+enum Told {
+    Signal(Caught),
+    Order(Order),
+}
+
+async fn next_order(link: Option<&Link>, orphaned: bool) -> Order {
+    match link {
+        Some(link) if !orphaned => link.next().await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// Opens all doors; done when every thread accepts.
+async fn accept(shared: Arc<Shared>, console: admin::Control) {
+    if shared.world.process.stopping.load(Relaxed) {
+        return;
+    }
+    console.door.send_replace(admin::Door::Open);
+    everyone(&shared, |done| Ask::Accept { done }).await;
+}
+
+/// Closes all doors, but keeps the sockets; done when no thread accepts any more. `pause`: clients are refused.
+async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, pause: bool) {
+    if let Some(console) = console {
+        console.door.send_replace(admin::Door::Held);
+    }
+    everyone(&shared, |done| Ask::Hold { pause, done }).await;
+}
+
+async fn everyone(shared: &Shared, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
+    let mut answers = Vec::new();
+    for worker in &shared.workers {
+        let (done, answer) = oneshot::channel();
+        let _ = worker.ask.send(ask(done));
+        answers.push(answer);
+    }
+    for answer in answers {
+        // A thread that died is reported elsewhere.
+        let _ = answer.await;
     }
 }
 
@@ -146,6 +270,8 @@ struct Signals {
     int: Signal,
     usr1: Signal,
     hup: Signal,
+    ttin: Signal,
+    ttou: Signal,
 }
 
 enum Caught {
@@ -153,6 +279,8 @@ enum Caught {
     Int,
     Usr1,
     Hup,
+    Ttin,
+    Ttou,
 }
 
 impl Signals {
@@ -162,6 +290,8 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             usr1: signal(SignalKind::user_defined1())?,
             hup: signal(SignalKind::hangup())?,
+            ttin: signal(SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()))?,
+            ttou: signal(SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()))?,
         })
     }
 
@@ -171,6 +301,8 @@ impl Signals {
             _ = self.int.recv() => Caught::Int,
             _ = self.usr1.recv() => Caught::Usr1,
             _ = self.hup.recv() => Caught::Hup,
+            _ = self.ttin.recv() => Caught::Ttin,
+            _ = self.ttou.recv() => Caught::Ttou,
         }
     }
 }

@@ -19,6 +19,7 @@ mod mistakes;
 mod real_clients;
 mod regressions;
 mod servers;
+mod supervisor;
 mod tcp_mode;
 mod tcp_rules;
 mod throttle;

@@ -24,6 +24,8 @@ pub(crate) fn defaults(options: &Options) -> Global {
         node: options.hostname.clone(),
         description: None,
         daemon: false,
+        master_worker: false,
+        mworker_max_reloads: MWORKER_MAX_RELOADS,
         pidfile: None,
         hard_stop_after_ms: None,
         grace_ms: 0,
@@ -53,6 +55,8 @@ pub(crate) fn defaults(options: &Options) -> Global {
     }
 }
 
+/// Default of `mworker-max-reloads`.
+const MWORKER_MAX_RELOADS: u32 = 50;
 /// Greatest number of threads (as in the reference).
 const THREADS_MAX: u64 = 64;
 /// Bounds of `tune.bufsize`: what the parser's offsets and the per-thread pools can hold.
@@ -191,6 +195,24 @@ impl<'c> Cx<'c> {
             "daemon" => {
                 self.no_more(s, 0)?;
                 self.global.daemon = true;
+            }
+            "master-worker" => {
+                self.no_more(s, 1)?;
+                match s.arg(0).as_str() {
+                    // A worker that ends is always started again, so the option asks for what happens anyway.
+                    "" | "no-exit-on-failure" => self.global.master_worker = true,
+                    other => {
+                        return Err(format!(
+                            "'master-worker' only supports 'no-exit-on-failure' option (got '{other}')."
+                        ));
+                    }
+                }
+            }
+            "mworker-max-reloads" => {
+                let n = self.one(s, "expects an integer argument.")?;
+                self.global.mworker_max_reloads = n.parse().map_err(|_| {
+                    format!("'mworker-max-reloads' : invalid value '{n}', must be >= 0")
+                })?;
             }
             "quiet" => {
                 self.no_more(s, 0)?;

@@ -88,6 +88,22 @@ pub fn load(sources: &[Source], options: &Options, loader: &mut dyn Loader) -> L
     }
 }
 
+/// The argument of `-S`: an address and options of `stats socket`, separated by commas. Rights are admin's and the mode is
+/// 700 unless it says otherwise.
+///
+/// # Errors
+/// A message.
+pub fn master_socket(text: &str, loader: &mut dyn Loader) -> Result<plan::StatsSocket, String> {
+    let words: Vec<lexer::Word> = text.split(',').map(lexer::Word::new).collect();
+    let place = plan::Place { file: 0, line: 0 };
+    let mut socket = listen::stats_socket(&words, place, loader)?;
+    if !words.iter().any(|w| *w == "level") {
+        socket.level = plan::CliLevel::Admin;
+    }
+    socket.mode.get_or_insert(0o700);
+    Ok(socket)
+}
+
 /// Evaluates a condition for `-cc`. `env` answers for environment variables; the error is the whole message.
 pub fn eval_condition(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<bool, String> {
     condition::evaluate(text, &|name| env(name).is_some())

@@ -41,6 +41,10 @@ pub struct Global {
     pub node: String,
     pub description: Option<String>,
     pub daemon: bool,
+    /// As `-W`.
+    pub master_worker: bool,
+    /// Workers that survived more reloads are stopped.
+    pub mworker_max_reloads: u32,
     pub pidfile: Option<String>,
     pub hard_stop_after_ms: Option<u32>,
     pub grace_ms: u32,

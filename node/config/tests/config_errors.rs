@@ -126,8 +126,8 @@ fn global_statements() {
                 "'lua-load' is a HAProxy feature that Remora does not support.",
             ),
             (
-                "master-worker",
-                "'master-worker' is a HAProxy feature that Remora does not support.",
+                "master-worker quickly",
+                "'master-worker' only supports 'no-exit-on-failure' option (got 'quickly').",
             ),
             (
                 "daemon x",

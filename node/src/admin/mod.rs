@@ -9,7 +9,7 @@ mod similar;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,11 +20,13 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::LocalOptions;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::spawn_local;
 use tracing::warn;
 
 use crate::fds;
+use crate::handoff::inherited::{self, Offer};
+use crate::handoff::{Inherited, ListenerInfo, Purpose, Where};
 use crate::proxy::listen::unix_listener;
 use crate::shared::Shared;
 use session::Session;
@@ -42,15 +44,39 @@ enum Listening {
     Tcp(OwnedFd),
 }
 
-/// Opens every `stats socket`.
+/// Whether the CLI's listening sockets are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Connections are accepted.
+    Open,
+    /// Not now.
+    Held,
+    /// The sockets are closed: another process has them.
+    Closed,
+}
+
+/// How other threads talk to the CLI's.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// Whether it accepts.
+    pub door: watch::Sender<Door>,
+    /// Connections that come from elsewhere, with their rights.
+    pub visitors: mpsc::UnboundedSender<(OwnedFd, CliLevel)>,
+}
+
+/// Opens every `stats socket`, or takes it from `pool`. What is open is added to `offer`.
 ///
 /// # Errors
 /// One message per socket that could not be opened.
-pub fn open(plan: &Plan) -> Result<Vec<Console>, Vec<String>> {
+pub fn open(
+    plan: &Plan,
+    pool: &mut Inherited,
+    offer: &mut Offer,
+) -> Result<Vec<Console>, Vec<String>> {
     let mut consoles = Vec::new();
     let mut errors = Vec::new();
     for s in &plan.global.stats_sockets {
-        match open_one(s) {
+        match adopt_or_open(s, pool, offer) {
             Ok(listener) => consoles.push(Console {
                 listener,
                 level: s.level,
@@ -71,6 +97,46 @@ pub fn open(plan: &Plan) -> Result<Vec<Console>, Vec<String>> {
     } else {
         Err(errors)
     }
+}
+
+fn adopt_or_open(
+    s: &StatsSocket,
+    pool: &mut Inherited,
+    offer: &mut Offer,
+) -> Result<Listening, String> {
+    let mut at = match &s.address {
+        Address::Unix(path) => Where::Unix {
+            path: path.clone(),
+            file: (0, 0),
+            rights: (s.mode, s.uid, s.gid),
+        },
+        Address::Ip(address) => Where::Inet {
+            address: *address,
+            v6only: None,
+        },
+        Address::Fd(n) => Where::Fd(*n),
+    };
+    let adopted = pool.adopt(Purpose::Console, &at);
+    let id = adopted.as_ref().map_or_else(inherited::fresh_id, |a| a.id);
+    let listening = match adopted.and_then(|mut a| a.fds.pop()) {
+        Some(fd) => listening(fd).map_err(|e| format!("cannot take over the socket ({e})"))?,
+        None => open_one(s)?,
+    };
+    if let Where::Unix { path, file, .. } = &mut at {
+        *file = inherited::file_of(Path::new(path)).unwrap_or_default();
+    }
+    let (Listening::Unix(fd) | Listening::Tcp(fd)) = &listening;
+    let copy = fd
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| format!("cannot duplicate the socket ({e})"))?;
+    let info = ListenerInfo {
+        id,
+        purpose: Purpose::Console,
+        at,
+    };
+    offer.push((info, Arc::new(copy)));
+    Ok(listening)
 }
 
 fn open_one(s: &StatsSocket) -> Result<Listening, String> {
@@ -107,6 +173,10 @@ fn adopt(n: i32) -> io::Result<Listening> {
         rustix::net::listen(&fd, BACKLOG)?;
     }
     rustix::io::ioctl_fionbio(&fd, true)?;
+    listening(fd)
+}
+
+fn listening(fd: OwnedFd) -> io::Result<Listening> {
     Ok(if sockopt::socket_domain(&fd)? == AddressFamily::UNIX {
         Listening::Unix(fd)
     } else {
@@ -114,14 +184,13 @@ fn adopt(n: i32) -> io::Result<Listening> {
     })
 }
 
-/// Starts the thread that serves them. It ends with the process.
+/// Starts the thread that serves them, and begins with the door held. It ends with the process.
 ///
 /// # Errors
 /// The thread could not be started.
-pub fn start(shared: &Arc<Shared>, consoles: Vec<Console>) -> io::Result<()> {
-    if consoles.is_empty() {
-        return Ok(());
-    }
+pub fn start(shared: &Arc<Shared>, consoles: Vec<Console>) -> io::Result<Control> {
+    let (door, state) = watch::channel(Door::Held);
+    let (visitors, visits) = mpsc::unbounded_channel();
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name("remora-cli".into())
@@ -131,30 +200,44 @@ pub fn start(shared: &Arc<Shared>, consoles: Vec<Console>) -> io::Result<()> {
                 .enable_time()
                 .build_local(LocalOptions::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(serve(shared, consoles)),
+                Ok(runtime) => runtime.block_on(serve(shared, consoles, state, visits)),
                 Err(e) => warn!("the CLI is not available: {e}"),
             }
         })?;
-    Ok(())
+    Ok(Control { door, visitors })
 }
 
-async fn serve(shared: Arc<Shared>, consoles: Vec<Console>) {
+async fn serve(
+    shared: Arc<Shared>,
+    consoles: Vec<Console>,
+    state: watch::Receiver<Door>,
+    mut visits: mpsc::UnboundedReceiver<(OwnedFd, CliLevel)>,
+) {
     let most = shared.plan.global.stats_maxconn.max(1) as usize;
     // One for all sockets: `stats maxconn` is about the process.
     let places = Arc::new(Semaphore::new(most));
     let sessions = Rc::new(session::Registry::default());
-    let mut loops = Vec::new();
     for console in consoles {
-        loops.push(spawn_local(accept(
+        spawn_local(accept(
             Arc::clone(&shared),
             console,
             Arc::clone(&places),
             Rc::clone(&sessions),
-        )));
+            state.clone(),
+        ));
     }
-    for task in loops {
-        let _ = task.await;
+    // The supervisor counts its own.
+    while let Some((fd, level)) = visits.recv().await {
+        match tokio::net::UnixStream::from_std(fd.into()) {
+            Ok(s) => {
+                let (shared, sessions) = (Arc::clone(&shared), Rc::clone(&sessions));
+                spawn_local(talk(shared, s, "unix_stream", level, sessions));
+            }
+            Err(e) => warn!("a connection of the master CLI cannot be served: {e}"),
+        }
     }
+    // The process ends.
+    std::future::pending::<()>().await;
 }
 
 /// Accepts, and serves when there is room: one connection per socket waits here, others in the kernel's queue.
@@ -163,6 +246,7 @@ async fn accept(
     console: Console,
     places: Arc<Semaphore>,
     sessions: Rc<session::Registry>,
+    mut state: watch::Receiver<Door>,
 ) {
     let level = console.level;
     let listener = match Listener::new(console.listener) {
@@ -173,7 +257,23 @@ async fn accept(
         }
     };
     loop {
-        let Ok(stream) = listener.accept().await else {
+        let now = *state.borrow_and_update();
+        match now {
+            Door::Open => {}
+            Door::Closed => return,
+            Door::Held => {
+                if state.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        }
+        let stream = tokio::select! {
+            biased;
+            _ = state.changed() => continue,
+            stream = listener.accept() => stream,
+        };
+        let Ok(stream) = stream else {
             // Descriptors are scarce: let others end before the next attempt.
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;

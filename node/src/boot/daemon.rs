@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::cli::DETACHED;
 
 /// Starts the detached half and waits until it is ready or dead. Returns this process's exit code.
-pub(super) fn launch() -> io::Result<u8> {
+pub(crate) fn launch() -> io::Result<u8> {
     let (mut ready, theirs) = io::pipe()?;
     let mut args = std::env::args_os();
     let mut command = Command::new(std::env::current_exe()?);
@@ -39,7 +39,7 @@ pub(super) fn launch() -> io::Result<u8> {
 }
 
 /// In the detached half, first thing: leaves the terminal's session.
-pub(super) fn leave_session() -> io::Result<()> {
+pub(crate) fn leave_session() -> io::Result<()> {
     match rustix::process::setsid() {
         // EPERM: already leads one.
         Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
@@ -48,7 +48,7 @@ pub(super) fn leave_session() -> io::Result<()> {
 }
 
 /// In the detached half, once everything listens: reports, and lets go of the terminal.
-pub(super) fn report_ready() -> io::Result<()> {
+pub(crate) fn report_ready() -> io::Result<()> {
     rustix::io::write(rustix::stdio::stdin(), b"1")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;

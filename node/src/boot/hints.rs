@@ -23,7 +23,7 @@ pub(super) fn show(plan: &Plan, listening: &[(ProxyId, u16, String)], args: &Arg
         };
         info!("stats socket {} (level {level})", shown(&s.address));
     }
-    if args.foreground {
+    if args.foreground || args.worker {
         return;
     }
     let http = listening.iter().find_map(|(proxy, _, address)| {

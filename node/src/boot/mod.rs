@@ -1,12 +1,12 @@
 //! From arguments to a running process: the only place where the parts are wired together. Order: configuration,
 //! limits, sockets, pid file, privileges, threads; then signals until the end.
 
-mod daemon;
+pub(crate) mod daemon;
 mod hints;
 mod identity;
 mod limits;
 mod peers;
-mod sources;
+pub(crate) mod sources;
 mod world;
 
 use std::io::Write as _;
@@ -22,6 +22,8 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::cli::Args;
+use crate::handoff::frames::Settings;
+use crate::handoff::{Inherited, worker as supervised};
 use crate::messages::{self, Volume};
 use crate::observe::log::{Logs, load_time_zone};
 use crate::observe::peaks::Peaks;
@@ -29,6 +31,7 @@ use crate::proxy::control::WorkerHandle;
 use crate::proxy::{DataPlane, clock, listen, worker};
 use crate::shared::Shared;
 use crate::signals::{self, Running};
+use crate::supervisor;
 
 /// Checks or runs what the arguments say. Returns the exit code.
 pub fn run(args: &Args) -> u8 {
@@ -40,6 +43,11 @@ pub fn run(args: &Args) -> u8 {
     match start(args) {
         Ok(Start::Checked(code) | Start::Elsewhere(code)) => code,
         Ok(Start::Running(running)) => signals::wait(*running),
+        Ok(Start::Supervising { pidfile, detach }) => supervisor::run(&supervisor::Start {
+            args,
+            pidfile,
+            detach,
+        }),
         Err(alerts) => {
             introduce();
             for alert in alerts.0 {
@@ -56,6 +64,11 @@ enum Start {
     /// The detached half of `-D` runs, or failed with that code.
     Elsewhere(u8),
     Running(Box<Running>),
+    /// `-W`: this process only supervises.
+    Supervising {
+        pidfile: Option<String>,
+        detach: bool,
+    },
 }
 
 /// What kept the process from starting; none when it has been shown already.
@@ -73,10 +86,22 @@ impl From<String> for Alerts {
 }
 
 fn start(args: &Args) -> Result<Start, Alerts> {
+    let mut above = if args.worker {
+        supervisor::signals::unblock().map_err(|e| format!("cannot unblock signals: {e}"))?;
+        let start = supervised::Start::open()
+            .map_err(|e| format!("no supervisor to work for on descriptor 0: {e}"))?;
+        Some(start)
+    } else {
+        None
+    };
     if args.detached {
         daemon::leave_session().map_err(|e| format!("cannot go to the background: {e}"))?;
     }
-    if let Some(dir) = args.chdir.as_deref().filter(|_| !args.detached) {
+    if let Some(dir) = args
+        .chdir
+        .as_deref()
+        .filter(|_| !args.detached && !args.worker)
+    {
         std::env::set_current_dir(dir).map_err(|e| {
             format!(
                 "Could not change to directory {dir} : {}",
@@ -85,14 +110,41 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         })?;
     }
     load_time_zone();
-    let mut plan = load(args)?;
+    let mut files = Vec::new();
+    let loaded = load(args, &mut files);
+    if let Some(above) = &above {
+        // Also those of a configuration with mistakes: somebody will correct one of them.
+        above
+            .files(&files)
+            .map_err(|e| format!("cannot talk to the supervisor: {e}"))?;
+    }
+    let mut plan = loaded?;
     if args.check {
         return Ok(Start::Checked(check(&plan, args)));
     }
-    let background = (args.daemon || plan.global.daemon) && !args.foreground;
+    let supervise = supervises(args, &plan);
+    if !supervise && !args.worker {
+        for (given, option) in [
+            (!args.master_sockets.is_empty(), "-S"),
+            (args.watch, "--watch"),
+        ] {
+            if given {
+                return Err(format!("'{option}' needs '-W' (or 'master-worker').").into());
+            }
+        }
+    }
+    let background = (args.daemon || plan.global.daemon) && !args.foreground && !args.worker;
     if background && !args.detached {
         let code = daemon::launch().map_err(|e| format!("cannot go to the background: {e}"))?;
         return Ok(Start::Elsewhere(code));
+    }
+
+    let pidfile = args.pidfile.clone().or(plan.global.pidfile.clone());
+    if supervise {
+        return Ok(Start::Supervising {
+            pidfile,
+            detach: background,
+        });
     }
 
     identity::resolve_names(&mut plan)?;
@@ -106,18 +158,22 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     }
 
     peers::start(&plan)?;
-    let mut listeners = listen::open(&plan)?;
+    let mut pool = above
+        .as_mut()
+        .map_or_else(Inherited::default, |a| std::mem::take(&mut a.pool));
+    let mut listeners = listen::open(&plan, &mut pool, args.worker)?;
     if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
         return Err(String::from(
             "no listening socket: give a 'frontend' or 'listen' section a 'bind' line.",
         )
         .into());
     }
-    let consoles = admin::open(&plan)?;
-    if let Some(path) = args.pidfile.as_ref().or(plan.global.pidfile.as_ref()) {
-        std::fs::File::create(path)
-            .and_then(|mut f| writeln!(f, "{}", std::process::id()))
-            .map_err(|e| format!("Cannot create pidfile {path} : {}", sources::reason(&e)))?;
+    let mut offer = listeners.offer();
+    let consoles = admin::open(&plan, &mut pool, &mut offer)?;
+    // What the configuration no longer mentions.
+    drop(pool);
+    if let Some(path) = pidfile.filter(|_| !args.worker) {
+        write_pidfile(&path)?;
     }
     identity::give_up_privileges(&plan)?;
 
@@ -138,7 +194,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         logs,
         workers: handles,
     });
-    admin::start(&shared, consoles)
+    let console = admin::start(&shared, consoles)
         .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;
     let threads = asks
         .into_iter()
@@ -152,12 +208,39 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     } else {
         hints::show(&shared.plan, listeners.addresses(), args);
     }
-    Ok(Start::Running(Box::new(Running { shared, threads })))
+    if let Some(above) = &above {
+        let settings = Settings {
+            max_reloads: shared.plan.global.mworker_max_reloads,
+        };
+        above
+            .ready(&offer, settings)
+            .map_err(|e| format!("cannot talk to the supervisor: {e}"))?;
+    }
+    Ok(Start::Running(Box::new(Running {
+        shared,
+        threads,
+        console,
+        offer,
+        supervisor: above,
+    })))
 }
 
-/// Reads and compiles the configuration, and says what there is to say about it.
-fn load(args: &Args) -> Result<Plan, Alerts> {
-    let sources = sources::read(&args.configs)?;
+/// Whether this process only starts others.
+fn supervises(args: &Args, plan: &Plan) -> bool {
+    !args.worker && (args.supervise || plan.global.master_worker)
+}
+
+/// Writes the id of this process.
+pub(crate) fn write_pidfile(path: &str) -> Result<(), String> {
+    std::fs::File::create(path)
+        .and_then(|mut f| writeln!(f, "{}", std::process::id()))
+        .map_err(|e| format!("Cannot create pidfile {path} : {}", sources::reason(&e)))
+}
+
+/// Reads and compiles the configuration, and says what there is to say about it. `files` gets the absolute paths of all
+/// that it was read from.
+fn load(args: &Args, files: &mut Vec<String>) -> Result<Plan, Alerts> {
+    let sources = sources::read(&args.configs, files)?;
     let hostname = hostname();
     let options = Options {
         hostname: hostname.clone(),
@@ -172,8 +255,10 @@ fn load(args: &Args) -> Result<Plan, Alerts> {
     };
     let mut system = sources::System {
         ignore_unresolved: args.ignore_unresolved,
+        ..sources::System::default()
     };
     let Loaded { plan, diags } = remora_config::load(&sources, &options, &mut system);
+    files.append(&mut system.files);
     let plan = match plan {
         Some(plan) if diags.iter().all(|d| d.level != Level::Alert) => plan,
         _ => {
@@ -182,8 +267,9 @@ fn load(args: &Args) -> Result<Plan, Alerts> {
             return Err(Alerts(Vec::new()));
         }
     };
-    // The first half of `-D` has shown them.
-    if !args.detached && (!plan.global.quiet || args.verbose || args.debug) {
+    // The first half of `-D` has shown them; and a supervisor's worker will.
+    let elsewhere = args.detached || (supervises(args, &plan) && !args.check);
+    if !elsewhere && (!plan.global.quiet || args.verbose || args.debug) {
         show(&diags);
     }
     let warned = diags.iter().any(|d| d.level == Level::Warning);

@@ -8,14 +8,16 @@ use std::path::Path;
 
 use remora_config::{Loader, Source};
 
-/// Reads the files named by `-f`; of a directory its visible `*.cfg` in byte order.
+/// Reads the files named by `-f`; of a directory its visible `*.cfg` in byte order. `seen` gets the absolute paths of all
+/// of them, and of directories.
 ///
 /// # Errors
 /// Every name that cannot be read, as a message each.
-pub(super) fn read(names: &[String]) -> Result<Vec<Source>, Vec<String>> {
+pub(super) fn read(names: &[String], seen: &mut Vec<String>) -> Result<Vec<Source>, Vec<String>> {
     let mut sources = Vec::new();
     let mut errors = Vec::new();
     for name in names {
+        seen.extend(absolute(name));
         let files = match expand(name) {
             Ok(files) => files,
             Err(e) => {
@@ -32,6 +34,7 @@ pub(super) fn read(names: &[String]) -> Result<Vec<Source>, Vec<String>> {
             ));
         }
         for file in files {
+            seen.extend(absolute(&file));
             match fs::read(&file) {
                 Ok(text) => sources.push(Source { name: file, text }),
                 Err(e) => errors.push(format!(
@@ -46,6 +49,11 @@ pub(super) fn read(names: &[String]) -> Result<Vec<Source>, Vec<String>> {
     } else {
         Err(errors)
     }
+}
+
+fn absolute(name: &str) -> Option<String> {
+    let path = std::path::absolute(name).ok()?;
+    Some(path.to_string_lossy().into_owned())
 }
 
 /// The name itself, or the configuration files of the directory of that name.
@@ -83,13 +91,17 @@ pub(super) fn reason(e: &io::Error) -> String {
 }
 
 /// The machine, as the configuration compiler sees it.
-pub(super) struct System {
+#[derive(Debug, Default)]
+pub(crate) struct System {
     /// `-dr`: names that do not resolve give no address instead of an error.
     pub(super) ignore_unresolved: bool,
+    /// Absolute paths of the files that were asked for, whether they are there or not.
+    pub(super) files: Vec<String>,
 }
 
 impl Loader for System {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        self.files.extend(absolute(path));
         fs::read(path).map_err(|e| reason(&e))
     }
 
@@ -128,7 +140,7 @@ mod tests {
             fs::write(dir.path().join(name), name).unwrap();
         }
         fs::create_dir(dir.path().join("dir.cfg")).unwrap();
-        let got = read(&[dir.path().to_str().unwrap().to_owned()]).unwrap();
+        let got = read(&[dir.path().to_str().unwrap().to_owned()], &mut Vec::new()).unwrap();
         let texts: Vec<_> = got.iter().map(|s| s.text.as_slice()).collect();
         assert_eq!(texts, [&b"10.cfg"[..], b"B.cfg", b"a.cfg", b"b.cfg"],);
     }
@@ -138,14 +150,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.conf"), "").unwrap();
         let name = dir.path().to_str().unwrap().to_owned();
-        let errors = read(std::slice::from_ref(&name)).unwrap_err();
+        let errors = read(std::slice::from_ref(&name), &mut Vec::new()).unwrap_err();
         assert!(errors.len() == 1 && errors[0].contains(&name), "{errors:?}");
     }
 
     #[test]
     fn a_missing_file_is_named() {
         assert_eq!(
-            read(&["/nonexist".into()]).unwrap_err(),
+            read(&["/nonexist".into()], &mut Vec::new()).unwrap_err(),
             ["Cannot open configuration file/directory /nonexist : No such file or directory"]
         );
     }

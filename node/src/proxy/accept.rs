@@ -26,35 +26,67 @@ use crate::proxy::{mentions, session};
 const BATCH: usize = 64;
 /// Connections of a round before which the queue is asked whether it is empty.
 const SPARSE: usize = 3;
+/// Rounds of [`BATCH`] taken from a queue before it is closed.
+const LAST_BATCHES: usize = 64;
 /// How long accepting pauses when descriptors or memory have run out.
 const STARVED_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every accepted connection of a listener needs to know.
 struct Door {
     th: Rc<Thread>,
-    listener: Listener,
+    listener: Rc<Listener>,
     /// The address clients connect to is the listener's own.
     fixed_dst: Option<SocketAddr>,
     /// Connection rules look at the destination address.
     rules_want_dst: bool,
 }
 
-/// Accepts on one listener for ever. Aborted when the thread drains.
-pub(crate) async fn run(th: Rc<Thread>, mut listener: Listener) {
-    let fd = match rustix::io::fcntl_dupfd_cloexec(&listener.fd, 3) {
-        Ok(fd) => std::mem::replace(&mut listener.fd, fd),
-        Err(err) => {
-            tracing::error!("cannot listen: {err}");
+/// Accepts on one listener for ever. Aborted when the thread stops accepting.
+pub(crate) async fn run(th: Rc<Thread>, listener: Rc<Listener>) {
+    let Some((door, socket)) = open(th, listener) else {
+        return;
+    };
+    loop {
+        if socket.readable().await.is_err() {
             return;
         }
+        if door.take_batch(&socket).await {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Takes what waits in the queue of a listener that is about to be closed: closing would reset it.
+pub(crate) async fn empty_queue(th: Rc<Thread>, listener: Rc<Listener>) {
+    let waits = |fd: &OwnedFd| {
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        matches!(rustix::event::poll(&mut fds, Some(&Timespec::default())), Ok(n) if n > 0)
     };
+    if !waits(&listener.fd) {
+        return;
+    }
+    let Some((door, socket)) = open(th, Rc::clone(&listener)) else {
+        return;
+    };
+    for _ in 0..LAST_BATCHES {
+        if !waits(&listener.fd) || socket.readable().await.is_err() {
+            return;
+        }
+        door.take_batch(&socket).await;
+    }
+}
+
+fn open(th: Rc<Thread>, listener: Rc<Listener>) -> Option<(Door, TcpStream)> {
     // A listening socket behind tokio's stream type: what matters is the readiness, and it costs no `epoll_ctl` per
     // accepted connection.
-    let socket = match TcpStream::from_std(fd.into()) {
+    let socket = rustix::io::fcntl_dupfd_cloexec(&listener.fd, 3)
+        .map_err(io::Error::from)
+        .and_then(|fd| TcpStream::from_std(fd.into()));
+    let socket = match socket {
         Ok(socket) => socket,
         Err(err) => {
             tracing::error!("cannot listen: {err}");
-            return;
+            return None;
         }
     };
     let rules = &th.shared.world.proxies[usize::from(listener.frontend.0)].rules;
@@ -68,14 +100,7 @@ pub(crate) async fn run(th: Rc<Thread>, mut listener: Listener) {
         fixed_dst,
         rules_want_dst,
     };
-    loop {
-        if socket.readable().await.is_err() {
-            return;
-        }
-        if door.take_batch(&socket).await {
-            tokio::task::yield_now().await;
-        }
-    }
+    Some((door, socket))
 }
 
 impl Door {

@@ -15,10 +15,32 @@ pub enum Ask {
         id: u64,
         answer: tokio::sync::oneshot::Sender<bool>,
     },
-    /// Soft stop: stop accepting, `Connection: close`, finish what runs; the thread ends when the last connection is gone.
-    Drain,
+    /// Accept connections; answers when it does. A thread begins without accepting.
+    Accept {
+        done: tokio::sync::oneshot::Sender<()>,
+    },
+    /// Accept nothing more, but keep the listening sockets; answers when it is so. `pause`: also make the kernel refuse.
+    Hold {
+        pause: bool,
+        done: tokio::sync::oneshot::Sender<()>,
+    },
+    /// Soft stop: close the listening sockets, `Connection: close`, finish what runs; the thread ends when the last
+    /// connection is gone.
+    Drain(Successor),
     /// End all streams now, each with its log line (`hard-stop-after`).
     Kill,
+}
+
+/// Who goes on when a thread drains.
+#[derive(Clone, Debug)]
+pub enum Successor {
+    /// Nobody: `grace` applies.
+    None,
+    /// A process that has the listening sockets, except those of these numbers: what waits in their queues is served.
+    Process {
+        /// [`crate::handoff::ListenerInfo::id`]
+        orphans: std::sync::Arc<[u64]>,
+    },
 }
 
 /// A worker thread as others see it.

@@ -1,15 +1,20 @@
-//! Listening sockets: one per worker thread and `bind` address, all opened before the first thread runs.
+//! Listening sockets: at least one per worker thread and `bind` address, all opened, or taken over from the process
+//! before, ahead of the first thread.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use remora_config::plan::{Address, Bind, Plan, Proxy};
 use remora_core::rule::action::Action;
 use remora_core::world::ProxyId;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::handoff::inherited::{self, Offer};
+use crate::handoff::{Inherited, ListenerInfo, Purpose, Where};
 
 /// A listening socket of one thread.
 #[derive(Debug)]
@@ -23,8 +28,26 @@ pub struct Listener {
     /// Accepted sockets are born with `SO_LINGER 0`, so that closing a refused one resets it without another system call;
     /// those that pass have to undo it.
     pub born_to_reset: bool,
+    /// Connections that wait in the kernel.
+    pub backlog: i32,
+    /// [`ListenerInfo::id`]
+    pub id: u64,
     /// The socket, non-blocking.
-    pub fd: OwnedFd,
+    pub fd: Arc<OwnedFd>,
+}
+
+impl Listener {
+    /// Sets what depends on this process's configuration. Sockets are shared with the process before, so this waits
+    /// until that one accepts nothing any more: it relies on its own settings.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn settle(&self) -> std::io::Result<()> {
+        // Before `listen`: a connection takes it over when its handshake ends, not when it is accepted.
+        let linger = self.born_to_reset.then_some(Duration::ZERO);
+        sockopt::set_socket_linger(&self.fd, linger)?;
+        Ok(net::listen(&self.fd, self.backlog)?)
+    }
 }
 
 /// All listening sockets of the process, by thread.
@@ -32,6 +55,7 @@ pub struct Listener {
 pub struct Listeners {
     threads: Vec<Vec<Listener>>,
     addresses: Vec<(ProxyId, u16, String)>,
+    offer: Offer,
 }
 
 impl Listeners {
@@ -48,17 +72,24 @@ impl Listeners {
     pub fn addresses(&self) -> &[(ProxyId, u16, String)] {
         &self.addresses
     }
+
+    /// All sockets, for whoever takes over one day; a second call gives nothing.
+    pub fn offer(&mut self) -> Offer {
+        std::mem::take(&mut self.offer)
+    }
 }
 
-/// Opens every `bind` of every enabled frontend, once per thread.
+/// Opens every `bind` of every enabled frontend, at least one socket per thread; those in `pool` are taken from there.
+/// `takeover`: another process may want to share the sockets one day, and with another number of threads.
 ///
 /// # Errors
 /// One message per address that could not be opened, ready to be shown as an alert.
-pub fn open(plan: &Plan) -> Result<Listeners, Vec<String>> {
+pub fn open(plan: &Plan, pool: &mut Inherited, takeover: bool) -> Result<Listeners, Vec<String>> {
     let threads = usize::from(plan.global.nbthread.max(1));
     let mut listeners = Listeners {
         threads: (0..threads).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
+        offer: Vec::new(),
     };
     let mut errors = Vec::new();
     for (index, proxy) in plan.proxies.iter().enumerate() {
@@ -67,9 +98,15 @@ pub fn open(plan: &Plan) -> Result<Listeners, Vec<String>> {
         }
         for (bind_index, bind) in proxy.binds.iter().enumerate() {
             let frontend = ProxyId(index as u16);
-            match open_bind(plan, proxy, bind, threads) {
-                Ok(sockets) => {
-                    let address = sockets.first().and_then(local_address);
+            let backlog = backlog(plan, proxy, bind);
+            let ways = Ways {
+                threads,
+                backlog,
+                share: threads > 1 || takeover,
+            };
+            match open_bind(bind, &ways, pool) {
+                Ok(opened) => {
+                    let address = opened.sockets.first().and_then(local_address);
                     let text = match (&bind.address, address) {
                         (_, Some(address)) => address.to_string(),
                         (Address::Unix(path), None) => path.clone(),
@@ -78,13 +115,32 @@ pub fn open(plan: &Plan) -> Result<Listeners, Vec<String>> {
                     listeners
                         .addresses
                         .push((frontend, bind_index as u16, text));
-                    for (share, fd) in listeners.threads.iter_mut().zip(sockets) {
+                    let sockets: Vec<_> = opened.sockets.into_iter().map(Arc::new).collect();
+                    for fd in &sockets {
+                        let info = ListenerInfo {
+                            id: opened.id,
+                            purpose: Purpose::Bind,
+                            at: opened.at.clone(),
+                        };
+                        listeners.offer.push((info, Arc::clone(fd)));
+                    }
+                    // More sockets than threads: the process before had more. Each has a queue that must be served.
+                    // Fewer: some threads share one.
+                    for i in 0..sockets.len().max(threads) {
+                        let (Some(share), Some(fd)) = (
+                            listeners.threads.get_mut(i % threads),
+                            sockets.get(i % sockets.len()),
+                        ) else {
+                            continue;
+                        };
                         share.push(Listener {
                             frontend,
                             bind: bind_index as u16,
                             address,
                             born_to_reset: refuses(proxy) && matches!(bind.address, Address::Ip(_)),
-                            fd,
+                            backlog,
+                            id: opened.id,
+                            fd: Arc::clone(fd),
                         });
                     }
                 }
@@ -142,40 +198,40 @@ fn backlog(plan: &Plan, proxy: &Proxy, bind: &Bind) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX).max(16)
 }
 
-fn open_bind(
-    plan: &Plan,
-    proxy: &Proxy,
-    bind: &Bind,
+/// How sockets are opened.
+struct Ways {
     threads: usize,
-) -> Result<Vec<OwnedFd>, String> {
-    let backlog = backlog(plan, proxy, bind);
-    match &bind.address {
-        Address::Ip(address) => {
-            let mut sockets = Vec::with_capacity(threads);
-            let mut address = *address;
-            if threads > 1 {
-                // The threads' sockets share the port, which would also let a second process, or a second `bind` line,
-                // share it unnoticed. A socket that does not share finds out.
-                bound_inet(address, bind, false)?;
+    backlog: i32,
+    /// With `SO_REUSEPORT`.
+    share: bool,
+}
+
+/// The sockets of one `bind` address.
+struct Opened {
+    id: u64,
+    at: Where,
+    sockets: Vec<OwnedFd>,
+}
+
+fn open_bind(bind: &Bind, ways: &Ways, pool: &mut Inherited) -> Result<Opened, String> {
+    let mut at = place_of(&bind.address, bind);
+    let adopted = pool.adopt(Purpose::Bind, &at);
+    let id = adopted.as_ref().map_or_else(inherited::fresh_id, |a| a.id);
+    let adopted = adopted.map(|a| a.fds).unwrap_or_default();
+    let sockets = match &bind.address {
+        Address::Ip(address) => open_inet(*address, bind, ways, adopted, pool.accompanied)?,
+        Address::Unix(path) => {
+            let sockets = if adopted.is_empty() {
+                vec![open_unix(Path::new(path), bind, ways.backlog)?]
+            } else {
+                adopted
+            };
+            if let Where::Unix { file, .. } = &mut at {
+                *file = inherited::file_of(Path::new(path)).unwrap_or_default();
             }
-            for _ in 0..threads {
-                let fd = bound_inet(address, bind, threads > 1)?;
-                if refuses(proxy) {
-                    // Before `listen`: a connection takes it over when its handshake ends, not when it is accepted.
-                    sockopt::set_socket_linger(&fd, Some(Duration::ZERO))
-                        .map_err(|err| format!("cannot set a socket option ({err})"))?;
-                }
-                net::listen(&fd, backlog)
-                    .map_err(|err| format!("cannot listen to socket ({})", message(err)))?;
-                if address.port() == 0 {
-                    // All threads share the port that the kernel chose for the first.
-                    address.set_port(local_address(&fd).map_or(0, |chosen| chosen.port()));
-                }
-                sockets.push(fd);
-            }
-            Ok(sockets)
+            sockets
         }
-        Address::Unix(path) => copies(open_unix(Path::new(path), bind, backlog)?, threads),
+        Address::Fd(_) if !adopted.is_empty() => adopted,
         Address::Fd(number) => {
             let fd = crate::fds::adopt(*number)
                 .map_err(|err| format!("cannot adopt inherited descriptor {number} ({err})"))?;
@@ -185,28 +241,72 @@ fn open_bind(
                 Err(err) => return Err(format!("cannot use the inherited descriptor ({err})")),
             }
             if !sockopt::socket_acceptconn(&fd).unwrap_or(false) {
-                net::listen(&fd, backlog).map_err(|err| format!("cannot listen ({err})"))?;
+                net::listen(&fd, ways.backlog).map_err(|err| format!("cannot listen ({err})"))?;
             }
             // Several threads behind one address: accepted sockets inherit the option, and it does no harm on UNIX ones.
             let _ = sockopt::set_tcp_nodelay(&fd, true);
             rustix::io::ioctl_fionbio(&fd, true)
                 .map_err(|err| format!("cannot set the descriptor non-blocking ({err})"))?;
-            copies(fd, threads)
+            vec![fd]
         }
+    };
+    Ok(Opened { id, at, sockets })
+}
+
+/// How an address is described to another process.
+fn place_of(address: &Address, bind: &Bind) -> Where {
+    match address {
+        Address::Ip(address) => Where::Inet {
+            address: *address,
+            v6only: (address.is_ipv6() && (bind.v6only || bind.v4v6)).then_some(bind.v6only),
+        },
+        Address::Unix(path) => Where::Unix {
+            path: path.clone(),
+            file: (0, 0),
+            rights: (bind.mode, bind.uid, bind.gid),
+        },
+        Address::Fd(n) => Where::Fd(*n),
     }
 }
 
-/// One descriptor per thread for a socket that cannot be opened several times.
-fn copies(fd: OwnedFd, threads: usize) -> Result<Vec<OwnedFd>, String> {
-    let mut all = Vec::with_capacity(threads);
-    for _ in 1..threads {
-        all.push(
-            rustix::io::fcntl_dupfd_cloexec(&fd, 3)
-                .map_err(|err| format!("cannot duplicate the descriptor ({err})"))?,
-        );
+fn open_inet(
+    mut address: SocketAddr,
+    bind: &Bind,
+    ways: &Ways,
+    adopted: Vec<OwnedFd>,
+    accompanied: bool,
+) -> Result<Vec<OwnedFd>, String> {
+    let mut sockets = adopted;
+    match sockets.first() {
+        Some(first) => {
+            // One more socket can share the port only if the first one does.
+            if !sockopt::socket_reuseport(first).unwrap_or(false) {
+                return Ok(sockets);
+            }
+            address = local_address(first).unwrap_or(address);
+        }
+        None if ways.share => {
+            // Sockets that share the port would also let another program, or a second `bind` line, share it unnoticed. A
+            // socket that does not share finds out. Beside the process before it may find that one, which has the port
+            // under another address (`:80` instead of `127.0.0.1:80`); then only sharing tells.
+            match bound_inet(address, bind, false) {
+                Err(why) if !accompanied => return Err(why),
+                _ => {}
+            }
+        }
+        None => {}
     }
-    all.push(fd);
-    Ok(all)
+    while sockets.len() < ways.threads {
+        let fd = bound_inet(address, bind, ways.share)?;
+        net::listen(&fd, ways.backlog)
+            .map_err(|err| format!("cannot listen to socket ({})", message(err)))?;
+        if address.port() == 0 {
+            // All threads share the port that the kernel chose for the first.
+            address.set_port(local_address(&fd).map_or(0, |chosen| chosen.port()));
+        }
+        sockets.push(fd);
+    }
+    Ok(sockets)
 }
 
 fn stream_socket(family: AddressFamily) -> Result<OwnedFd, String> {

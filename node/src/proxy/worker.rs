@@ -12,12 +12,12 @@ use remora_core::rule::cx::{ConnState, Cx, StreamState};
 use remora_core::world::ProxyId;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle as JoinTask, spawn_local};
 
 use crate::proxy::accept;
 use crate::proxy::buffers::Buffers;
 use crate::proxy::clock::{self, Clock};
-use crate::proxy::control::Ask;
+use crate::proxy::control::{Ask, Successor};
 use crate::proxy::deadline::Wheel;
 use crate::proxy::listen::Listener;
 use crate::proxy::relay::splice::Pipes;
@@ -166,10 +166,11 @@ fn run(index: u16, shared: Arc<Shared>, listeners: Vec<Listener>, asks: Unbounde
 async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedReceiver<Ask>) {
     spawn_local(Rc::clone(&th.wheel).drive(clock::read().mono_ms));
     spawn_local(crate::proxy::upstream::pool::reap(Rc::clone(&th)));
-    let mut loops = Vec::with_capacity(listeners.len());
-    for listener in listeners {
-        loops.push(spawn_local(accept::run(Rc::clone(&th), listener)));
-    }
+    let mut doors = Doors {
+        listeners: listeners.into_iter().map(Rc::new).collect(),
+        loops: Vec::new(),
+        paused: false,
+    };
     loop {
         let ask = poll_fn(|cx| {
             *th.main.borrow_mut() = Some(cx.waker().clone());
@@ -181,8 +182,18 @@ async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedRece
         .await;
         match ask {
             None => return,
-            Some(Ask::Drain) if !th.draining() => {
-                if th.shared.plan.global.grace_ms > 0 {
+            Some(Ask::Accept { done }) => {
+                if !th.draining() {
+                    doors.open(&th);
+                }
+                let _ = done.send(());
+            }
+            Some(Ask::Hold { pause, done }) => {
+                doors.hold(pause);
+                let _ = done.send(());
+            }
+            Some(Ask::Drain(successor)) if !th.draining() => {
+                if matches!(successor, Successor::None) && th.shared.plan.global.grace_ms > 0 {
                     tokio::time::sleep(std::time::Duration::from_millis(u64::from(
                         th.shared.plan.global.grace_ms,
                     )))
@@ -193,13 +204,61 @@ async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedRece
                     .process
                     .stopping
                     .store(true, Ordering::Relaxed);
-                for accept in loops.drain(..) {
-                    accept.abort();
-                }
+                doors.close(&th, &successor).await;
                 th.drain_since.set(th.clock.ms().max(1));
                 th.wheel.ring_all();
             }
             Some(ask) => th.answer(ask),
+        }
+    }
+}
+
+/// The listening sockets of a thread, and the tasks that accept on them.
+struct Doors {
+    listeners: Vec<Rc<Listener>>,
+    loops: Vec<JoinTask<()>>,
+    /// The kernel refuses.
+    paused: bool,
+}
+
+impl Doors {
+    fn open(&mut self, th: &Rc<Thread>) {
+        if !self.loops.is_empty() {
+            return;
+        }
+        self.paused = false;
+        for listener in &self.listeners {
+            if let Err(err) = listener.settle() {
+                tracing::error!("cannot prepare a listening socket: {err}");
+            }
+            self.loops
+                .push(spawn_local(accept::run(Rc::clone(th), Rc::clone(listener))));
+        }
+    }
+
+    fn hold(&mut self, pause: bool) {
+        for accept in self.loops.drain(..) {
+            accept.abort();
+        }
+        if pause && !self.paused {
+            self.paused = true;
+            for listener in &self.listeners {
+                // A socket that cannot do it stays open, and whoever wants its address will say so.
+                let _ = rustix::net::shutdown(&listener.fd, rustix::net::Shutdown::Both);
+            }
+        }
+    }
+
+    async fn close(&mut self, th: &Rc<Thread>, successor: &Successor) {
+        self.hold(false);
+        for listener in self.listeners.drain(..) {
+            let orphan = match successor {
+                Successor::None => !self.paused,
+                Successor::Process { orphans } => orphans.contains(&listener.id),
+            };
+            if orphan {
+                accept::empty_queue(Rc::clone(th), listener).await;
+            }
         }
     }
 }
@@ -222,7 +281,7 @@ impl Thread {
                 let _ = answer.send(self.streams.kill(id, &self.wheel));
             }
             Ask::Kill => self.streams.kill_all(&self.wheel),
-            Ask::Drain => {}
+            Ask::Drain(_) | Ask::Accept { .. } | Ask::Hold { .. } => {}
         }
     }
 }

@@ -1,0 +1,291 @@
+//! The frames, and their encoding: one byte of magic, one of version, then bincode. The only place that knows bincode.
+
+use std::io;
+use std::net::SocketAddr;
+
+use bincode::{Decode, Encode};
+
+/// Version of the frames of this build. Both sides say theirs in [`Hello`] and the lower one is spoken; a build speaks
+/// every version from [`VERSION_MIN`] on.
+pub const VERSION: u8 = 1;
+/// The oldest version this build understands.
+pub const VERSION_MIN: u8 = 1;
+/// No frame is longer, encoded.
+pub const FRAME_MAX: usize = 64 * 1024;
+/// Descriptors in one frame (the kernel's limit for one message).
+pub const DESCRIPTORS_MAX: usize = 253;
+
+const MAGIC: u8 = b'R';
+/// Text in a frame is cut after so many bytes.
+const TEXT_MAX: usize = 16 * 1024;
+
+/// What two processes say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Frame {
+    /// The first frame of either side.
+    Hello(Hello),
+    /// Listening sockets; as many descriptors come with it. May be repeated.
+    Listeners(Vec<ListenerInfo>),
+    /// To a new worker: these were all listeners, start. Nothing is accepted before [`Frame::Go`].
+    Begin(Begin),
+    /// From a worker that starts: a message, as it was written to standard error.
+    Said(String),
+    /// From a worker that starts: files its configuration was read from, as absolute paths. May be repeated.
+    Files(Vec<String>),
+    /// From a new worker, after its listeners: everything is there, nothing is accepted yet.
+    Ready(Settings),
+    /// To a worker: accept.
+    Go,
+    /// From a worker: it accepts.
+    Serving,
+    /// Stop accepting, but keep all sockets.
+    Hold,
+    /// Nothing is accepted any more.
+    Held,
+    /// Accept again: nobody took over.
+    Resume,
+    /// Others accept now: close the listening sockets, finish what runs, exit.
+    Drain {
+        /// [`ListenerInfo::id`] of those that nobody took over: what waits in their queues is still served.
+        orphans: Vec<u64>,
+    },
+    /// To a worker: serve the CLI connection that comes with it, with rights 0 user, 1 operator, 2 admin.
+    Console {
+        /// The rights.
+        level: u8,
+    },
+    /// From a worker: another process, not one of this supervisor's, has taken over.
+    Left,
+    /// To a process that offers its sockets: send them (it answers with its listeners and `Go`).
+    Take,
+    /// From a supervisor to itself across the execution of a new program: an encoded state.
+    State(Vec<u8>),
+}
+
+/// Who speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Versions of the frames that it understands.
+    pub version_min: u8,
+    /// See `version_min`.
+    pub version_max: u8,
+    /// Versions of a supervisor's state that it can take over.
+    pub state_min: u8,
+    /// See `state_min`.
+    pub state_max: u8,
+    /// The program's version.
+    pub program: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// What a new worker is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Begin {
+    /// Let go of the terminal's output when told to accept.
+    pub detach: bool,
+    /// This is the supervisor's first worker: `-x`, `-sf` and `-st` are for it alone.
+    pub first: bool,
+}
+
+/// What a supervisor needs to know of its worker's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Settings {
+    /// `mworker-max-reloads`
+    pub max_reloads: u32,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ListenerInfo {
+    /// The same for all sockets of one `bind` address; kept when another process takes them over.
+    pub id: u64,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Where it listens, as the configuration asked for it (port 0 stays 0).
+    pub at: Where,
+}
+
+/// What a listening socket is for. Only a socket of the same purpose fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Purpose {
+    /// `bind`
+    Bind,
+    /// `stats socket`
+    Console,
+    /// The supervisor's own CLI.
+    Master,
+}
+
+/// Where a socket listens, and those of its options that cannot be changed afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Where {
+    /// A TCP address.
+    Inet {
+        /// As configured.
+        address: SocketAddr,
+        /// `IPV6_V6ONLY`, if the configuration says something about it.
+        v6only: Option<bool>,
+    },
+    /// A path.
+    Unix {
+        /// As configured.
+        path: String,
+        /// Device and inode of the path after binding: it may have been removed or replaced since.
+        file: (u64, u64),
+        /// `mode`, `uid`, `gid`.
+        rights: (Option<u32>, Option<u32>, Option<u32>),
+    },
+    /// Inherited with this number.
+    Fd(i32),
+}
+
+impl Frame {
+    /// This process's introduction.
+    pub fn hello() -> Frame {
+        Frame::Hello(Hello {
+            version_min: VERSION_MIN,
+            version_max: VERSION,
+            state_min: crate::supervisor::STATE_VERSION,
+            state_max: crate::supervisor::STATE_VERSION,
+            program: crate::VERSION.into(),
+            pid: std::process::id(),
+        })
+    }
+
+    /// A message of a worker, cut to what a frame can hold.
+    pub fn said(text: &str) -> Frame {
+        let mut end = text.len().min(TEXT_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Frame::Said(text.get(..end).unwrap_or_default().to_owned())
+    }
+
+    /// The bytes of it.
+    ///
+    /// # Errors
+    /// It is longer than [`FRAME_MAX`].
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![MAGIC, VERSION];
+        bincode::encode_into_std_write(self, &mut bytes, bincode::config::standard())
+            .map_err(io::Error::other)?;
+        if bytes.len() > FRAME_MAX {
+            return Err(io::Error::other("the frame is too long"));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what [`Frame::encode`] wrote.
+    ///
+    /// # Errors
+    /// The bytes are no frame of a version that is understood here.
+    pub fn decode(bytes: &[u8]) -> io::Result<Frame> {
+        let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        match bytes {
+            [MAGIC, VERSION_MIN..=VERSION, rest @ ..] => {
+                let limits = bincode::config::standard().with_limit::<FRAME_MAX>();
+                match bincode::decode_from_slice(rest, limits) {
+                    Ok((frame, used)) if used == rest.len() => Ok(frame),
+                    Ok(_) => Err(wrong("bytes are left over after the frame".into())),
+                    Err(e) => Err(wrong(format!("not a frame: {e}"))),
+                }
+            }
+            [MAGIC, version, ..] => Err(wrong(format!(
+                "the other process speaks version {version} of the hand-off, this one {VERSION_MIN} to {VERSION}"
+            ))),
+            _ => Err(wrong("the other process is not Remora".into())),
+        }
+    }
+}
+
+impl Hello {
+    /// Whether both sides have a version in common.
+    ///
+    /// # Errors
+    /// They have none; the text says which versions there are.
+    pub fn agree(&self) -> Result<u8, String> {
+        let common = self.version_max.min(VERSION);
+        if common >= self.version_min.max(VERSION_MIN) {
+            return Ok(common);
+        }
+        Err(format!(
+            "process {} (version {}) speaks versions {} to {} of the hand-off, this one {VERSION_MIN} to {VERSION}",
+            self.pid, self.program, self.version_min, self.version_max
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_their_encoding() {
+        let info = ListenerInfo {
+            id: 7,
+            purpose: Purpose::Bind,
+            at: Where::Inet {
+                address: "[::1]:80".parse().unwrap(),
+                v6only: Some(true),
+            },
+        };
+        for frame in [
+            Frame::hello(),
+            Frame::Listeners(vec![info]),
+            Frame::said("text"),
+            Frame::Drain {
+                orphans: vec![1, 2],
+            },
+        ] {
+            assert_eq!(Frame::decode(&frame.encode().unwrap()).unwrap(), frame);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let good = Frame::Go.encode().unwrap();
+        let mut newer = good.clone();
+        newer[1] = VERSION + 1;
+        let mut longer = good.clone();
+        longer.push(0);
+        for (bytes, why) in [
+            (&b""[..], "not Remora"),
+            (b"GET / HTTP/1.1", "not Remora"),
+            (&newer, "speaks version"),
+            (&longer, "left over"),
+            (b"R\x01\xff\xff\xff", "not a frame"),
+            // A length far beyond what is there or allowed.
+            (b"R\x01\x03\xfc\xff\xff\xff\xff", "not a frame"),
+        ] {
+            let error = Frame::decode(bytes).unwrap_err().to_string();
+            assert!(error.contains(why), "{bytes:?}: {error}");
+        }
+        assert!(Frame::State(vec![0; FRAME_MAX]).encode().is_err());
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let Frame::Said(text) = Frame::said(&"ä".repeat(TEXT_MAX)) else {
+            panic!("a message");
+        };
+        assert_eq!(text.len(), TEXT_MAX);
+        assert!(
+            Frame::said(&format!("x{}", "ä".repeat(TEXT_MAX)))
+                .encode()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn versions_must_overlap() {
+        let Frame::Hello(mut hello) = Frame::hello() else {
+            panic!("a hello");
+        };
+        assert_eq!(hello.agree(), Ok(VERSION));
+        hello.version_max = VERSION + 3;
+        assert_eq!(hello.agree(), Ok(VERSION));
+        hello.version_min = VERSION + 1;
+        assert!(hello.agree().is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! A worker's side of the channel to its supervisor, which is its descriptor 0: blocking while it starts, then part of
+//! the main thread's event loop.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::channel::{Channel, Line, Packet};
+use super::frames::{Begin, Frame, Settings};
+use super::inherited::{Inherited, Offer};
+use crate::messages;
+
+/// The channel of a worker that starts.
+#[derive(Debug)]
+pub struct Start {
+    channel: Arc<Channel>,
+    /// What it was told.
+    pub begin: Begin,
+    /// The listening sockets it was given.
+    pub pool: Inherited,
+}
+
+/// What a worker is told once it runs.
+#[derive(Debug)]
+pub enum Order {
+    /// [`Frame::Go`], [`Frame::Resume`]
+    Accept,
+    /// [`Frame::Hold`]
+    Hold,
+    /// [`Frame::Drain`]
+    Drain {
+        /// Listening sockets that nobody took over.
+        orphans: Vec<u64>,
+    },
+    /// [`Frame::Console`]
+    Console {
+        /// 0 user, 1 operator, 2 admin.
+        level: u8,
+        /// The connection.
+        fd: OwnedFd,
+    },
+    /// The supervisor is gone.
+    Gone,
+}
+
+impl Start {
+    /// Takes descriptor 0, agrees with the supervisor and receives what it hands over. Messages of this process go to
+    /// it, too, until [`Link::served`].
+    ///
+    /// # Errors
+    /// Descriptor 0 is no such channel, or the supervisor has no version in common.
+    pub fn open() -> io::Result<Start> {
+        let channel = Arc::new(Channel::from_stdin()?);
+        channel.send(&Frame::hello().into(), PATIENCE)?;
+        let mut pool = Inherited::default();
+        let begin = loop {
+            match channel.recv(PATIENCE)? {
+                Some((Frame::Hello(hello), _)) => {
+                    hello.agree().map_err(io::Error::other)?;
+                }
+                Some((Frame::Listeners(infos), fds)) => {
+                    pool.accompanied = true;
+                    pool.add(infos, fds);
+                }
+                Some((Frame::Begin(begin), _)) => break begin,
+                Some((other, _)) => {
+                    return Err(io::Error::other(format!("unexpected {other:?}")));
+                }
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        };
+        let copies = Arc::clone(&channel);
+        messages::copy_to(Some(Box::new(move |text| {
+            let _ = copies.send(&Frame::said(text).into(), PATIENCE);
+        })));
+        Ok(Start {
+            channel,
+            begin,
+            pool,
+        })
+    }
+
+    /// Reports the files that the configuration was read from.
+    pub fn files(&self, files: &[String]) -> io::Result<()> {
+        for some in files.chunks(FILES_PER_FRAME) {
+            self.channel
+                .send(&Frame::Files(some.to_vec()).into(), PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Reports what this process listens on, and that it is ready to accept.
+    pub fn ready(&self, offer: &Offer, settings: Settings) -> io::Result<()> {
+        for packet in Packet::listeners(offer) {
+            self.channel.send(&packet, PATIENCE)?;
+        }
+        self.channel.send(&Frame::Ready(settings).into(), PATIENCE)
+    }
+
+    /// The channel as part of an event loop, which must be entered.
+    pub fn link(self) -> io::Result<Link> {
+        Ok(Link {
+            line: Line::new(self.channel.try_clone()?)?,
+            detach: self.begin.detach,
+        })
+    }
+}
+
+/// The channel of a worker that runs.
+#[derive(Debug)]
+pub struct Link {
+    line: Line,
+    detach: bool,
+}
+
+impl Link {
+    /// The next order. May be dropped at any time.
+    pub async fn next(&self) -> Order {
+        loop {
+            return match self.line.recv().await {
+                Ok(Some((Frame::Go | Frame::Resume, _))) => Order::Accept,
+                Ok(Some((Frame::Hold, _))) => Order::Hold,
+                Ok(Some((Frame::Drain { orphans }, _))) => Order::Drain { orphans },
+                Ok(Some((Frame::Console { level }, mut fds))) => match fds.pop() {
+                    Some(fd) => Order::Console { level, fd },
+                    None => continue,
+                },
+                Ok(Some((other, _))) => {
+                    warn!("the supervisor says {other:?}, which is not expected now.");
+                    continue;
+                }
+                Ok(None) => Order::Gone,
+                Err(e) => {
+                    warn!("the channel to the supervisor fails: {e}");
+                    Order::Gone
+                }
+            };
+        }
+    }
+
+    /// Reports that this process accepts. The first time also ends its start: messages are its own from now on.
+    pub async fn served(&self) {
+        messages::copy_to(None);
+        if self.detach {
+            let null = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null");
+            if let Ok(null) = null {
+                let _ = rustix::stdio::dup2_stdout(&null);
+                let _ = rustix::stdio::dup2_stderr(&null);
+            }
+        }
+        self.tell(Frame::Serving).await;
+    }
+
+    /// Says something. A supervisor that is gone is noticed by [`Link::next`].
+    pub async fn tell(&self, frame: Frame) {
+        let _ = self.line.send(&frame.into()).await;
+    }
+}
+
+/// How long the supervisor may take for one step. It only passes messages on.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Paths of at most 4,096 bytes each fit into a frame.
+const FILES_PER_FRAME: usize = 15;

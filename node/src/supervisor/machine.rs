@@ -1,0 +1,668 @@
+//! The decisions of a supervisor, without any I/O: events and times in, actions out.
+//!
+//! At most one worker serves and at most one more starts. A starting worker becomes ready, then the serving one is held
+//! (it keeps its sockets), then the new one is told to go; only when it serves is the old one told to drain. Until then
+//! every failure leads back to the old one.
+
+use std::collections::VecDeque;
+
+/// A worker, by the supervisor's own count: process ids may be used again.
+pub type Id = u32;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Event {
+    /// Begin.
+    Start,
+    /// The process that [`Action::Spawn`] asked for runs.
+    Spawned { id: Id, pid: u32 },
+    /// It could not be started.
+    NotSpawned { id: Id, why: String },
+    /// It has introduced itself.
+    Hello { id: Id, version: String },
+    /// It is ready to accept, and wants workers to survive so many reloads.
+    Ready { id: Id, max_reloads: u32 },
+    /// It accepts nothing any more.
+    Held { id: Id },
+    /// It accepts.
+    Serving { id: Id },
+    /// It has handed over to a process of somebody else.
+    Left { id: Id },
+    /// It does not speak the protocol, or its channel broke.
+    Broken { id: Id, why: String },
+    /// A child has ended.
+    Exited { pid: u32, status: Status },
+    /// A reload was asked for.
+    Reload { hard: bool },
+    /// SIGTERM.
+    Term,
+    /// SIGINT.
+    Int,
+    /// SIGUSR1.
+    SoftStop,
+    /// A signal for all workers.
+    PassOn(Signal),
+    /// [`Machine::deadline`] has come.
+    Tick,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// With this code.
+    Exit(i32),
+    /// From this signal.
+    Signal(i32),
+}
+
+/// A signal for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Signal {
+    Usr1,
+    Term,
+    Kill,
+    Ttin,
+    Ttou,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Action {
+    /// Start a worker.
+    Spawn { id: Id },
+    /// Accept.
+    Go { id: Id },
+    /// Accept nothing, keep the sockets.
+    Hold { id: Id },
+    /// Accept again.
+    Resume { id: Id },
+    /// Close the sockets, finish what runs.
+    Drain { id: Id },
+    /// Send a signal.
+    Kill { id: Id, signal: Signal },
+    /// This worker's listening sockets are the ones to keep duplicates of.
+    Adopt { id: Id },
+    /// Forget what this worker said it listens on.
+    Forget { id: Id },
+    /// A reload begins.
+    Reloading,
+    /// A reload is over. All reloads up to this number are answered.
+    Reloaded {
+        number: u32,
+        outcome: Result<(), String>,
+    },
+    /// The first worker serves.
+    Started,
+    /// The end is near.
+    Stopping,
+    /// Close the duplicates of the listening sockets.
+    CloseDuplicates,
+    /// A message, and whether it is a warning.
+    Say { warn: bool, text: String },
+    /// Exit.
+    Exit { code: u8 },
+}
+
+/// Where a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Phase {
+    /// Reads its configuration, opens what is new.
+    Starting { until_ms: u64 },
+    /// Waits until the serving one is held.
+    Ready { until_ms: u64 },
+    /// Has been told to go.
+    Going { until_ms: u64 },
+    /// Accepts.
+    Serving,
+    /// Accepts no more; another one may still give up.
+    Old,
+    /// Told to finish.
+    Draining,
+    /// Killed, and not yet gone.
+    Dying,
+}
+
+/// A worker, as `show proc` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Worker {
+    pub id: Id,
+    pub pid: u32,
+    pub phase: Phase,
+    pub started_ms: u64,
+    /// Successful reloads it has survived.
+    pub reloads: u32,
+    pub version: String,
+    /// Why it has to go, if it was killed for it.
+    pub fault: Option<String>,
+}
+
+/// Counters that `show proc` shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Counts {
+    /// Reloads begun.
+    pub reloads: u32,
+    /// Reloads failed.
+    pub failed: u32,
+    /// The last one failed.
+    pub last_failed: bool,
+}
+
+/// See the head of this module.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// In order of their start.
+    pub workers: Vec<Worker>,
+    /// Counters.
+    pub counts: Counts,
+    next: Id,
+    /// The reload in progress: its number and whether old workers are killed.
+    reload: Option<(u32, bool)>,
+    /// Another reload was asked for meanwhile.
+    again: Option<bool>,
+    /// A crashed worker is replaced at this time.
+    restart_ms: Option<u64>,
+    /// How often in a row a worker ended soon after its start.
+    crashes: u32,
+    max_reloads: u32,
+    /// Some worker has served already.
+    started: bool,
+    stopping: Option<u8>,
+    out: VecDeque<Action>,
+}
+
+/// How long a worker may take to read its configuration and to open its sockets.
+pub const START_PATIENCE_MS: u64 = 120_000;
+/// How long the serving worker may take to stop accepting; it is a matter of microseconds.
+pub const HOLD_PATIENCE_MS: u64 = 2_000;
+/// How long a worker that is ready may take to accept.
+pub const GO_PATIENCE_MS: u64 = 10_000;
+/// Pauses before a crashed worker is replaced: none, then doubling.
+const BACKOFF_FIRST_MS: u64 = 100;
+const BACKOFF_MAX_MS: u64 = 10_000;
+/// A worker that served so long begins with a clean record.
+const GOOD_RECORD_MS: u64 = 10_000;
+
+impl Machine {
+    /// Of a supervisor that takes over its own state after executing a new program.
+    pub fn resumed(workers: Vec<Worker>, counts: Counts, max_reloads: u32) -> Machine {
+        Machine {
+            next: workers.iter().map(|w| w.id + 1).max().unwrap_or(0),
+            workers,
+            counts,
+            max_reloads,
+            started: true,
+            ..Machine::default()
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.out.pop_front()
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub fn deadline(&self) -> Option<u64> {
+        let patience = self.workers.iter().filter_map(|w| match w.phase {
+            Phase::Starting { until_ms }
+            | Phase::Ready { until_ms }
+            | Phase::Going { until_ms } => Some(until_ms),
+            _ => None,
+        });
+        patience.chain(self.restart_ms).min()
+    }
+
+    /// The number that a reload asked for now will be answered with.
+    pub fn reload_number(&self) -> u32 {
+        self.counts.reloads + u32::from(self.again.is_some())
+    }
+
+    /// The worker that the CLI reaches as `@1`: the one that serves, or else the newest that once did.
+    pub fn current(&self) -> Option<&Worker> {
+        let served = |w: &&Worker| matches!(w.phase, Phase::Serving | Phase::Old);
+        self.workers.iter().rev().find(served)
+    }
+
+    /// Whether nothing is in progress.
+    pub fn is_calm(&self) -> bool {
+        self.started
+            && self.reload.is_none()
+            && self.again.is_none()
+            && self.restart_ms.is_none()
+            && self.stopping.is_none()
+            && self.candidate().is_none()
+    }
+
+    /// `mworker-max-reloads` of the worker that serves.
+    pub fn max_reloads(&self) -> u32 {
+        self.max_reloads
+    }
+
+    /// Whether everything is about to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Takes an event.
+    pub fn handle(&mut self, event: Event, now_ms: u64) {
+        match event {
+            Event::Start => self.spawn(now_ms),
+            Event::Spawned { id, pid } => {
+                if let Some(w) = self.worker(id) {
+                    w.pid = pid;
+                }
+            }
+            Event::NotSpawned { id, why } => {
+                self.workers.retain(|w| w.id != id);
+                self.candidate_failed(format!("cannot start a worker: {why}"), 1, now_ms);
+            }
+            Event::Hello { id, version } => {
+                if let Some(w) = self.worker(id) {
+                    w.version = version;
+                }
+            }
+            Event::Ready { id, max_reloads } => self.ready(id, max_reloads, now_ms),
+            Event::Held { id } => {
+                if self.worker(id).is_some_and(|w| w.phase == Phase::Old) {
+                    self.go(now_ms);
+                }
+            }
+            Event::Serving { id } => self.serving(id, now_ms),
+            Event::Left { id } => self.left(id),
+            Event::Broken { id, why } => self.broken(id, why, now_ms),
+            Event::Exited { pid, status } => self.exited(pid, status, now_ms),
+            Event::Reload { hard } => self.reload(hard, now_ms),
+            Event::Term => self.stop(0, Signal::Term),
+            Event::Int => self.stop(128 + 2, Signal::Term),
+            Event::SoftStop => self.stop(0, Signal::Usr1),
+            Event::PassOn(signal) => self.kill_all(signal),
+            Event::Tick => self.tick(now_ms),
+        }
+    }
+
+    fn worker(&mut self, id: Id) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|w| w.id == id)
+    }
+
+    /// The worker that is on its way to serve.
+    fn candidate(&self) -> Option<&Worker> {
+        self.workers.iter().find(|w| {
+            matches!(
+                w.phase,
+                Phase::Starting { .. } | Phase::Ready { .. } | Phase::Going { .. }
+            )
+        })
+    }
+
+    fn in_phase(&self, phase: Phase) -> Option<Id> {
+        self.workers.iter().find(|w| w.phase == phase).map(|w| w.id)
+    }
+
+    fn say(&mut self, warn: bool, text: String) {
+        self.out.push_back(Action::Say { warn, text });
+    }
+
+    fn spawn(&mut self, now_ms: u64) {
+        let id = self.next;
+        self.next += 1;
+        self.restart_ms = None;
+        self.workers.push(Worker {
+            id,
+            pid: 0,
+            phase: Phase::Starting {
+                until_ms: now_ms + START_PATIENCE_MS,
+            },
+            started_ms: now_ms,
+            reloads: 0,
+            version: String::new(),
+            fault: None,
+        });
+        self.out.push_back(Action::Spawn { id });
+    }
+
+    fn ready(&mut self, id: Id, max_reloads: u32, now_ms: u64) {
+        let until_ms = now_ms + HOLD_PATIENCE_MS;
+        let Some(w) = self.worker(id) else { return };
+        if !matches!(w.phase, Phase::Starting { .. }) {
+            return;
+        }
+        w.phase = Phase::Ready { until_ms };
+        self.max_reloads = max_reloads;
+        match self.in_phase(Phase::Serving) {
+            Some(serving) => {
+                if let Some(w) = self.worker(serving) {
+                    w.phase = Phase::Old;
+                }
+                self.out.push_back(Action::Hold { id: serving });
+            }
+            None => self.go(now_ms),
+        }
+    }
+
+    /// Nobody accepts: the worker that is ready may.
+    fn go(&mut self, now_ms: u64) {
+        let until_ms = now_ms + GO_PATIENCE_MS;
+        let ready = self
+            .workers
+            .iter_mut()
+            .find(|w| matches!(w.phase, Phase::Ready { .. }));
+        if let Some(w) = ready {
+            w.phase = Phase::Going { until_ms };
+            let id = w.id;
+            self.out.push_back(Action::Go { id });
+        }
+    }
+
+    fn serving(&mut self, id: Id, now_ms: u64) {
+        let Some(w) = self.worker(id) else { return };
+        if !matches!(w.phase, Phase::Going { .. }) {
+            return;
+        }
+        w.phase = Phase::Serving;
+        let hard = self.reload.is_some_and(|(_, hard)| hard);
+        // First: which sockets nobody took over depends on it.
+        self.out.push_back(Action::Adopt { id });
+        let mut old = Vec::new();
+        for w in &mut self.workers {
+            match w.phase {
+                Phase::Old => {
+                    w.phase = Phase::Draining;
+                    old.push(if hard {
+                        Action::Kill {
+                            id: w.id,
+                            signal: Signal::Term,
+                        }
+                    } else {
+                        Action::Drain { id: w.id }
+                    });
+                }
+                Phase::Draining => {}
+                _ => continue,
+            }
+            if self.reload.is_some() {
+                w.reloads += 1;
+                if w.reloads > self.max_reloads {
+                    w.phase = Phase::Dying;
+                    old.push(Action::Kill {
+                        id: w.id,
+                        signal: Signal::Term,
+                    });
+                }
+            }
+        }
+        self.out.extend(old);
+        if !self.started {
+            self.started = true;
+            self.out.push_back(Action::Started);
+        }
+        if let Some((number, _)) = self.reload.take() {
+            self.counts.last_failed = false;
+            self.out.push_back(Action::Reloaded {
+                number,
+                outcome: Ok(()),
+            });
+        }
+        self.next_reload(now_ms);
+    }
+
+    fn left(&mut self, id: Id) {
+        if let Some(w) = self.worker(id) {
+            w.phase = Phase::Draining;
+        }
+        if self.stopping.is_some() {
+            return;
+        }
+        self.say(
+            false,
+            "Another process has taken over; this one ends with its worker.".into(),
+        );
+        self.stopping = Some(0);
+        self.out.push_back(Action::Stopping);
+        self.out.push_back(Action::CloseDuplicates);
+        self.end_candidate();
+        self.finish_reloads("another process has taken over");
+    }
+
+    fn broken(&mut self, id: Id, why: String, _now_ms: u64) {
+        let Some(w) = self.worker(id) else { return };
+        // One that ends anyway closes its channel, too; a served one without a channel can only be replaced.
+        if matches!(w.phase, Phase::Draining | Phase::Dying) {
+            return;
+        }
+        w.fault.get_or_insert(why);
+        self.out.push_back(Action::Kill {
+            id,
+            signal: Signal::Kill,
+        });
+    }
+
+    fn exited(&mut self, pid: u32, status: Status, now_ms: u64) {
+        let Some(at) = self.workers.iter().position(|w| w.pid == pid && pid != 0) else {
+            return;
+        };
+        let w = self.workers.remove(at);
+        let id = w.id;
+        let how = w.fault.unwrap_or_else(|| describe(status));
+        if self.stopping.is_some() {
+            let text = format!("Worker ({pid}) {how}");
+            self.say(!matches!(status, Status::Exit(0)), text);
+            self.exit_if_empty();
+            return;
+        }
+        match w.phase {
+            Phase::Starting { .. } | Phase::Ready { .. } | Phase::Going { .. } => {
+                self.out.push_back(Action::Forget { id });
+                self.candidate_failed(
+                    format!("Failed to load worker ({pid}) {how}"),
+                    shell_code(status),
+                    now_ms,
+                );
+            }
+            Phase::Draining | Phase::Dying => {
+                self.say(false, format!("Former worker ({pid}) {how}"));
+            }
+            Phase::Serving | Phase::Old => {
+                self.say(true, format!("Current worker ({pid}) {how}"));
+                if now_ms.saturating_sub(w.started_ms) >= GOOD_RECORD_MS {
+                    self.crashes = 0;
+                }
+                match self.candidate().map(|c| c.phase) {
+                    // Its successor is on its way already.
+                    Some(Phase::Ready { .. }) => self.go(now_ms),
+                    Some(_) => {}
+                    None => self.plan_restart(now_ms),
+                }
+            }
+        }
+    }
+
+    fn plan_restart(&mut self, now_ms: u64) {
+        let pause_ms = match self.crashes {
+            0 => 0,
+            n => (BACKOFF_FIRST_MS << (n - 1).min(10)).min(BACKOFF_MAX_MS),
+        };
+        self.crashes = self.crashes.saturating_add(1);
+        if pause_ms == 0 {
+            self.say(
+                false,
+                "Starting another worker; new connections wait.".into(),
+            );
+            self.spawn(now_ms);
+        } else {
+            self.say(
+                false,
+                format!("Starting another worker in {pause_ms} ms; new connections wait."),
+            );
+            self.restart_ms = Some(now_ms + pause_ms);
+        }
+    }
+
+    /// The worker that should have served will not.
+    fn candidate_failed(&mut self, why: String, code: u8, now_ms: u64) {
+        if self.stopping.is_some() {
+            self.exit_if_empty();
+            return;
+        }
+        self.say(true, why.clone());
+        if !self.started {
+            self.out.push_back(Action::Exit { code: code.max(1) });
+            return;
+        }
+        match self.in_phase(Phase::Old) {
+            Some(id) => {
+                if let Some(w) = self.worker(id) {
+                    w.phase = Phase::Serving;
+                }
+                self.out.push_back(Action::Resume { id });
+            }
+            None if self.in_phase(Phase::Serving).is_none() => self.plan_restart(now_ms),
+            None => {}
+        }
+        if let Some((number, _)) = self.reload.take() {
+            self.counts.failed += 1;
+            self.counts.last_failed = true;
+            self.out.push_back(Action::Reloaded {
+                number,
+                outcome: Err(why),
+            });
+        }
+        self.next_reload(now_ms);
+    }
+
+    fn reload(&mut self, hard: bool, now_ms: u64) {
+        if self.stopping.is_some() {
+            self.out.push_back(Action::Reloaded {
+                number: self.counts.reloads + 1,
+                outcome: Err("everything is about to stop".into()),
+            });
+            return;
+        }
+        if self.candidate().is_some() {
+            // That one may have read the configuration already.
+            self.again = Some(hard || self.again == Some(true));
+            return;
+        }
+        self.counts.reloads += 1;
+        self.reload = Some((self.counts.reloads, hard));
+        self.crashes = 0;
+        self.out.push_back(Action::Reloading);
+        self.spawn(now_ms);
+    }
+
+    /// Begins the reload that was asked for during the last one.
+    fn next_reload(&mut self, now_ms: u64) {
+        if self.candidate().is_none()
+            && self.reload.is_none()
+            && let Some(hard) = self.again.take()
+        {
+            self.reload(hard, now_ms);
+        }
+    }
+
+    fn stop(&mut self, code: u8, signal: Signal) {
+        if self.stopping.is_none() {
+            self.out.push_back(Action::Stopping);
+            self.finish_reloads("everything is about to stop");
+        }
+        self.stopping = Some(code);
+        self.restart_ms = None;
+        if signal == Signal::Usr1 {
+            self.end_candidate();
+        }
+        self.kill_all(signal);
+        // A port that nobody serves must refuse.
+        self.out.push_back(Action::CloseDuplicates);
+        self.exit_if_empty();
+    }
+
+    /// A worker that has not served yet has nothing to finish.
+    fn end_candidate(&mut self) {
+        if let Some(id) = self.candidate().map(|w| w.id) {
+            if let Some(w) = self.worker(id) {
+                w.phase = Phase::Dying;
+            }
+            self.out.push_back(Action::Kill {
+                id,
+                signal: Signal::Term,
+            });
+        }
+    }
+
+    fn finish_reloads(&mut self, why: &str) {
+        self.again = None;
+        self.reload = None;
+        self.out.push_back(Action::Reloaded {
+            number: u32::MAX,
+            outcome: Err(why.to_owned()),
+        });
+    }
+
+    fn kill_all(&mut self, signal: Signal) {
+        for w in &self.workers {
+            // A worker that starts does not catch these yet, and would be stopped.
+            let catches = matches!(w.phase, Phase::Serving | Phase::Old | Phase::Draining);
+            let asks = matches!(signal, Signal::Ttin | Signal::Ttou);
+            if w.pid != 0 && w.phase != Phase::Dying && (catches || !asks) {
+                self.out.push_back(Action::Kill { id: w.id, signal });
+            }
+        }
+    }
+
+    fn exit_if_empty(&mut self) {
+        if let (Some(code), true) = (self.stopping, self.workers.is_empty()) {
+            self.say(false, format!("All workers exited. Exiting... ({code})"));
+            self.out.push_back(Action::Exit { code });
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        if self.restart_ms.is_some_and(|at| now_ms >= at) {
+            self.spawn(now_ms);
+        }
+        let Some(w) = self.candidate().cloned() else {
+            return;
+        };
+        match w.phase {
+            Phase::Starting { until_ms } | Phase::Going { until_ms } if now_ms >= until_ms => {
+                self.broken(w.id, "was not ready in time".into(), now_ms);
+                if let Some(w) = self.worker(w.id) {
+                    // Not again for the same; its end is what counts.
+                    w.phase = Phase::Starting { until_ms: u64::MAX };
+                }
+            }
+            Phase::Ready { until_ms } if now_ms >= until_ms => {
+                self.say(
+                    true,
+                    "The old worker does not answer; the new one begins.".into(),
+                );
+                self.go(now_ms);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `exited with code 1 (Exit)`, as HAProxy puts it.
+fn describe(status: Status) -> String {
+    match status {
+        Status::Exit(code) => format!("exited with code {code} (Exit)"),
+        Status::Signal(n) => format!("exited with code {} (killed by signal {n})", 128 + n),
+    }
+}
+
+fn shell_code(status: Status) -> u8 {
+    let code = match status {
+        Status::Exit(code) => code,
+        Status::Signal(n) => 128 + n,
+    };
+    u8::try_from(code).unwrap_or(1)
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

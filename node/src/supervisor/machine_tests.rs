@@ -1,0 +1,302 @@
+//! Every way a reload can go.
+
+use super::*;
+
+struct Bench {
+    machine: Machine,
+    now_ms: u64,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench {
+            machine: Machine::default(),
+            now_ms: 1_000,
+        }
+    }
+
+    /// Applies the event; what is to be done, without messages.
+    fn on(&mut self, event: Event) -> Vec<Action> {
+        self.machine.handle(event, self.now_ms);
+        std::iter::from_fn(|| self.machine.poll())
+            .filter(|a| !matches!(a, Action::Say { .. }))
+            .collect()
+    }
+
+    /// Worker `id` comes up as process `100 + id` and is ready.
+    fn comes_up(&mut self, id: Id) -> Vec<Action> {
+        self.on(Event::Spawned { id, pid: 100 + id });
+        self.on(Event::Ready { id, max_reloads: 2 })
+    }
+
+    fn dies(&mut self, id: Id) -> Vec<Action> {
+        let pid = 100 + id;
+        self.on(Event::Exited {
+            pid,
+            status: Status::Signal(9),
+        })
+    }
+
+    /// A bench whose worker 0 serves.
+    fn served() -> Bench {
+        let mut b = Bench::new();
+        assert_eq!(b.on(Event::Start), [Action::Spawn { id: 0 }]);
+        assert_eq!(b.comes_up(0), [Action::Go { id: 0 }]);
+        assert_eq!(
+            b.on(Event::Serving { id: 0 }),
+            [Action::Adopt { id: 0 }, Action::Started]
+        );
+        b
+    }
+
+    /// A reload that goes well, from worker `old` to `new`.
+    fn reloads(&mut self, old: Id, new: Id) -> Vec<Action> {
+        let begun = self.on(Event::Reload { hard: false });
+        assert_eq!(begun, [Action::Reloading, Action::Spawn { id: new }]);
+        assert_eq!(self.comes_up(new), [Action::Hold { id: old }]);
+        assert_eq!(self.on(Event::Held { id: old }), [Action::Go { id: new }]);
+        self.on(Event::Serving { id: new })
+    }
+}
+
+fn failed(actions: &[Action]) -> bool {
+    let failure = |a: &Action| {
+        matches!(
+            a,
+            Action::Reloaded {
+                outcome: Err(_),
+                ..
+            }
+        )
+    };
+    actions.iter().any(failure)
+}
+
+#[test]
+fn a_reload_goes_step_by_step() {
+    let mut b = Bench::served();
+    assert_eq!(
+        b.reloads(0, 1),
+        [
+            Action::Adopt { id: 1 },
+            Action::Drain { id: 0 },
+            Action::Reloaded {
+                number: 1,
+                outcome: Ok(())
+            }
+        ]
+    );
+    assert_eq!(b.machine.current().map(|w| w.id), Some(1));
+    assert_eq!(b.machine.workers[0].reloads, 1);
+    let ended = Event::Exited {
+        pid: 100,
+        status: Status::Exit(0),
+    };
+    assert_eq!(b.on(ended), []);
+    assert!(b.machine.is_calm());
+}
+
+#[test]
+fn a_failure_at_any_step_leads_back_to_the_old_worker() {
+    for steps in 0..4 {
+        let mut b = Bench::served();
+        b.on(Event::Reload { hard: false });
+        b.on(Event::Spawned { id: 1, pid: 101 });
+        let ready = Event::Ready {
+            id: 1,
+            max_reloads: 9,
+        };
+        for event in [ready, Event::Held { id: 0 }].into_iter().take(steps) {
+            b.on(event);
+        }
+        if steps == 3 {
+            // Not by its end, but by its silence.
+            b.now_ms = b.machine.deadline().unwrap();
+            let kill = Action::Kill {
+                id: 1,
+                signal: Signal::Kill,
+            };
+            assert_eq!(b.on(Event::Tick), [kill]);
+        }
+        let done = b.dies(1);
+        assert!(failed(&done), "{steps}: {done:?}");
+        assert_eq!(
+            done.contains(&Action::Resume { id: 0 }),
+            steps > 0,
+            "{steps}: {done:?}"
+        );
+        assert_eq!(b.machine.in_phase(Phase::Serving), Some(0));
+        assert_eq!((b.machine.counts.reloads, b.machine.counts.failed), (1, 1));
+        assert!(b.machine.counts.last_failed);
+        // The next one works, and is not confused by the last one's.
+        b.reloads(0, 2);
+        assert!(!b.machine.counts.last_failed);
+    }
+}
+
+#[test]
+fn the_first_worker_must_come_up() {
+    let mut b = Bench::new();
+    b.on(Event::Start);
+    b.on(Event::Spawned { id: 0, pid: 100 });
+    let ended = Event::Exited {
+        pid: 100,
+        status: Status::Exit(0),
+    };
+    assert!(b.on(ended).contains(&Action::Exit { code: 1 }));
+}
+
+#[test]
+fn a_crashed_worker_is_replaced_ever_later() {
+    let mut b = Bench::served();
+    assert_eq!(b.dies(0), [Action::Spawn { id: 1 }]);
+    let mut pauses = Vec::new();
+    for id in 1..12 {
+        assert_eq!(b.comes_up(id), [Action::Go { id }]);
+        b.on(Event::Serving { id });
+        assert_eq!(b.dies(id), []);
+        pauses.push(b.machine.deadline().unwrap() - b.now_ms);
+        b.now_ms += pauses.last().unwrap();
+        assert_eq!(b.on(Event::Tick), [Action::Spawn { id: id + 1 }]);
+    }
+    assert_eq!(pauses[..4], [100, 200, 400, 800]);
+    assert_eq!(pauses.last(), Some(&BACKOFF_MAX_MS));
+    // One that served for a while is replaced at once.
+    b.comes_up(12);
+    b.on(Event::Serving { id: 12 });
+    b.now_ms += GOOD_RECORD_MS;
+    assert_eq!(b.dies(12), [Action::Spawn { id: 13 }]);
+}
+
+#[test]
+fn the_old_worker_dies_during_a_reload() {
+    // Before the new one is ready: it goes as soon as it is.
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    assert_eq!(b.dies(0), []);
+    assert_eq!(b.comes_up(1), [Action::Go { id: 1 }]);
+    // While it is asked to hold: nobody is left to wait for.
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    b.comes_up(1);
+    assert_eq!(b.dies(0), [Action::Go { id: 1 }]);
+    // Both die: another one is started.
+    let done = b.dies(1);
+    assert!(
+        failed(&done) && done.contains(&Action::Spawn { id: 2 }),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn an_old_worker_that_hangs_does_not_stop_a_reload() {
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    b.comes_up(1);
+    b.now_ms += HOLD_PATIENCE_MS;
+    assert_eq!(b.on(Event::Tick), [Action::Go { id: 1 }]);
+    assert!(
+        b.on(Event::Serving { id: 1 })
+            .contains(&Action::Drain { id: 0 })
+    );
+    // Its late answer changes nothing.
+    assert_eq!(b.on(Event::Held { id: 0 }), []);
+}
+
+#[test]
+fn a_reload_during_a_reload_comes_after_it() {
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    assert_eq!(b.machine.reload_number(), 1);
+    assert_eq!(b.on(Event::Reload { hard: false }), []);
+    assert_eq!(b.on(Event::Reload { hard: true }), []);
+    assert_eq!(b.machine.reload_number(), 2);
+    b.comes_up(1);
+    b.on(Event::Held { id: 0 });
+    let done = b.on(Event::Serving { id: 1 });
+    assert!(
+        done.ends_with(&[Action::Reloading, Action::Spawn { id: 2 }]),
+        "{done:?}"
+    );
+    b.comes_up(2);
+    b.on(Event::Held { id: 1 });
+    let done = b.on(Event::Serving { id: 2 });
+    let term = Action::Kill {
+        id: 1,
+        signal: Signal::Term,
+    };
+    assert!(done.contains(&term), "the hard one wins: {done:?}");
+}
+
+#[test]
+fn workers_survive_so_many_reloads() {
+    let mut b = Bench::served();
+    b.reloads(0, 1);
+    b.reloads(1, 2);
+    let done = b.reloads(2, 3);
+    let kill = Action::Kill {
+        id: 0,
+        signal: Signal::Term,
+    };
+    assert!(done.contains(&kill), "{done:?}");
+}
+
+#[test]
+fn stopping() {
+    let kill = |signal| Action::Kill { id: 0, signal };
+    for (event, signal, code) in [
+        (Event::Term, Signal::Term, 0),
+        (Event::Int, Signal::Term, 130),
+        (Event::SoftStop, Signal::Usr1, 0),
+    ] {
+        let mut b = Bench::served();
+        let done = b.on(event);
+        assert!(done.contains(&kill(signal)), "{done:?}");
+        assert!(done.contains(&Action::CloseDuplicates));
+        assert!(failed(&b.on(Event::Reload { hard: false })));
+        let ended = Event::Exited {
+            pid: 100,
+            status: Status::Exit(143),
+        };
+        assert_eq!(b.on(ended), [Action::Exit { code }]);
+    }
+    // A hard stop cuts a soft one short, during a reload, too.
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    b.on(Event::Spawned { id: 1, pid: 101 });
+    let done = b.on(Event::SoftStop);
+    let gone = Action::Kill {
+        id: 1,
+        signal: Signal::Term,
+    };
+    assert!(
+        done.contains(&gone) && done.contains(&kill(Signal::Usr1)),
+        "{done:?}"
+    );
+    assert!(b.on(Event::Term).contains(&kill(Signal::Term)));
+    assert_eq!(b.dies(1), []);
+    assert_eq!(b.dies(0), [Action::Exit { code: 0 }]);
+}
+
+#[test]
+fn a_worker_that_left_is_not_replaced() {
+    let mut b = Bench::served();
+    assert!(
+        b.on(Event::Left { id: 0 })
+            .contains(&Action::CloseDuplicates)
+    );
+    let ended = Event::Exited {
+        pid: 100,
+        status: Status::Exit(0),
+    };
+    assert_eq!(b.on(ended), [Action::Exit { code: 0 }]);
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_fails_the_reload() {
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    let why = String::from("no such file");
+    assert!(failed(&b.on(Event::NotSpawned { id: 1, why })));
+    assert!(b.machine.is_calm());
+}

@@ -1,0 +1,513 @@
+//! The supervisor (`-W`): starts a worker, keeps duplicates of everything it listens on, replaces it when it crashes,
+//! and reloads by starting another one beside it. Decisions are in [`machine`]; here they are carried out, in one thread.
+//! (reference: reload-and-peers section 1, admin-cli section 6)
+
+mod children;
+mod links;
+pub mod machine;
+mod master;
+mod notify;
+mod open;
+mod show;
+pub mod signals;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use remora_config::plan::CliLevel;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::boot::daemon;
+use crate::cli::Args;
+use crate::handoff::channel::{Channel, Packet};
+use crate::handoff::frames::{Begin, Frame};
+use crate::handoff::inherited::Offer;
+use children::Program;
+use links::{Incoming, Link};
+use machine::{Action, Event, Id, Machine, Status};
+use master::{Ask, Target};
+use notify::Notify;
+use open::Door;
+use signals::Signals;
+
+/// Version of the state that a supervisor hands to itself across the execution of a new program.
+pub const STATE_VERSION: u8 = 1;
+
+/// What a supervisor is started with.
+pub struct Start<'a> {
+    /// The command line.
+    pub args: &'a Args,
+    /// `pidfile` of the configuration or `-p`.
+    pub pidfile: Option<String>,
+    /// Its workers let go of the terminal.
+    pub detach: bool,
+}
+
+/// Supervises until the end. Returns the exit code.
+pub fn run(start: &Start<'_>) -> u8 {
+    match Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build_local(LocalOptions::default())
+    {
+        Ok(runtime) => runtime.block_on(async {
+            match Supervisor::new(start) {
+                Ok(supervisor) => supervisor.run().await,
+                Err(why) => {
+                    error!("{why}");
+                    1
+                }
+            }
+        }),
+        Err(e) => {
+            error!("cannot start the supervisor's event loop: {e}");
+            1
+        }
+    }
+}
+
+/// What is known of a worker beside its state.
+#[derive(Default)]
+struct Known {
+    link: Option<Link>,
+    /// What it listens on, as far as it has said.
+    offer: Offer,
+    /// The numbers of what it listened on when another worker took over.
+    left_behind: Vec<u64>,
+    /// What it said while it started.
+    said: String,
+    /// Its channel has ended.
+    ended: bool,
+    /// It has ended, but its last words may not have been read.
+    reaped: Option<Status>,
+}
+
+struct Supervisor<'a> {
+    start: &'a Start<'a>,
+    machine: Machine,
+    program: Program,
+    known: HashMap<Id, Known>,
+    /// Duplicates of everything that is listened on.
+    duplicates: Offer,
+    doors: Vec<Door>,
+    signals: Signals,
+    notify: Notify,
+    started_ms: u64,
+    startup_logs: String,
+    /// What this process said since the reload began.
+    remarks: String,
+    /// Who waits for the outcome of which reload.
+    waiting: Vec<(u32, oneshot::Sender<(bool, String)>)>,
+    inbox: UnboundedReceiver<(Id, Incoming)>,
+    to_inbox: UnboundedSender<(Id, Incoming)>,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(start: &'a Start<'a>) -> Result<Supervisor<'a>, String> {
+        signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
+        let signals = Signals::open().map_err(|e| format!("cannot read signals: {e}"))?;
+        let program =
+            Program::this().map_err(|e| format!("cannot find out which program this is: {e}"))?;
+        let doors = open::doors(&start.args.master_sockets)?;
+        let (to_inbox, inbox) = unbounded_channel();
+        Ok(Supervisor {
+            machine: Machine::default(),
+            program,
+            known: HashMap::new(),
+            duplicates: Vec::new(),
+            doors,
+            signals,
+            notify: if start.args.notify {
+                Notify::from_env()
+            } else {
+                Notify::default()
+            },
+            started_ms: now_ms(),
+            startup_logs: String::new(),
+            remarks: String::new(),
+            waiting: Vec::new(),
+            inbox,
+            to_inbox,
+            start,
+        })
+    }
+
+    async fn run(mut self) -> u8 {
+        let (to_asks, mut asks) = unbounded_channel();
+        if let Err(why) = open::serve(&mut self.doors, &to_asks) {
+            error!("{why}");
+            return 1;
+        }
+        self.machine.handle(Event::Start, now_ms());
+        loop {
+            while let Some(action) = self.machine.poll() {
+                if let Some(code) = self.perform(action) {
+                    return code;
+                }
+            }
+            let deadline = self.machine.deadline();
+            tokio::select! {
+                biased;
+                Some((id, incoming)) = self.inbox.recv() => self.incoming(id, incoming),
+                signal = self.signals.next() => match signal {
+                    Ok(signal) => self.signal(signal),
+                    Err(e) => {
+                        error!("cannot read signals any more: {e}");
+                        return 1;
+                    }
+                },
+                Some(ask) = asks.recv() => self.asked(ask),
+                () = until(deadline), if deadline.is_some() => {
+                    self.machine.handle(Event::Tick, now_ms());
+                }
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        let event = match signal {
+            Signal::SIGTERM => Event::Term,
+            Signal::SIGINT => Event::Int,
+            Signal::SIGUSR1 => Event::SoftStop,
+            Signal::SIGUSR2 | Signal::SIGHUP => Event::Reload { hard: false },
+            Signal::SIGTTIN => Event::PassOn(machine::Signal::Ttin),
+            Signal::SIGTTOU => Event::PassOn(machine::Signal::Ttou),
+            _ => {
+                while let Some((pid, status)) = children::reap() {
+                    self.reaped(pid, status);
+                }
+                return;
+            }
+        };
+        self.machine.handle(event, now_ms());
+    }
+
+    /// A child has ended. What it said last is read first: it tells why.
+    fn reaped(&mut self, pid: u32, status: Status) {
+        let Some(id) = self.id_of(pid) else { return };
+        let known = self.known.entry(id).or_default();
+        known.reaped = Some(status);
+        if known.ended || known.link.is_none() {
+            self.buried(id);
+        }
+    }
+
+    fn buried(&mut self, id: Id) {
+        let Some(status) = self.known.get_mut(&id).and_then(|k| k.reaped.take()) else {
+            return;
+        };
+        let pid = self
+            .machine
+            .workers
+            .iter()
+            .find(|w| w.id == id)
+            .map(|w| w.pid);
+        if let Some(pid) = pid {
+            self.machine.handle(Event::Exited { pid, status }, now_ms());
+        }
+        // Kept until the failure has been reported.
+        if let Some(known) = self.known.get_mut(&id) {
+            known.link = None;
+        }
+    }
+
+    fn id_of(&self, pid: u32) -> Option<Id> {
+        self.machine
+            .workers
+            .iter()
+            .find(|w| w.pid == pid)
+            .map(|w| w.id)
+    }
+
+    fn incoming(&mut self, id: Id, incoming: Incoming) {
+        let now = now_ms();
+        let (frame, fds) = match incoming {
+            Incoming::Frame(frame, fds) => (frame, fds),
+            Incoming::End => {
+                if let Some(known) = self.known.get_mut(&id) {
+                    known.ended = true;
+                    self.buried(id);
+                }
+                return;
+            }
+            Incoming::Broken(why) => {
+                if let Some(known) = self.known.get_mut(&id) {
+                    known.ended = true;
+                }
+                self.machine.handle(Event::Broken { id, why }, now);
+                self.buried(id);
+                return;
+            }
+        };
+        match frame {
+            Frame::Hello(hello) => match hello.agree() {
+                Ok(_) => {
+                    let version = hello.program;
+                    self.machine.handle(Event::Hello { id, version }, now);
+                }
+                Err(why) => self.machine.handle(Event::Broken { id, why }, now),
+            },
+            Frame::Said(text) => {
+                if let Some(known) = self.known.get_mut(&id)
+                    && known.said.len() < SAID_MAX
+                {
+                    known.said.push_str(&text);
+                }
+            }
+            Frame::Listeners(infos) => {
+                if let Some(known) = self.known.get_mut(&id) {
+                    let fds = fds.into_iter().map(Arc::new);
+                    known.offer.extend(infos.into_iter().zip(fds));
+                }
+            }
+            Frame::Ready(settings) => {
+                let max_reloads = settings.max_reloads;
+                self.machine.handle(Event::Ready { id, max_reloads }, now);
+            }
+            Frame::Held => self.machine.handle(Event::Held { id }, now),
+            Frame::Serving => self.machine.handle(Event::Serving { id }, now),
+            Frame::Left => self.machine.handle(Event::Left { id }, now),
+            Frame::Files(_) => {}
+            other => {
+                let why = format!("said {other:?}, which is not a worker's to say");
+                self.machine.handle(Event::Broken { id, why }, now);
+            }
+        }
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Reload { hard, answer } => {
+                self.machine.handle(Event::Reload { hard }, now_ms());
+                self.waiting.push((self.machine.reload_number(), answer));
+            }
+            Ask::Processes(answer) => {
+                let _ = answer.send(show::processes(&self.machine, self.started_ms, now_ms()));
+            }
+            Ask::StartupLogs(answer) => {
+                let _ = answer.send(self.startup_logs.clone());
+            }
+            Ask::ReloadFailed(answer) => {
+                let _ = answer.send(self.machine.counts.last_failed);
+            }
+            Ask::Reach {
+                target,
+                level,
+                answer,
+            } => {
+                let _ = answer.send(self.reach(target, level));
+            }
+        }
+    }
+
+    /// Connects to the CLI of a worker.
+    fn reach(&self, target: Target, level: CliLevel) -> Option<(u32, OwnedFd)> {
+        let worker = match target {
+            Target::Master => None,
+            Target::Current => self.machine.current(),
+            Target::Pid(pid) => self.machine.workers.iter().find(|w| w.pid == pid),
+        }?;
+        let link = self.known.get(&worker.id)?.link.as_ref()?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().ok()?;
+        ours.set_nonblocking(true).ok()?;
+        theirs.set_nonblocking(true).ok()?;
+        link.send(Packet {
+            frame: Frame::Console { level: level as u8 },
+            fds: vec![Arc::new(theirs.into())],
+        });
+        Some((worker.pid, ours.into()))
+    }
+
+    fn tell(&self, id: Id, frame: Frame) {
+        if let Some(link) = self.known.get(&id).and_then(|k| k.link.as_ref()) {
+            link.send(frame);
+        }
+    }
+
+    fn say(&mut self, warn: bool, text: &str) {
+        let label = if warn { "WARNING]  " } else { "NOTICE]   " };
+        if self.remarks.len() < SAID_MAX {
+            let line = format!("[{label}({}) : {text}\n", std::process::id());
+            self.remarks.push_str(&line);
+        }
+        if warn {
+            warn!("{text}");
+        } else {
+            info!("{text}");
+        }
+    }
+
+    /// Does it; the exit code when it was the last thing to do.
+    fn perform(&mut self, action: Action) -> Option<u8> {
+        match action {
+            Action::Spawn { id } => {
+                let event = match self.spawn(id) {
+                    Ok(pid) => {
+                        self.say(false, &format!("Initializing new worker ({pid})"));
+                        Event::Spawned { id, pid }
+                    }
+                    Err(e) => Event::NotSpawned {
+                        id,
+                        why: format!("{}: {e}", self.program.path.display()),
+                    },
+                };
+                self.machine.handle(event, now_ms());
+            }
+            Action::Go { id } => self.tell(id, Frame::Go),
+            Action::Hold { id } => self.tell(id, Frame::Hold),
+            Action::Resume { id } => self.tell(id, Frame::Resume),
+            Action::Drain { id } => {
+                let orphans = self.orphans_of(id);
+                self.tell(id, Frame::Drain { orphans });
+            }
+            Action::Kill { id, signal } => {
+                let worker = self.machine.workers.iter().find(|w| w.id == id);
+                if let Some(pid) = worker.map(|w| w.pid).filter(|pid| *pid != 0) {
+                    children::kill(pid, signal);
+                }
+            }
+            Action::Adopt { id } => self.adopt(id),
+            Action::Forget { id } => {
+                if let Some(known) = self.known.remove(&id) {
+                    self.startup_logs = known.said;
+                }
+            }
+            Action::Reloading => {
+                self.remarks.clear();
+                self.startup_logs.clear();
+                self.notify.reloading();
+                self.say(false, "Reloading.");
+            }
+            Action::Reloaded { number, outcome } => self.reloaded(number, outcome),
+            Action::Started => return self.started().err(),
+            Action::Stopping => self.notify.stopping(),
+            Action::CloseDuplicates => {
+                self.duplicates.clear();
+                for known in self.known.values_mut() {
+                    known.offer.clear();
+                }
+            }
+            Action::Say { warn, text } => self.say(warn, &text),
+            Action::Exit { code } => return Some(code),
+        }
+        let alive = |id: &Id| self.machine.workers.iter().any(|w| w.id == *id);
+        self.known.retain(|id, k| alive(id) || k.reaped.is_some());
+        None
+    }
+
+    fn spawn(&mut self, id: Id) -> std::io::Result<u32> {
+        let (ours, theirs) = Channel::pair()?;
+        let link = Link::open(id, ours, self.to_inbox.clone())?;
+        let pid = self.program.spawn_worker(theirs)?;
+        link.send(Frame::hello());
+        for packet in Packet::listeners(&self.duplicates) {
+            link.send(packet);
+        }
+        link.send(Frame::Begin(Begin {
+            detach: self.start.detach,
+            first: self.duplicates.is_empty() && self.machine.counts.reloads == 0,
+        }));
+        let known = Known {
+            link: Some(link),
+            ..Known::default()
+        };
+        self.known.insert(id, known);
+        Ok(pid)
+    }
+
+    /// What this worker listens on is kept from now on, and nothing else: before an old worker serves what waits in a queue
+    /// for the last time and closes it, this process must have let go of it.
+    fn adopt(&mut self, id: Id) {
+        for (_, known) in self.known.iter_mut().filter(|(other, _)| **other != id) {
+            let offer = std::mem::take(&mut known.offer);
+            known
+                .left_behind
+                .extend(offer.iter().map(|(info, _)| info.id));
+        }
+        if let Some(known) = self.known.get_mut(&id) {
+            self.duplicates = known.offer.clone();
+            self.startup_logs = std::mem::take(&mut known.said);
+        }
+    }
+
+    /// The listening sockets of an old worker that nobody took over.
+    fn orphans_of(&mut self, id: Id) -> Vec<u64> {
+        let kept = |id: u64| self.duplicates.iter().any(|(info, _)| info.id == id);
+        let Some(known) = self.known.get_mut(&id) else {
+            return Vec::new();
+        };
+        let mut all = std::mem::take(&mut known.left_behind);
+        all.sort_unstable();
+        all.dedup();
+        all.retain(|id| !kept(*id));
+        all
+    }
+
+    fn reloaded(&mut self, number: u32, outcome: Result<(), String>) {
+        let fine = outcome.is_ok();
+        match &outcome {
+            Ok(()) => self.say(false, "Loading success."),
+            Err(why) if self.machine.is_stopping() => {
+                self.remarks.push_str(why);
+                self.remarks.push('\n');
+            }
+            Err(_) => self.say(true, "Loading failure; the worker that served goes on."),
+        }
+        if !self.machine.is_stopping() {
+            self.notify.ready(if fine {
+                "Ready."
+            } else {
+                "Reload failed; the worker that served goes on."
+            });
+        }
+        let text = format!("{}{}", self.startup_logs, self.remarks);
+        let (done, rest) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(wanted, _)| *wanted <= number);
+        self.waiting = rest;
+        for (_, answer) in done {
+            let _ = answer.send((fine, text.clone()));
+        }
+    }
+
+    /// The first worker serves: everybody who waited may know.
+    fn started(&mut self) -> Result<(), u8> {
+        if let Some(path) = &self.start.pidfile
+            && let Err(why) = crate::boot::write_pidfile(path)
+        {
+            error!("{why}");
+            self.machine.handle(Event::Term, now_ms());
+            return Ok(());
+        }
+        self.say(false, "Loading success.");
+        self.notify.ready("Ready.");
+        if self.start.args.detached
+            && let Err(e) = daemon::report_ready()
+        {
+            error!("cannot let go of the terminal: {e}");
+            return Err(1);
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds of a clock that goes on across the execution of a new program.
+fn now_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(i128::from(now.tv_sec) * 1000 + i128::from(now.tv_nsec) / 1_000_000).unwrap_or(0)
+}
+
+async fn until(deadline_ms: Option<u64>) {
+    let wait = deadline_ms.unwrap_or(0).saturating_sub(now_ms());
+    sleep_until(Instant::now() + Duration::from_millis(wait)).await;
+}
+
+/// So much of what a worker says while it starts is kept.
+const SAID_MAX: usize = 64 * 1024;
