@@ -13,8 +13,8 @@ pub trait Node: 'static {
     fn act(&mut self, op: Op, now: i64, wall: u64);
     fn collect(&mut self, now: i64);
     fn newest(&self) -> u64;
-    /// Rows, and the number up to which nothing is missing.
-    fn read_journal(&mut self, after: u64, now: i64) -> (Self::Batch, u64);
+    /// Rows; the number to go on from, and whether nothing up to it is missing.
+    fn read_journal(&mut self, after: u64, now: i64) -> (Self::Batch, u64, bool);
     fn read_keys(&mut self, keys: &BTreeSet<KeyNumber>, now: i64) -> Self::Batch;
     fn read_lineage(&mut self, lineage: u64, after: u64, now: i64) -> Self::Batch;
     fn read_all(&mut self, now: i64) -> Self::Batch;
@@ -27,6 +27,7 @@ pub trait Node: 'static {
     fn set_acked_by_all(&mut self, number: u64);
     fn read(&self, key: KeyNumber, now: i64) -> Option<Vec<u64>>;
     fn maintain(&mut self, now: i64);
+    fn set_budget(&mut self, rows: usize);
 }
 
 impl Node for ModelNode {
@@ -40,7 +41,7 @@ impl Node for ModelNode {
     fn newest(&self) -> u64 {
         self.newest
     }
-    fn read_journal(&mut self, after: u64, now: i64) -> (Vec<Row>, u64) {
+    fn read_journal(&mut self, after: u64, now: i64) -> (Vec<Row>, u64, bool) {
         ModelNode::read_journal(self, after, now)
     }
     fn read_keys(&mut self, keys: &BTreeSet<KeyNumber>, now: i64) -> Vec<Row> {
@@ -81,8 +82,13 @@ impl Node for ModelNode {
     fn maintain(&mut self, now: i64) {
         self.settle(now);
     }
+    fn set_budget(&mut self, rows: usize) {
+        self.budget = rows;
+    }
 }
 
+/// The true wall clock minus the monotonic one.
+pub const WALL: i64 = 1_000_000_000_000;
 /// A session that is not heard of for that long is over. Below the grace of expired entries.
 const DELAY_MAX: i64 = 2500;
 
@@ -92,7 +98,8 @@ fn tracing() -> bool {
 }
 
 enum Message<B> {
-    Journal(B, u64, i64),
+    /// Up to a number; whether nothing up to it is missing.
+    Journal(B, u64, bool, i64),
     Answer(B, BTreeSet<KeyNumber>, i64),
     /// A lineage's cells: the highest one met, and up to where they are complete.
     Lineage(B, u64, u64, u64, i64),
@@ -207,9 +214,7 @@ impl<N: Node> Cluster<N> {
             eprintln!("{now} {lineage}: {op:?}");
         }
         let member = self.members.get_mut(&lineage).unwrap();
-        member
-            .node
-            .act(op, now, (now + 1_000_000_000_000 + member.skew) as u64);
+        member.node.act(op, now, (now + WALL + member.skew) as u64);
     }
     pub fn cut(&mut self, a: u64, b: u64) {
         if tracing() {
@@ -305,10 +310,11 @@ impl<N: Node> Cluster<N> {
                 .push_back(Message::Answer(batch, link.offers.clone(), now));
         }
         if link.sent < node.newest() {
-            let (batch, upto) = node.read_journal(link.sent, now);
+            let (batch, upto, whole) = node.read_journal(link.sent, now);
             assert!(upto > link.sent);
             link.sent = upto;
-            link.pushes.push_back(Message::Journal(batch, upto, now));
+            link.pushes
+                .push_back(Message::Journal(batch, upto, whole, now));
         }
     }
     /// Delivers the oldest push of a link; returns whether there was one.
@@ -321,22 +327,24 @@ impl<N: Node> Cluster<N> {
         let now = self.now;
         let member = self.members.get_mut(&to).unwrap();
         let (batch, sent) = match &message {
-            Message::Journal(batch, _, sent)
+            Message::Journal(batch, _, _, sent)
             | Message::Answer(batch, _, sent)
             | Message::Lineage(batch, _, _, _, sent) => (batch, *sent),
         };
         let applied = member.node.apply(batch, from, sent, acked, now);
         if tracing() {
             let kind = match &message {
-                Message::Journal(_, upto, _) => format!("journal to {upto}"),
+                Message::Journal(_, upto, ..) => format!("journal to {upto}"),
                 Message::Answer(_, keys, _) => format!("answer {keys:?}"),
                 Message::Lineage(_, lineage, ..) => format!("gap of {lineage}"),
             };
             eprintln!("{now} {from} -> {to}: {kind}, acked {acked}: {applied:?}\n   {batch:?}");
         }
         match message {
-            Message::Journal(_, upto, _) => {
-                member.known.insert(from, upto);
+            Message::Journal(_, upto, whole, _) => {
+                if whole {
+                    member.known.insert(from, upto);
+                }
                 link.replies.push_back(Reply::Ack(upto));
             }
             Message::Answer(_, keys, _) => {

@@ -76,9 +76,10 @@ impl ModelNode {
             }
         }
         if let Some(cell) = &row.cell {
-            let cell = entry.void(cell);
+            let mut cell = entry.void(cell);
+            cell.settle(now);
             if mine {
-                Self::adopt(&mut entry, &cell);
+                Self::adopt(&mut entry, &cell, now);
             } else {
                 Self::take(&mut entry, row, cell);
             }
@@ -125,7 +126,7 @@ impl ModelNode {
             entry.touched = entry.touched.max(row.touched);
         }
     }
-    fn adopt(entry: &mut Entry, old: &Cell) {
+    fn adopt(entry: &mut Entry, old: &Cell, now: i64) {
         if !entry.fresh || (entry.first > 0 && old.version >= entry.first) {
             return;
         }
@@ -136,7 +137,7 @@ impl ModelNode {
             match (own, old, COLUMNS[column]) {
                 (Value::Count(own), Value::Count(old), Column::Counter) => *own += old,
                 (Value::Rate(own), Value::Rate(old), Column::Rate(period)) => {
-                    Window::adopt(own, *old, period);
+                    Window::adopt(own, *old, now, period);
                 }
                 _ => {}
             }

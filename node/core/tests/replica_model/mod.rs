@@ -4,9 +4,11 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)] // seeds come from the environment and go to the console
 
 pub mod cluster;
+pub mod histories;
 pub mod merge;
 pub mod node;
 pub mod op;
+pub mod real;
 pub mod row;
 pub mod window;
 
@@ -35,7 +37,7 @@ impl Dice {
 }
 
 /// Runs `history` for many seeds, or for the one in `REMORA_SEED`; a failure names its seed.
-pub fn histories(name: &str, count: u64, history: impl Fn(u64) -> Result<(), String>) {
+pub fn run(name: &str, count: u64, history: impl Fn(u64) -> Result<(), String>) {
     let replay = std::env::var("REMORA_SEED")
         .ok()
         .and_then(|s| s.parse().ok());

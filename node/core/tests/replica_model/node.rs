@@ -54,8 +54,21 @@ pub struct Cell {
     pub values: Values,
 }
 impl Cell {
+    /// Windows that read 0 for good are as good as none.
+    pub fn settle(&mut self, now: i64) {
+        for (value, column) in self.values.iter_mut().zip(COLUMNS) {
+            if let (Value::Rate(Some(w)), Column::Rate(period)) = (&value, column)
+                && now - w.start > 2 * period
+            {
+                *value = Value::Rate(None);
+            }
+        }
+    }
     pub fn is_zero(&self) -> bool {
-        self.values == blank()
+        self.values.iter().all(|value| match value {
+            Value::Count(n) => *n == 0,
+            Value::Rate(window) => window.is_none_or(Window::is_zero),
+        })
     }
 }
 
@@ -87,6 +100,8 @@ pub struct ModelNode {
     pub entries: BTreeMap<KeyNumber, Entry>,
     pub newest: u64,
     pub journal: BTreeMap<u64, KeyNumber>,
+    /// Rows per batch.
+    pub budget: usize,
     pub acked_by_all: u64,
     pub alive: BTreeSet<u64>,
     /// The greatest version met of each lineage.
@@ -184,6 +199,7 @@ impl ModelNode {
             entries: BTreeMap::new(),
             newest: 0,
             journal: BTreeMap::new(),
+            budget: 1_000,
             acked_by_all: 0,
             alive: BTreeSet::from([lineage]),
             highest: BTreeMap::new(),
@@ -230,6 +246,10 @@ impl ModelNode {
             .collect();
         for key in gone {
             self.entries.remove(&key);
+        }
+        for entry in self.entries.values_mut() {
+            entry.own.settle(now);
+            entry.cells.values_mut().for_each(|cell| cell.settle(now));
         }
         let held: Vec<_> = self
             .entries
@@ -305,7 +325,7 @@ impl ModelNode {
         let news = entry.learn_edict(scope, stamp);
         entry.dirty |= news && stamp.1 == self.lineage;
         if news && scope.is_none() {
-            if !self.is_held(&entry) && entry.is_blank() {
+            if entry.tomb.is_some() || (!self.is_held(&entry) && entry.is_blank()) {
                 entry.tomb = Some(now);
             } else {
                 entry.tomb = None;

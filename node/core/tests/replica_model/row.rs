@@ -21,7 +21,7 @@ pub struct Row {
     pub registers: [(u32, Option<Stamp>); REGISTERS],
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// To be asked of the pusher.
     pub wants: BTreeSet<KeyNumber>,
@@ -94,26 +94,31 @@ impl ModelNode {
         self.number(key, now);
         self.row(key, self.lineage, Some(&self.entries[&key].own), now)
     }
-    /// All that was numbered after `after`, oldest first, and up to where that is everything.
-    pub fn read_journal(&mut self, after: u64, now: i64) -> (Vec<Row>, u64) {
+    /// What was numbered after `after`, oldest first, as far as the budget goes; where to go on from, and whether nothing
+    /// up to there is missing. (An entry that changed again has moved to the end: what comes later may be older news.)
+    pub fn read_journal(&mut self, after: u64, now: i64) -> (Vec<Row>, u64, bool) {
         self.settle(now);
-        let upto = self.newest;
-        let keys: Vec<_> = self
+        let newest = self.newest;
+        let numbers: Vec<_> = self
             .journal
             .range(after + 1..)
             .map(|(n, k)| (*n, *k))
             .collect();
         let mut rows = Vec::new();
-        for (number, key) in keys {
-            if self
-                .entries
-                .get(&key)
-                .is_some_and(|e| e.own.version == number)
+        for (number, key) in numbers {
+            if rows.len() == self.budget {
+                return (rows, number - 1, false);
+            }
+            if number <= newest
+                && self
+                    .entries
+                    .get(&key)
+                    .is_some_and(|e| e.own.version == number)
             {
                 rows.push(self.own_row(key, now));
             }
         }
-        (rows, upto)
+        (rows, newest, true)
     }
     /// All that is known of a key.
     pub fn read_key(&mut self, key: KeyNumber, now: i64) -> Vec<Row> {
@@ -126,7 +131,13 @@ impl ModelNode {
             rows.push(self.own_row(key, now));
         }
         for (lineage, cell) in &self.entries[&key].cells {
-            rows.push(self.row(key, *lineage, Some(cell), now));
+            let mut row = self.row(key, *lineage, Some(cell), now);
+            if !rows.is_empty() {
+                // Said once per key.
+                row.edicts.clear();
+                row.registers = Default::default();
+            }
+            rows.push(row);
         }
         if rows.is_empty() {
             rows.push(self.row(key, self.lineage, None, now));

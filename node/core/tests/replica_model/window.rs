@@ -16,6 +16,9 @@ impl Window {
             prev: 0,
         }
     }
+    pub fn is_zero(self) -> bool {
+        self.cur == 0 && self.prev == 0
+    }
     /// `n` events at `now`, into what may be nothing yet.
     pub fn add(this: &mut Option<Window>, n: i64, now: i64, period: i64) {
         let Some(w) = this else {
@@ -62,14 +65,24 @@ impl Window {
         };
         u64::try_from(sum).unwrap()
     }
-    /// Adopting an older share of one's own.
-    pub fn adopt(this: &mut Option<Window>, old: Option<Window>, period: i64) {
-        match (this.as_mut(), old) {
-            (_, None) => {}
-            (None, Some(_)) => *this = old,
-            (Some(own), Some(old)) => {
-                own.prev += Window::sum(std::iter::once(old), own.start, period) as i64;
-            }
+    /// Adopting an older share of one's own: one window for what was counted in two.
+    pub fn adopt(this: &mut Option<Window>, old: Option<Window>, now: i64, period: i64) {
+        let old = old.filter(|old| !old.is_zero());
+        let (Some(mut own), Some(mut old)) = (this.filter(|own| !own.is_zero()), old) else {
+            *this = old.or(*this);
+            return;
+        };
+        for window in [&mut own, &mut old] {
+            let mut present = Some(*window);
+            Window::add(&mut present, 0, now, period);
+            *window = present.unwrap_or(*window);
         }
+        *this = Some(if old.start <= own.start && own.prev == 0 {
+            old.cur += own.cur; // the own one began in the old one's period
+            old
+        } else {
+            own.prev += Window::sum(std::iter::once(old), own.start, period) as i64;
+            own
+        });
     }
 }

@@ -1,7 +1,10 @@
 //! Shared by the table tests: building tables and keys from text.
 #![allow(dead_code)] // each test uses a part
 
-use remora_core::table::{DataType, Key, KeyType, Stored, Table, TableSpec, write_key};
+use remora_core::table::{
+    DataType, Key, KeyType, Lineage, Lineages, Stored, Table, TableSpec, write_key,
+};
+use std::sync::Arc;
 
 pub struct Build(TableSpec);
 
@@ -25,6 +28,9 @@ pub fn spec(key_type: &str) -> Build {
 }
 
 impl Build {
+    pub fn spec(self) -> TableSpec {
+        self.0
+    }
     pub fn size(mut self, size: usize) -> Build {
         self.0.size = size;
         self
@@ -87,8 +93,14 @@ fn period(text: &str) -> u32 {
     }
 }
 
+/// A table; in the tests of `table_replicated`, which includes those of plain tables, a replicated one without peers.
 pub fn table(build: Build) -> Table {
-    Table::new(build.0, 0x5eed)
+    if module_path!().starts_with("table_replicated::") {
+        let lineages = Arc::new(Lineages::new(Lineage(1)));
+        Table::new_replicated(build.0, 0x5eed, lineages)
+    } else {
+        Table::new(build.0, 0x5eed)
+    }
 }
 
 pub fn ip(text: &str) -> Key {

@@ -530,6 +530,12 @@ impl<'a> Merger<'a> {
                 self.cell(shard, slot, row)
             };
         }
+        // Held by the lineage of this cell, it lives although its date is over.
+        let schema = &self.table.schema;
+        if shard.flags(slot) & flags::GRACED != 0 && !shard.is_expired(schema, slot, now) {
+            shard.take_out(slot, now);
+            shard.place(schema, slot, now);
+        }
         changed
     }
     fn registers(&self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
