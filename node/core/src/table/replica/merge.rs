@@ -529,6 +529,11 @@ impl<'a> Merger<'a> {
             } else {
                 self.cell(shard, slot, row)
             };
+            if row.is_held && shard.flags(slot) & flags::GRACED != 0 {
+                // Held after all: visible again.
+                shard.take_out(slot, now);
+                shard.place(&self.table.schema, slot, now);
+            }
         }
         // Held by the lineage of this cell, it lives although its date is over.
         let schema = &self.table.schema;

@@ -339,3 +339,64 @@ fn hidden_entries_make_room_first() {
     assert_eq!(table.used(40_000), 0);
     assert_eq!(table.events().expirations, 7);
 }
+
+/// Threads count on both nodes while others exchange: nothing is lost or counted twice. A second table, too small for its
+/// keys, makes slots change hands under the journal's feet.
+#[test]
+fn events_and_exchange_at_once() {
+    const KEYS: u32 = 500;
+    const EVENTS: u32 = 20_000;
+    for size in [20_000, 64] {
+        let mut nodes = cluster(2, size, Some(600_000));
+        let done = &std::sync::atomic::AtomicUsize::new(0);
+        let tables = &nodes;
+        std::thread::scope(|scope| {
+            for (i, node) in tables.iter().enumerate() {
+                for thread in 0..2_u32 {
+                    scope.spawn(move || {
+                        for n in 0..EVENTS {
+                            let k = (n * 7 + thread + i as u32) % KEYS;
+                            if let Ok(at) = node.table.track(&key(k), 1_000) {
+                                node.table.write(at, |mut e| {
+                                    e.inc(D::HttpReqCnt, 0, 1, 1_000);
+                                });
+                                node.table.untrack(at, 1_000);
+                            }
+                        }
+                        done.fetch_add(1, Relaxed);
+                    });
+                }
+            }
+            for (from, to) in [(0, 1), (1, 0)] {
+                scope.spawn(move || {
+                    let replica = tables[from].table.replica().unwrap();
+                    let mut out = BatchWriter::new(replica.columns());
+                    let mut after = 0;
+                    while done.load(Relaxed) < 4 {
+                        replica.collect(1_000, 5_000);
+                        let read = replica.read_journal(after, BUDGET, 1_000, &mut out);
+                        deliver(tables, from, to, &mut out, 1_000);
+                        assert!(read.upto >= after);
+                        after = read.upto;
+                    }
+                });
+            }
+        });
+        settle(&mut nodes, 1_000);
+        for node in &nodes {
+            assert!(node.table.used(1_000) <= size);
+            let replica = node.table.replica().unwrap();
+            let live = node.table.used(1_000);
+            assert!(replica.lag(0) <= 2 * live + 3_100, "{}", replica.lag(0));
+            assert!(!replica.is_dirty());
+        }
+        if size > KEYS as usize {
+            let total = |k| get(&nodes[0], k, D::HttpReqCnt, 1_000).unwrap();
+            assert_eq!((0..KEYS).map(total).sum::<u64>(), 4 * u64::from(EVENTS));
+            for k in 0..KEYS {
+                assert_eq!(get(&nodes[1], k, D::HttpReqCnt, 1_000), Some(total(k)));
+                assert_eq!(get(&nodes[1], k, D::ConnCur, 1_000), Some(0));
+            }
+        }
+    }
+}
