@@ -156,6 +156,8 @@ impl RowFlags {
     pub const TOMB: RowFlags = RowFlags(1 << 7);
     /// The row carries edicts or registers, and no cell of its lineage.
     pub const NO_CELL: RowFlags = RowFlags(1 << 8);
+    /// The cell went through a table that lacks some of its columns: a complete row of the same version replaces it.
+    pub const PARTIAL: RowFlags = RowFlags(1 << 10);
 
     // Set by the writer, seen by the reader only.
     const SAME_KEY: u16 = 1 << 0;
@@ -163,7 +165,7 @@ impl RowFlags {
     const EPOCH: u16 = 1 << 5;
     const LIVED: u16 = 1 << 6;
     const EDICTS: u16 = 1 << 9;
-    const PUBLIC: u16 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8;
+    const PUBLIC: u16 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 10;
 
     /// Whether all of these are set.
     pub fn contains(self, flags: RowFlags) -> bool {

@@ -99,7 +99,8 @@ pub struct Hub {
     next_session: u64,
     random: u64,
     pub(super) started_at: u64,
-    ticked_at: u64,
+    /// When the shell was asked to call [`Hub::tick`] again.
+    tick_due_at: u64,
     /// When holdings are compared next.
     pub(super) beat_at: u64,
     pub(super) wall_offset_ms: i64,
@@ -161,7 +162,7 @@ impl Hub {
             next_peer: 0,
             next_session: 0,
             started_at: now,
-            ticked_at: now,
+            tick_due_at: now,
             beat_at: now + HEARTBEAT_MS,
             wall_offset_ms: 0,
             ready: false,
@@ -197,12 +198,11 @@ impl Hub {
                 store.set_wall_offset(offset);
             }
         }
-        let stalled = now.saturating_sub(self.ticked_at);
+        let stalled = now.saturating_sub(self.tick_due_at);
         if stalled > STALL_MS {
             // Nobody could be heard while this process did not run: what they sent may be waiting.
             self.excuse(stalled);
         }
-        self.ticked_at = now;
         self.collect(now);
         self.close_silent(now);
         self.refresh_lives(now);
@@ -214,6 +214,7 @@ impl Hub {
             self.forget_lineages(now);
         }
         self.check_ready(now);
+        self.tick_due_at = self.next_deadline(now);
     }
 
     /// Flushes what changed, as far as it is due: at once when the last flush is [`FLUSH_MS`] or longer ago.
@@ -244,7 +245,7 @@ impl Hub {
             at = at.min(self.beat_at);
         }
         at = at.min(self.next_dial());
-        at = at.min(self.next_lapse(now));
+        at = at.min(self.next_lapse());
         for out in self.outs.values() {
             at = at.min(out.next_deadline(now));
         }

@@ -24,6 +24,10 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// It is there, or was not long ago and did not say goodbye.
+    pub(super) fn may_return(&self, now: u64) -> bool {
+        !self.ended && (self.alive || self.heard_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
+    }
     /// It was heard here within the lease.
     pub(super) fn is_heard(&self, now: u64) -> bool {
         !self.ended && self.heard_at.is_some_and(|at| now < at + LEASE_MS)
@@ -136,13 +140,12 @@ impl Hub {
         }
     }
 
-    /// When a lease ends next.
-    pub(super) fn next_lapse(&self, now: u64) -> u64 {
+    /// When a lease ends next, of those that were running when that was looked at last.
+    pub(super) fn next_lapse(&self) -> u64 {
         let lapses = self
-            .lives
-            .values()
-            .filter(|life| life.is_heard(now))
-            .filter_map(|life| Some(life.heard_at? + LEASE_MS));
+            .vouching
+            .iter()
+            .filter_map(|lineage| Some(self.lives.get(lineage)?.heard_at? + LEASE_MS));
         lapses.min().unwrap_or(u64::MAX)
     }
 

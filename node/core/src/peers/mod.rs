@@ -16,6 +16,7 @@ pub mod messages;
 mod peer;
 mod push;
 mod receive;
+mod replies;
 mod report;
 pub mod store;
 mod wants;

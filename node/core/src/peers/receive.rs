@@ -9,7 +9,7 @@ use super::hub::{Hub, Shared};
 use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SILENCE_MS, TABLES_MAX};
 use super::matching::{compare, lacking};
 use super::messages::{Batch, BatchKind, Held, Hello, Push, Refusal, Reply, VERSION, Welcome};
-use super::push::skew;
+use super::replies::skew;
 use super::report::Traffic;
 use crate::table::{Key, LINEAGES_MAX, Lineage};
 
@@ -450,7 +450,7 @@ impl Hub {
             }
             BatchKind::Walk => {
                 if let Some(asked) = &mut table.asked {
-                    asked.news |= applied.merged > 0;
+                    asked.news |= applied.news > 0;
                 }
             }
             BatchKind::Answer | BatchKind::Offer => {}
@@ -465,6 +465,9 @@ impl Hub {
         if curious && !applied.wants.is_empty() {
             self.counters.keys_wanted += applied.wants.len() as u64;
             session.want(theirs, applied.wants);
+        }
+        if !applied.wants_of_all.is_empty() {
+            self.want_of_all(own, &applied.wants_of_all, now);
         }
         if curious && !applied.offers.is_empty() {
             self.offer(own, from, applied.offers);

@@ -1,7 +1,9 @@
 //! What a hub needs from tables. One small seam, so that tests can put something between the two.
 
-use super::batch::{BadBatch, BatchWriter, Budget, ColumnDef, Columns};
-use crate::table::{Key, Lineage, TableId, TableSpec};
+use super::batch::{BadBatch, BatchReader, BatchWriter, Budget, ColumnDef, Columns};
+pub use crate::table::{Applied, Collected, JournalRead, Which};
+use crate::table::{Key, Lineage, Table, TableId, TableSpec};
+use crate::world::World;
 
 /// Access to the tables of the process by their position.
 pub trait Stores: Send + Sync {
@@ -9,59 +11,8 @@ pub trait Stores: Send + Sync {
     fn store(&self, table: TableId) -> Option<&dyn Store>;
 }
 
-/// What became of a flush.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// The journal's newest number.
-    pub newest: u64,
-    /// Entries that were given a number.
-    pub stamped: usize,
-    /// The budget was used up: call again.
-    pub more: bool,
-}
-
-/// What a batch of the journal covers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JournalRead {
-    /// Every key whose newest change has a number up to this one is in this batch or was in an earlier one.
-    pub upto: u64,
-    /// The journal's end was reached: nothing up to `upto` is missing.
-    pub whole: bool,
-    /// The budget was used up: there is more.
-    pub more: bool,
-}
-
-/// Which cells a walk shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// All there are, with registers and edicts.
-    All,
-    /// Those of one lineage that changed after a number, and what else it assigned.
-    Lineage {
-        /// Whose.
-        lineage: Lineage,
-        /// Cells with a higher version only.
-        after: u64,
-    },
-}
-
 /// How far a walk through a table has come.
 pub type WalkCursor = crate::table::Cursor;
-
-/// What became of a batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Rows that changed something.
-    pub merged: usize,
-    /// Rows that were known already, or came too late to matter.
-    pub ignored: usize,
-    /// Rows for which there was no room.
-    pub refused: usize,
-    /// Keys to ask the sender about: it holds shares of others that are not known here. Bounded.
-    pub wants: Vec<Key>,
-    /// Keys to tell the sender about: it seems to have lost shares that are known here. Bounded.
-    pub offers: Vec<Key>,
-}
 
 /// A table that is shared between nodes, as a hub uses it. See the replica layer of the table for what each call does.
 pub trait Store {
@@ -112,4 +63,88 @@ pub trait Store {
     fn highest(&self, lineage: Lineage) -> u64;
     /// The number that every other node has acknowledged, connected or not; `u64::MAX` when there is none.
     fn set_acked_by_all(&self, number: u64);
+}
+
+impl Stores for World {
+    fn store(&self, table: TableId) -> Option<&dyn Store> {
+        let table = self.tables.get(usize::from(table.0))?;
+        table.replica()?;
+        Some(table)
+    }
+}
+
+/// Of a table that is not replicated (which [`Stores::store`] never gives out) nothing is known.
+impl Store for Table {
+    fn spec(&self) -> &TableSpec {
+        self.spec()
+    }
+    fn columns(&self) -> Vec<ColumnDef> {
+        self.replica().map_or(Vec::new(), |r| r.columns().to_vec())
+    }
+    fn set_wall_offset(&self, ms: i64) {
+        self.set_wall_offset(ms);
+    }
+    fn is_dirty(&self) -> bool {
+        self.replica().is_some_and(|r| r.is_dirty())
+    }
+    fn collect(&self, now_ms: u64, budget: usize) -> Collected {
+        self.replica()
+            .map_or(Collected::default(), |r| r.collect(now_ms, budget))
+    }
+    fn newest(&self) -> u64 {
+        self.replica().map_or(0, |r| r.newest())
+    }
+    fn read_journal(
+        &self,
+        after: u64,
+        budget: Budget,
+        now_ms: u64,
+        out: &mut BatchWriter,
+    ) -> JournalRead {
+        self.replica().map_or(JournalRead::default(), |r| {
+            r.read_journal(after, budget, now_ms, out)
+        })
+    }
+    fn lag(&self, after: u64) -> usize {
+        self.replica().map_or(0, |r| r.lag(after))
+    }
+    fn read_walk(
+        &self,
+        cursor: &mut WalkCursor,
+        which: Which,
+        budget: Budget,
+        now_ms: u64,
+        out: &mut BatchWriter,
+    ) -> bool {
+        self.replica()
+            .is_none_or(|r| r.read_walk(cursor, which, budget, now_ms, out))
+    }
+    fn read_keys(&self, keys: &[Key], now_ms: u64, out: &mut BatchWriter) {
+        if let Some(replica) = self.replica() {
+            replica.read_keys(keys, now_ms, out);
+        }
+    }
+    fn apply(
+        &self,
+        batch: &Columns,
+        sender: &[ColumnDef],
+        from: Lineage,
+        shift_ms: u32,
+        acked_to_sender: u64,
+        now_ms: u64,
+    ) -> Result<Applied, BadBatch> {
+        let batch = BatchReader::new(batch, sender)?;
+        match self.replica() {
+            Some(replica) => replica.apply(&batch, from, shift_ms, acked_to_sender, now_ms),
+            None => Ok(Applied::default()),
+        }
+    }
+    fn highest(&self, lineage: Lineage) -> u64 {
+        self.replica().map_or(0, |r| r.highest(lineage))
+    }
+    fn set_acked_by_all(&self, number: u64) {
+        if let Some(replica) = self.replica() {
+            replica.set_acked_by_all(number);
+        }
+    }
 }

@@ -58,6 +58,23 @@ impl Hub {
             }
         }
     }
+    /// Asks every other node about keys: those that are away when they are back.
+    pub(super) fn want_of_all(&mut self, own: usize, keys: &[Key], now: u64) {
+        let Some(shared) = self.tables.get_mut(own) else {
+            return;
+        };
+        for (lineage, life) in &self.lives {
+            if !life.may_return(now) {
+                continue;
+            }
+            self.counters.keys_wanted += keys.len() as u64;
+            let room = KEPT_KEYS_MAX.saturating_sub(shared.wants.len());
+            self.counters.wants_dropped += keys.len().saturating_sub(room) as u64;
+            let kept = keys.iter().take(room).map(|key| (*lineage, key.clone()));
+            shared.wants.extend(kept);
+        }
+        self.ask_again();
+    }
     /// Asks again: whoever was asked, if it is back; anyone, if it is dead.
     pub(super) fn ask_again(&mut self) {
         for own in 0..self.tables.len() {

@@ -11,6 +11,8 @@ use crate::table::slab::{NIL, Slab};
 
 /// In a cell: its lineage has live trackers of the key.
 pub(super) const CELL_HELD: u32 = 1 << 16;
+/// In a cell: it came through a table that lacks some of the columns.
+pub(super) const CELL_PARTIAL: u32 = 1 << 17;
 
 /// The cells of an entry.
 pub(in crate::table) struct Chain<'a> {
@@ -51,6 +53,9 @@ impl RemoteCell<'_> {
     }
     pub fn is_held(&self) -> bool {
         word(self.bytes, CELL_LINEAGE) & CELL_HELD != 0
+    }
+    pub fn is_partial(&self) -> bool {
+        word(self.bytes, CELL_LINEAGE) & CELL_PARTIAL != 0
     }
     pub fn version(&self) -> u64 {
         wide(self.bytes, CELL_VERSION)

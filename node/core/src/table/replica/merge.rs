@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 
-use super::cells::CELL_HELD;
+use super::cells::{CELL_HELD, CELL_PARTIAL};
 use super::edicts::{Ext, NEVER, register_stamp, set_register};
 use super::state::{ReplicaShard, count, flags};
 use super::{Applied, EXPIRED_GRACE_MS, OFFERS_MAX, Replica, STAMP_AHEAD_MAX_MS, WANTS_MAX};
@@ -159,8 +159,7 @@ pub(super) fn apply(
             continue;
         }
         if merger.partial && head.lineage != from {
-            // Complete rows of the same version must be able to replace it.
-            row.head.version = head.version.saturating_sub(1);
+            row.head.flags = row.head.flags.with(RowFlags::PARTIAL);
         }
         if let Some((_, _, highest)) = &mut known {
             *highest = (*highest).max(row.head.version);
@@ -432,6 +431,7 @@ impl<'a> Merger<'a> {
             );
         }
         let mut changed = self.edicts(shard, slot, row);
+        self.applied.news += usize::from(changed);
         changed |= self.content(shard, slot, row);
         if changed {
             self.table.note_evictable(shard, now);
@@ -450,7 +450,7 @@ impl<'a> Merger<'a> {
                 &mut self.dropped,
             );
         }
-        self.edicts(shard, slot, row);
+        self.applied.news += usize::from(self.edicts(shard, slot, row));
         if row.is_dead {
             // Only a tombstone is worth keeping.
             if shard.flags(slot) & flags::TOMB == 0 {
@@ -516,7 +516,8 @@ impl<'a> Merger<'a> {
     /// Merges dates, registers and the cell. Returns whether anything changed.
     fn content(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
         let now = self.now_ms;
-        let mut changed = shard.refresh_at(&self.table.schema, slot, row.touched, now);
+        let mut changed = false;
+        let touched = shard.refresh_at(&self.table.schema, slot, row.touched, now);
         if row.born < date(now, shard.word(slot, BORN)) {
             shard.set_word(slot, BORN, row.born as u32);
         }
@@ -541,7 +542,8 @@ impl<'a> Merger<'a> {
             shard.take_out(slot, now);
             shard.place(schema, slot, now);
         }
-        changed
+        self.applied.news += usize::from(changed);
+        changed || touched
     }
     fn registers(&self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
         let own = self.replica.shared.lineages.own();
@@ -577,11 +579,29 @@ impl<'a> Merger<'a> {
             return false;
         };
         let old = replica.find_cell(record, row.lineage);
+        let mut partial = row.is(RowFlags::PARTIAL);
+        let mut version = row.head.version;
         if let Some(old) = old {
             let kept_for_adoption =
                 old.version() < row.head.first && !layout.is_blank(old.bytes, now);
-            if row.head.version <= old.version() || kept_for_adoption {
+            let newer = row.head.version > old.version();
+            partial |= old.is_partial() && !newer;
+            let completes = old.is_partial() && row.head.version == old.version();
+            if kept_for_adoption || !(newer || old.is_partial()) {
                 return false;
+            }
+            version = version.max(old.version());
+            if partial && completes && !row.is(RowFlags::PARTIAL) {
+                partial = false;
+            } else if partial {
+                // Columns that one of the two lacks are those of the other.
+                let before = old.bytes.get(CELL_DATA..).unwrap_or_default().to_vec();
+                for column in layout.summed() {
+                    join(column, &mut self.cell, old.bytes, newer);
+                }
+                if !newer && self.cell.get(CELL_DATA..) == Some(&before[..]) {
+                    return false;
+                }
             }
         }
         let at = match old.map(|old| old.slot) {
@@ -596,8 +616,9 @@ impl<'a> Merger<'a> {
             to.copy_from_slice(from);
         }
         let held = if row.is(RowFlags::HELD) { CELL_HELD } else { 0 };
-        set_word(cell, CELL_LINEAGE, u32::from(row.lineage) | held);
-        set_wide(cell, CELL_VERSION, row.head.version);
+        let partial = if partial { CELL_PARTIAL } else { 0 };
+        set_word(cell, CELL_LINEAGE, u32::from(row.lineage) | held | partial);
+        set_wide(cell, CELL_VERSION, version);
         if epoch > NEVER || word(record, FLAGS) & flags::EXT != 0 {
             set_word(record, FLAGS, word(record, FLAGS) | flags::EXT);
             replica.ext_or_new(slot).set_epoch(row.lineage, epoch);
@@ -672,6 +693,31 @@ impl<'a> Merger<'a> {
         count(&replica.shared.counts.adopted);
         replica.mark(record, slot);
         true
+    }
+}
+
+/// Joins a column of two states of a cell of which one at least is partial: what is missing is 0, and counts only grow.
+fn join(column: &Cell, cell: &mut [u8], old: &[u8], newer: bool) {
+    let at = column.remote;
+    match column.kind {
+        Kind::Counter64 => {
+            let most = wide(cell, at).max(wide(old, at));
+            set_wide(cell, at, most);
+        }
+        Kind::Gauge if newer => {}
+        Kind::Gauge => set_word(cell, at, word(old, at)),
+        Kind::Rate => {
+            // Which of two windows is the later one cannot be told for sure: ages creep at every relay.
+            let idle = |rate: Rate| rate.start & 1 != 0;
+            let (new, old) = (rate(cell, at), rate(old, at));
+            if idle(new) || (!newer && !idle(old)) {
+                set_rate(cell, at, old);
+            }
+        }
+        _ => {
+            let most = word(cell, at).max(word(old, at));
+            set_word(cell, at, most);
+        }
     }
 }
 

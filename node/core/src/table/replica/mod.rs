@@ -88,6 +88,8 @@ pub struct Applied {
     pub ignored: usize,
     /// Rows for which there was no room, or whose lineage had none.
     pub refused: usize,
+    /// Cells, edicts and registers that changed something: without later touches, whose times creep at every relay.
+    pub news: usize,
     /// Keys of which the sender knows more.
     pub wants: Vec<Key>,
     /// Keys whose life here began in ignorance of an older one: every node may know something of them.

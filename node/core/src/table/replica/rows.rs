@@ -111,7 +111,10 @@ impl RowWriter<'_> {
         let ext = ext(replica, record, slot);
         let head = self.head(record, replica);
         let head = RowHead {
-            flags: head.flags.with_if(cell.is_held(), RowFlags::HELD),
+            flags: head
+                .flags
+                .with_if(cell.is_held(), RowFlags::HELD)
+                .with_if(cell.is_partial(), RowFlags::PARTIAL),
             lineage: replica.shared.lineages.id(cell.lineage()),
             version: cell.version(),
             epoch: ext

@@ -1,0 +1,91 @@
+//! Simulation of clusters: the shipped session and table code of 2 to 8 nodes on a virtual clock, through thousands of
+//! random histories of traffic, delays, broken streams, partitions, frozen and killed nodes, restarts and jumping clocks.
+//! After every healing all nodes must read the same, and that must be what was counted.
+//!
+//! A failing history prints its seed. `REMORA_SIM_SEED=N cargo test -p remora-core --test peers_sim KIND` lives through
+//! that one alone and prints everything that happens; `REMORA_SIM_HISTORIES=N` changes how many there are.
+
+#![allow(clippy::print_stderr)] // a replayed history is told on stderr
+
+mod history;
+mod rng;
+mod stores;
+mod world;
+
+use history::{Kind, run};
+use stores::Mutant;
+
+fn number(name: &str) -> Option<u64> {
+    #[allow(clippy::disallowed_methods)] // what the tester says, not the core
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+fn explore(kind: Kind, histories: u64) {
+    if let Some(seed) = number("REMORA_SIM_SEED") {
+        match run(kind, seed, Mutant::None, true) {
+            Ok(tally) => eprintln!("{kind:?} {seed}: fine, {tally:?}"),
+            Err(why) => panic!("{kind:?} {seed}: {why}"),
+        }
+        return;
+    }
+    let histories = number("REMORA_SIM_HISTORIES").unwrap_or(histories);
+    let mut failed = Vec::new();
+    let (mut events, mut messages, mut kills) = (0, 0, 0);
+    for seed in 0..histories {
+        let result = std::panic::catch_unwind(|| run(kind, seed, Mutant::None, false));
+        match result {
+            Ok(Ok(tally)) => {
+                events += tally.events;
+                messages += tally.messages;
+                kills += tally.kills;
+            }
+            Ok(Err(why)) => failed.push(format!("seed {seed}: {why}")),
+            Err(_) => failed.push(format!("seed {seed}: panicked")),
+        }
+    }
+    eprintln!(
+        "{kind:?}: {histories} histories, {events} events, {messages} messages, {kills} kills"
+    );
+    assert!(
+        failed.is_empty(),
+        "{} of {histories} {kind:?} histories failed; REMORA_SIM_SEED=N replays one:\n{}",
+        failed.len(),
+        failed[..failed.len().min(20)].join("\n")
+    );
+}
+
+#[test]
+fn exact() {
+    explore(Kind::Exact, 400);
+}
+
+#[test]
+fn edicts() {
+    explore(Kind::Edicts, 300);
+}
+
+#[test]
+fn mixed() {
+    explore(Kind::Mixed, 200);
+}
+
+#[test]
+fn small() {
+    explore(Kind::Small, 200);
+}
+
+/// A simulation that finds nothing wrong with these would find nothing.
+#[test]
+fn mutants_are_caught() {
+    for (mutant, kind) in [
+        (Mutant::AckWithoutApply, Kind::Exact),
+        (Mutant::SkipsJournal, Kind::Exact),
+        (Mutant::EmptyWalks, Kind::Exact),
+        (Mutant::HidesHighest, Kind::Exact),
+    ] {
+        let caught = (0..1_000).find(|&seed| run(kind, seed, mutant, false).is_err());
+        assert!(caught.is_some(), "{mutant:?} goes unnoticed");
+        eprintln!("{mutant:?}: noticed by seed {}", caught.unwrap_or(0));
+    }
+}
