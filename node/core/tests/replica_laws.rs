@@ -26,13 +26,29 @@ fn the_model_agrees_with_itself_about_lives() {
 
 #[test]
 fn the_model_in_step_is_one_table() {
-    run("in step", 300, |seed| truth(seed, true, None, model));
+    run("in step", 300, |seed| truth(seed, true, None, model, None));
     run("in step, expiry", 300, |seed| {
-        truth(seed, true, Some(1_500), model)
+        truth(seed, true, Some(1_500), model, None)
     });
 }
 
 #[test]
 fn the_model_counts_everything_once() {
-    run("counting", 1_000, |seed| truth(seed, false, None, model));
+    run("counting", 1_000, |seed| {
+        truth(seed, false, None, model, None)
+    });
+}
+
+/// One node keeps only three keys: what it forgets comes back to it, and to nobody is anything lost.
+#[test]
+fn the_model_survives_evictions() {
+    fn one_small(lineage: u64, expire: Option<i64>) -> ModelNode {
+        ModelNode::new(lineage, expire, if lineage == 1 { 3 } else { usize::MAX })
+    }
+    run("evictions", 300, |seed| {
+        truth(seed, true, None, one_small, Some(1))
+    });
+    run("evictions, expiry", 300, |seed| {
+        truth(seed, true, Some(1_500), one_small, Some(1))
+    });
 }

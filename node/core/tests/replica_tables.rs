@@ -28,15 +28,17 @@ fn tables_agree_about_lives() {
 
 #[test]
 fn tables_in_step_are_one_table() {
-    run("in step", 100, |seed| truth(seed, true, None, table));
+    run("in step", 100, |seed| truth(seed, true, None, table, None));
     run("in step, expiry", 100, |seed| {
-        truth(seed, true, Some(1_500), table)
+        truth(seed, true, Some(1_500), table, None)
     });
 }
 
 #[test]
 fn tables_count_everything_once() {
-    run("counting", 300, |seed| truth(seed, false, None, table));
+    run("counting", 300, |seed| {
+        truth(seed, false, None, table, None)
+    });
 }
 
 /// Messages delayed, repeated and reordered at will: after each step each table is what its model is.
@@ -187,5 +189,19 @@ fn tables_follow_the_model_when_clocks_wrap() {
     });
     run("steps, wrap, no expiry", 250, |seed| {
         steps(seed, None, (1 << 32) - 1_000)
+    });
+}
+
+/// One node keeps only three keys: what it forgets comes back to it, and to nobody is anything lost.
+#[test]
+fn tables_survive_evictions() {
+    fn one_small(lineage: u64, expire: Option<i64>) -> RealNode {
+        RealNode::new(lineage, expire, if lineage == 1 { 3 } else { 1_000 })
+    }
+    run("evictions", 200, |seed| {
+        truth(seed, true, None, one_small, Some(1))
+    });
+    run("evictions, expiry", 200, |seed| {
+        truth(seed, true, Some(1_500), one_small, Some(1))
     });
 }

@@ -154,6 +154,8 @@ pub struct Cluster<N: Node> {
     pub members: BTreeMap<u64, Member<N>>,
     links: BTreeMap<(u64, u64), Link<N::Batch>>,
     dead: BTreeSet<u64>,
+    /// Nodes whose tables are too small: they may not know a key, but what they know is right.
+    pub small: BTreeSet<u64>,
     make: Box<dyn Fn(u64) -> N>,
     next_lineage: u64,
 }
@@ -165,6 +167,7 @@ impl<N: Node> Cluster<N> {
             members: BTreeMap::new(),
             links: BTreeMap::new(),
             dead: BTreeSet::new(),
+            small: BTreeSet::new(),
             make: Box::new(make),
             next_lineage: 1,
         };
@@ -491,6 +494,7 @@ impl<N: Node> Cluster<N> {
             .members
             .values()
             .map(|m| (m.lineage, m.node.read(key, self.now)))
+            .filter(|(lineage, read)| read.is_some() || !self.small.contains(lineage))
             .collect();
         if reads.iter().any(|r| r.1 != reads[0].1) {
             return Err(format!(

@@ -122,23 +122,25 @@ pub fn truth<N: Node>(
     in_step: bool,
     expire: Option<i64>,
     make: fn(u64, Option<i64>) -> N,
+    small: Option<u64>,
 ) -> Result<(), String> {
     let mut dice = Dice::new(seed);
-    let tracks = dice.percent(50);
+    let tracks = dice.percent(50) && small.is_none();
     let mix = Mix {
-        keys: 1 + dice.roll(3),
+        keys: 1 + dice.roll(if small.is_some() { 8 } else { 3 }),
         tracks,
-        edicts: in_step && !tracks,
-        tags: in_step,
+        edicts: in_step && !tracks && small.is_none(), // tombstones make room first
+        tags: in_step && small.is_none(), // forgotten stamps may be made again within one ms
     };
     let faults = Faults {
         cuts: !in_step,
-        kills: in_step && !tracks,
+        kills: in_step && !tracks && small.is_none(),
         in_step,
         pause: 2_000,
     };
     let nodes = 2 + dice.roll(3);
     let mut cluster = Cluster::new(START, nodes, move |lineage| make(lineage, expire));
+    cluster.small.extend(small);
     let mut alone = ModelNode::new(0, expire, usize::MAX);
     let mut held: BTreeMap<(u64, u32), u32> = BTreeMap::new();
     run(
