@@ -20,6 +20,7 @@ mod real_clients;
 mod regressions;
 mod servers;
 mod supervisor;
+mod supervisor_upgrade;
 mod tcp_mode;
 mod tcp_rules;
 mod throttle;

@@ -22,7 +22,7 @@ frontend fe
 ";
 
 /// A supervisor whose one frontend answers `one`.
-fn supervised(head: &str) -> Launch {
+pub(crate) fn supervised(head: &str) -> Launch {
     let rest = OK;
     Launch::new(&format!("{head}{rest}"))
         .arg("-W")
@@ -32,12 +32,12 @@ fn supervised(head: &str) -> Launch {
         .arg("test.cfg")
 }
 
-fn master(proxy: &Proxy) -> Cli {
+pub(crate) fn master(proxy: &Proxy) -> Cli {
     Cli::new(proxy.dir().join("master.sock"))
 }
 
 /// Replaces text in the configuration.
-fn edit(proxy: &Proxy, from: &str, to: &str) {
+pub(crate) fn edit(proxy: &Proxy, from: &str, to: &str) {
     let path = proxy.dir().join("test.cfg");
     let text = std::fs::read_to_string(&path).expect("the configuration");
     assert!(text.contains(from), "{from:?} in {text}");
@@ -45,7 +45,7 @@ fn edit(proxy: &Proxy, from: &str, to: &str) {
 }
 
 /// The process id of the worker that serves.
-fn worker(proxy: &Proxy) -> u32 {
+pub(crate) fn worker(proxy: &Proxy) -> u32 {
     until("a worker serves", || {
         let table = master(proxy).ask("show proc");
         let row = table.split("# workers\n").nth(1)?.lines().next()?;
@@ -63,13 +63,13 @@ fn workers(proxy: &Proxy) -> BTreeSet<u32> {
     pids.collect()
 }
 
-fn kill(pid: u32, signal: Signal) {
+pub(crate) fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid as i32).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("it lives");
 }
 
 /// Clients that keep asking, some on one connection, some on a new one each time.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     failed: Arc<AtomicUsize>,
@@ -77,7 +77,7 @@ struct Load {
 }
 
 impl Load {
-    fn on(fe: SocketAddr) -> Load {
+    pub(crate) fn on(fe: SocketAddr) -> Load {
         let mut load = Load {
             stop: Arc::default(),
             answered: Arc::default(),
@@ -111,14 +111,14 @@ impl Load {
     }
 
     /// Waits until clients have been served again since now.
-    fn moves(&self) {
+    pub(crate) fn moves(&self) {
         let before = self.answered.load(Ordering::Relaxed);
         until_true("clients are served", || {
             self.answered.load(Ordering::Relaxed) > before + 50
         });
     }
 
-    fn failures(self) -> usize {
+    pub(crate) fn failures(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().expect("no client panics");

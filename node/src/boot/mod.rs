@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::cli::Args;
-use crate::handoff::frames::Settings;
+use crate::handoff::frames::{SeenFile, Settings};
 use crate::handoff::{Inherited, worker as supervised};
 use crate::messages::{self, Volume};
 use crate::observe::log::{Logs, load_time_zone};
@@ -40,10 +40,13 @@ pub fn run(args: &Args) -> u8 {
         (_, true) => Volume::Debug,
         _ => Volume::Normal,
     });
+    if args.resumed {
+        return supervisor::resume(args);
+    }
     match start(args) {
         Ok(Start::Checked(code) | Start::Elsewhere(code)) => code,
         Ok(Start::Running(running)) => signals::wait(*running),
-        Ok(Start::Supervising { pidfile, detach }) => supervisor::run(&supervisor::Start {
+        Ok(Start::Supervising { pidfile, detach }) => supervisor::run(supervisor::Start {
             args,
             pidfile,
             detach,
@@ -237,9 +240,9 @@ pub(crate) fn write_pidfile(path: &str) -> Result<(), String> {
         .map_err(|e| format!("Cannot create pidfile {path} : {}", sources::reason(&e)))
 }
 
-/// Reads and compiles the configuration, and says what there is to say about it. `files` gets the absolute paths of all
-/// that it was read from.
-fn load(args: &Args, files: &mut Vec<String>) -> Result<Plan, Alerts> {
+/// Reads and compiles the configuration, and says what there is to say about it. `files` gets all that it was read
+/// from.
+fn load(args: &Args, files: &mut Vec<SeenFile>) -> Result<Plan, Alerts> {
     let sources = sources::read(&args.configs, files)?;
     let hostname = hostname();
     let options = Options {

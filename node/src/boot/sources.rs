@@ -7,17 +7,21 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use remora_config::{Loader, Source};
+use twox_hash::XxHash64;
 
-/// Reads the files named by `-f`; of a directory its visible `*.cfg` in byte order. `seen` gets the absolute paths of all
-/// of them, and of directories.
+use crate::handoff::frames::SeenFile;
+
+/// Reads the files named by `-f`; of a directory its visible `*.cfg` in byte order. `seen` gets all of them, and directories.
 ///
 /// # Errors
 /// Every name that cannot be read, as a message each.
-pub(super) fn read(names: &[String], seen: &mut Vec<String>) -> Result<Vec<Source>, Vec<String>> {
+pub(super) fn read(names: &[String], seen: &mut Vec<SeenFile>) -> Result<Vec<Source>, Vec<String>> {
     let mut sources = Vec::new();
     let mut errors = Vec::new();
     for name in names {
-        seen.extend(absolute(name));
+        if Path::new(name).is_dir() {
+            seen.extend(seen_file(name, see(name)));
+        }
         let files = match expand(name) {
             Ok(files) => files,
             Err(e) => {
@@ -34,8 +38,9 @@ pub(super) fn read(names: &[String], seen: &mut Vec<String>) -> Result<Vec<Sourc
             ));
         }
         for file in files {
-            seen.extend(absolute(&file));
-            match fs::read(&file) {
+            let text = fs::read(&file);
+            seen.extend(seen_file(&file, hash(text.as_deref().ok())));
+            match text {
                 Ok(text) => sources.push(Source { name: file, text }),
                 Err(e) => errors.push(format!(
                     "Could not open configuration file {file} : {}",
@@ -51,9 +56,30 @@ pub(super) fn read(names: &[String], seen: &mut Vec<String>) -> Result<Vec<Sourc
     }
 }
 
-fn absolute(name: &str) -> Option<String> {
+fn seen_file(name: &str, content: u64) -> Option<SeenFile> {
     let path = std::path::absolute(name).ok()?;
-    Some(path.to_string_lossy().into_owned())
+    Some(SeenFile {
+        path: path.to_string_lossy().into_owned(),
+        content,
+    })
+}
+
+/// What tells the content of a file, or the configuration files of a directory, from another one; 0 for nothing.
+pub(crate) fn see(path: &str) -> u64 {
+    if Path::new(path).is_dir() {
+        return hash(
+            expand(path)
+                .ok()
+                .map(|files| files.join("\n"))
+                .as_deref()
+                .map(str::as_bytes),
+        );
+    }
+    hash(fs::read(path).ok().as_deref())
+}
+
+fn hash(content: Option<&[u8]>) -> u64 {
+    content.map_or(0, |bytes| XxHash64::oneshot(0, bytes).max(1))
 }
 
 /// The name itself, or the configuration files of the directory of that name.
@@ -95,14 +121,16 @@ pub(super) fn reason(e: &io::Error) -> String {
 pub(crate) struct System {
     /// `-dr`: names that do not resolve give no address instead of an error.
     pub(super) ignore_unresolved: bool,
-    /// Absolute paths of the files that were asked for, whether they are there or not.
-    pub(super) files: Vec<String>,
+    /// Files that were asked for, whether they are there or not.
+    pub(super) files: Vec<SeenFile>,
 }
 
 impl Loader for System {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
-        self.files.extend(absolute(path));
-        fs::read(path).map_err(|e| reason(&e))
+        let content = fs::read(path);
+        self.files
+            .extend(seen_file(path, hash(content.as_deref().ok())));
+        content.map_err(|e| reason(&e))
     }
 
     fn resolve(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {

@@ -15,6 +15,8 @@ pub const FRAME_MAX: usize = 64 * 1024;
 /// Descriptors in one frame (the kernel's limit for one message).
 pub const DESCRIPTORS_MAX: usize = 253;
 
+/// Nothing packed is longer.
+const PACKED_MAX: usize = 64 * 1024 * 1024;
 const MAGIC: u8 = b'R';
 /// Text in a frame is cut after so many bytes.
 const TEXT_MAX: usize = 16 * 1024;
@@ -30,8 +32,8 @@ pub enum Frame {
     Begin(Begin),
     /// From a worker that starts: a message, as it was written to standard error.
     Said(String),
-    /// From a worker that starts: files its configuration was read from, as absolute paths. May be repeated.
-    Files(Vec<String>),
+    /// From a worker that starts: what its configuration was read from. May be repeated.
+    Files(Vec<SeenFile>),
     /// From a new worker, after its listeners: everything is there, nothing is accepted yet.
     Ready(Settings),
     /// To a worker: accept.
@@ -58,8 +60,9 @@ pub enum Frame {
     Left,
     /// To a process that offers its sockets: send them (it answers with its listeners and `Go`).
     Take,
-    /// From a supervisor to itself across the execution of a new program: an encoded state.
-    State(Vec<u8>),
+    /// From a supervisor to itself across the execution of a new program: the first descriptor is a file that holds its
+    /// state, the others belong to that.
+    State,
 }
 
 /// Who speaks.
@@ -86,6 +89,15 @@ pub struct Begin {
     pub detach: bool,
     /// This is the supervisor's first worker: `-x`, `-sf` and `-st` are for it alone.
     pub first: bool,
+}
+
+/// A file that was read, or looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SeenFile {
+    /// Absolute.
+    pub path: String,
+    /// Hash of what was there; 0 for nothing.
+    pub content: u64,
 }
 
 /// What a supervisor needs to know of its worker's configuration.
@@ -199,6 +211,26 @@ impl Frame {
     }
 }
 
+/// The bytes of something that no frame carries.
+///
+/// # Errors
+/// None that is known.
+pub fn pack<T: Encode>(value: &T) -> io::Result<Vec<u8>> {
+    bincode::encode_to_vec(value, bincode::config::standard()).map_err(io::Error::other)
+}
+
+/// Reads what [`pack`] wrote.
+///
+/// # Errors
+/// It is something else.
+pub fn unpack<T: Decode<()>>(bytes: &[u8]) -> io::Result<T> {
+    let limits = bincode::config::standard().with_limit::<PACKED_MAX>();
+    match bincode::decode_from_slice(bytes, limits) {
+        Ok((value, _)) => Ok(value),
+        Err(e) => Err(io::Error::new(io::ErrorKind::InvalidData, e)),
+    }
+}
+
 impl Hello {
     /// Whether both sides have a version in common.
     ///
@@ -261,7 +293,7 @@ mod tests {
             let error = Frame::decode(bytes).unwrap_err().to_string();
             assert!(error.contains(why), "{bytes:?}: {error}");
         }
-        assert!(Frame::State(vec![0; FRAME_MAX]).encode().is_err());
+        assert!(Frame::Said("x".repeat(FRAME_MAX)).encode().is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::channel::{Channel, Line, Packet};
-use super::frames::{Begin, Frame, Settings};
+use super::frames::{Begin, Frame, SeenFile, Settings};
 use super::inherited::{Inherited, Offer};
 use crate::messages;
 
@@ -84,7 +84,7 @@ impl Start {
     }
 
     /// Reports the files that the configuration was read from.
-    pub fn files(&self, files: &[String]) -> io::Result<()> {
+    pub fn files(&self, files: &[SeenFile]) -> io::Result<()> {
         for some in files.chunks(FILES_PER_FRAME) {
             self.channel
                 .send(&Frame::Files(some.to_vec()).into(), PATIENCE)?;

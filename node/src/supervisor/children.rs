@@ -18,10 +18,12 @@ use crate::cli::{DETACHED, RESUMED, WORKER};
 pub struct Program {
     /// The path it was started by, absolute: what is there now is what a reload starts.
     pub path: PathBuf,
+    /// What was there when this process was started.
+    pub file: FileId,
 }
 
-/// Tells whether two paths lead to the same content.
-type FileId = (u64, u64, u64, i64, i64);
+/// Tells whether a path leads to the same content as before.
+pub type FileId = (u64, u64, u64, i64, i64);
 
 impl Program {
     /// This process's own.
@@ -36,7 +38,21 @@ impl Program {
         let path = named
             .filter(|path| file_id(path).is_ok_and(|id| id == file))
             .unwrap_or(running);
-        Ok(Program { path })
+        Ok(Program { path, file })
+    }
+
+    /// This process after it has executed the program at `path`.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn executed(path: PathBuf) -> io::Result<Program> {
+        let file = file_id(Path::new("/proc/self/exe"))?;
+        Ok(Program { path, file })
+    }
+
+    /// Whether another program is at the path now.
+    pub fn is_replaced(&self) -> bool {
+        file_id(&self.path).is_ok_and(|now| now != self.file)
     }
 
     /// Starts a worker whose descriptor 0 is `channel`. Its process id.
@@ -48,6 +64,12 @@ impl Program {
         command.stdin(Stdio::from(channel));
         // It is reaped by its number, as everything that ends up here.
         command.spawn().map(|child| child.id())
+    }
+
+    /// Becomes the program at the path, which takes over the state that can be read from `state`. Returns only if that
+    /// failed.
+    pub fn execute(&self, state: OwnedFd) -> io::Error {
+        self.command(RESUMED).stdin(Stdio::from(state)).exec()
     }
 
     /// With the arguments of this process, and a mark in front: behind `--` everything is a file name.

@@ -1,5 +1,6 @@
 //! The channels to the workers: one task reads, another writes, so that neither side can block the other.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -26,6 +27,9 @@ pub enum Incoming {
 #[derive(Debug)]
 pub struct Link {
     out: UnboundedSender<Packet>,
+    /// Frames that are not sent yet.
+    unsent: Rc<Cell<usize>>,
+    channel: Rc<Line>,
 }
 
 impl Link {
@@ -41,13 +45,29 @@ impl Link {
         let channel = Rc::new(Line::new(channel)?);
         let (out, queue) = unbounded_channel();
         spawn_local(read(id, Rc::clone(&channel), inbox));
-        spawn_local(write(channel, queue));
-        Ok(Link { out })
+        let unsent = Rc::new(Cell::new(0));
+        spawn_local(write(Rc::clone(&channel), queue, Rc::clone(&unsent)));
+        Ok(Link {
+            out,
+            unsent,
+            channel,
+        })
     }
 
     /// Sends, in order. A worker that is gone is noticed elsewhere.
     pub fn send(&self, packet: impl Into<Packet>) {
+        self.unsent.set(self.unsent.get() + 1);
         let _ = self.out.send(packet.into());
+    }
+
+    /// Whether everything has been sent.
+    pub fn is_idle(&self) -> bool {
+        self.unsent.get() == 0
+    }
+
+    /// The channel itself, for passing it on.
+    pub fn channel(&self) -> &Channel {
+        self.channel.channel()
     }
 }
 
@@ -67,10 +87,10 @@ async fn read(id: Id, channel: Rc<Line>, inbox: UnboundedSender<(Id, Incoming)>)
     }
 }
 
-async fn write(channel: Rc<Line>, mut queue: UnboundedReceiver<Packet>) {
+async fn write(channel: Rc<Line>, mut queue: UnboundedReceiver<Packet>, unsent: Rc<Cell<usize>>) {
+    let mut broken = false;
     while let Some(packet) = queue.recv().await {
-        if channel.send(&packet).await.is_err() {
-            return;
-        }
+        broken = broken || channel.send(&packet).await.is_err();
+        unsent.set(unsent.get().saturating_sub(1));
     }
 }

@@ -10,6 +10,9 @@ mod notify;
 mod open;
 mod show;
 pub mod signals;
+mod state;
+mod upgrade;
+mod watch;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -27,7 +30,7 @@ use tracing::{error, info, warn};
 use crate::boot::daemon;
 use crate::cli::Args;
 use crate::handoff::channel::{Channel, Packet};
-use crate::handoff::frames::{Begin, Frame};
+use crate::handoff::frames::{Begin, Frame, SeenFile};
 use crate::handoff::inherited::Offer;
 use children::Program;
 use links::{Incoming, Link};
@@ -36,6 +39,7 @@ use master::{Ask, Target};
 use notify::Notify;
 use open::Door;
 use signals::Signals;
+use watch::Watch;
 
 /// Version of the state that a supervisor hands to itself across the execution of a new program.
 pub const STATE_VERSION: u8 = 1;
@@ -51,14 +55,23 @@ pub struct Start<'a> {
 }
 
 /// Supervises until the end. Returns the exit code.
-pub fn run(start: &Start<'_>) -> u8 {
+pub fn run(start: Start<'_>) -> u8 {
+    in_loop(|| Supervisor::new(start))
+}
+
+/// The same after executing a new program: the state comes from descriptor 0.
+pub fn resume(args: &Args) -> u8 {
+    in_loop(|| Supervisor::resume(args))
+}
+
+fn in_loop<'a>(make: impl FnOnce() -> Result<Supervisor<'a>, String>) -> u8 {
     match Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build_local(LocalOptions::default())
     {
         Ok(runtime) => runtime.block_on(async {
-            match Supervisor::new(start) {
+            match make() {
                 Ok(supervisor) => supervisor.run().await,
                 Err(why) => {
                     error!("{why}");
@@ -83,6 +96,10 @@ struct Known {
     left_behind: Vec<u64>,
     /// What it said while it started.
     said: String,
+    /// What it has read.
+    files: Vec<SeenFile>,
+    /// It understands the state of this supervisor.
+    can_resume: bool,
     /// Its channel has ended.
     ended: bool,
     /// It has ended, but its last words may not have been read.
@@ -90,7 +107,7 @@ struct Known {
 }
 
 struct Supervisor<'a> {
-    start: &'a Start<'a>,
+    start: Start<'a>,
     machine: Machine,
     program: Program,
     known: HashMap<Id, Known>,
@@ -107,15 +124,30 @@ struct Supervisor<'a> {
     waiting: Vec<(u32, oneshot::Sender<(bool, String)>)>,
     inbox: UnboundedReceiver<(Id, Incoming)>,
     to_inbox: UnboundedSender<(Id, Incoming)>,
+    watch: Option<Watch>,
+    /// When to execute the new program.
+    execute_ms: Option<u64>,
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(start: &'a Start<'a>) -> Result<Supervisor<'a>, String> {
-        signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
-        let signals = Signals::open().map_err(|e| format!("cannot read signals: {e}"))?;
+    fn new(start: Start<'a>) -> Result<Supervisor<'a>, String> {
         let program =
             Program::this().map_err(|e| format!("cannot find out which program this is: {e}"))?;
         let doors = open::doors(&start.args.master_sockets)?;
+        Supervisor::with(start, program, doors)
+    }
+
+    fn with(
+        start: Start<'a>,
+        program: Program,
+        doors: Vec<Door>,
+    ) -> Result<Supervisor<'a>, String> {
+        signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
+        let signals = Signals::open().map_err(|e| format!("cannot read signals: {e}"))?;
+        let watch = match start.args.watch.then(Watch::open).transpose() {
+            Ok(watch) => watch,
+            Err(e) => return Err(format!("cannot watch files: {e}")),
+        };
         let (to_inbox, inbox) = unbounded_channel();
         Ok(Supervisor {
             machine: Machine::default(),
@@ -129,10 +161,12 @@ impl<'a> Supervisor<'a> {
             } else {
                 Notify::default()
             },
+            watch,
             started_ms: now_ms(),
             startup_logs: String::new(),
             remarks: String::new(),
             waiting: Vec::new(),
+            execute_ms: None,
             inbox,
             to_inbox,
             start,
@@ -145,18 +179,28 @@ impl<'a> Supervisor<'a> {
             error!("{why}");
             return 1;
         }
-        self.machine.handle(Event::Start, now_ms());
+        if self.machine.workers.is_empty() {
+            self.machine.handle(Event::Start, now_ms());
+        }
+        // Of children that ended while no program was there to read about it.
+        self.reap();
         loop {
             while let Some(action) = self.machine.poll() {
                 if let Some(code) = self.perform(action) {
                     return code;
                 }
             }
-            let deadline = self.machine.deadline();
+            let deadline = [
+                self.machine.deadline(),
+                self.watch.as_ref().and_then(Watch::due_ms),
+                self.execute_ms,
+            ];
+            let deadline = deadline.into_iter().flatten().min();
             tokio::select! {
                 biased;
                 Some((id, incoming)) = self.inbox.recv() => self.incoming(id, incoming),
-                signal = self.signals.next() => match signal {
+                // About to execute a new program: what comes now is for that one.
+                signal = self.signals.next(), if self.execute_ms.is_none() || !self.machine.is_calm() => match signal {
                     Ok(signal) => self.signal(signal),
                     Err(e) => {
                         error!("cannot read signals any more: {e}");
@@ -164,10 +208,44 @@ impl<'a> Supervisor<'a> {
                     }
                 },
                 Some(ask) = asks.recv() => self.asked(ask),
-                () = until(deadline), if deadline.is_some() => {
-                    self.machine.handle(Event::Tick, now_ms());
-                }
+                happened = stirred(self.watch.as_ref()) => self.stirred(happened),
+                () = until(deadline), if deadline.is_some() => self.tick(),
             }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = now_ms();
+        self.machine.handle(Event::Tick, now);
+        if self.execute_ms.is_some_and(|at| now >= at) {
+            self.execute();
+        }
+        let Some(watch) = &mut self.watch else { return };
+        if watch.due_ms().is_none_or(|at| now < at) {
+            return;
+        }
+        if !self.machine.is_calm() {
+            watch.stir(now);
+        } else if let Some(path) = watch.look() {
+            self.say(false, &format!("{path} has changed."));
+            self.machine.handle(Event::Reload { hard: false }, now);
+        }
+    }
+
+    fn stirred(&mut self, happened: std::io::Result<()>) {
+        match (happened, &mut self.watch) {
+            (Ok(()), Some(watch)) => watch.stir(now_ms()),
+            (Err(e), _) => {
+                self.watch = None;
+                self.say(true, &format!("Files are not watched any more: {e}"));
+            }
+            (Ok(()), None) => {}
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, status)) = children::reap() {
+            self.reaped(pid, status);
         }
     }
 
@@ -179,12 +257,7 @@ impl<'a> Supervisor<'a> {
             Signal::SIGUSR2 | Signal::SIGHUP => Event::Reload { hard: false },
             Signal::SIGTTIN => Event::PassOn(machine::Signal::Ttin),
             Signal::SIGTTOU => Event::PassOn(machine::Signal::Ttou),
-            _ => {
-                while let Some((pid, status)) = children::reap() {
-                    self.reaped(pid, status);
-                }
-                return;
-            }
+            _ => return self.reap(),
         };
         self.machine.handle(event, now_ms());
     }
@@ -249,6 +322,10 @@ impl<'a> Supervisor<'a> {
         match frame {
             Frame::Hello(hello) => match hello.agree() {
                 Ok(_) => {
+                    if let Some(known) = self.known.get_mut(&id) {
+                        let range = hello.state_min..=hello.state_max;
+                        known.can_resume = range.contains(&STATE_VERSION);
+                    }
                     let version = hello.program;
                     self.machine.handle(Event::Hello { id, version }, now);
                 }
@@ -274,7 +351,11 @@ impl<'a> Supervisor<'a> {
             Frame::Held => self.machine.handle(Event::Held { id }, now),
             Frame::Serving => self.machine.handle(Event::Serving { id }, now),
             Frame::Left => self.machine.handle(Event::Left { id }, now),
-            Frame::Files(_) => {}
+            Frame::Files(files) => {
+                if let Some(known) = self.known.get_mut(&id) {
+                    known.files.extend(files);
+                }
+            }
             other => {
                 let why = format!("said {other:?}, which is not a worker's to say");
                 self.machine.handle(Event::Broken { id, why }, now);
@@ -377,6 +458,10 @@ impl<'a> Supervisor<'a> {
             Action::Forget { id } => {
                 if let Some(known) = self.known.remove(&id) {
                     self.startup_logs = known.said;
+                    // One of them has to be corrected.
+                    if let Some(watch) = &mut self.watch {
+                        watch.follow(known.files, now_ms());
+                    }
                 }
             }
             Action::Reloading => {
@@ -434,6 +519,10 @@ impl<'a> Supervisor<'a> {
         if let Some(known) = self.known.get_mut(&id) {
             self.duplicates = known.offer.clone();
             self.startup_logs = std::mem::take(&mut known.said);
+            let files = std::mem::take(&mut known.files);
+            if let Some(watch) = &mut self.watch {
+                watch.follow(files, now_ms());
+            }
         }
     }
 
@@ -453,7 +542,10 @@ impl<'a> Supervisor<'a> {
     fn reloaded(&mut self, number: u32, outcome: Result<(), String>) {
         let fine = outcome.is_ok();
         match &outcome {
-            Ok(()) => self.say(false, "Loading success."),
+            Ok(()) => {
+                self.say(false, "Loading success.");
+                self.plan_execution();
+            }
             Err(why) if self.machine.is_stopping() => {
                 self.remarks.push_str(why);
                 self.remarks.push('\n');
@@ -502,6 +594,13 @@ impl<'a> Supervisor<'a> {
 fn now_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(i128::from(now.tv_sec) * 1000 + i128::from(now.tv_nsec) / 1_000_000).unwrap_or(0)
+}
+
+async fn stirred(watch: Option<&Watch>) -> std::io::Result<()> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(deadline_ms: Option<u64>) {

@@ -23,6 +23,21 @@ pub(super) struct Door {
     pub(super) fd: Arc<OwnedFd>,
 }
 
+impl Door {
+    /// One that was open before this program was executed.
+    pub(super) fn resumed(text: String, level: u8, fd: OwnedFd) -> Door {
+        Door {
+            text,
+            level: match level {
+                0 => CliLevel::User,
+                1 => CliLevel::Operator,
+                _ => CliLevel::Admin,
+            },
+            fd: Arc::new(fd),
+        }
+    }
+}
+
 /// Opens what `-S` asks for.
 pub(super) fn doors(texts: &[String]) -> Result<Vec<Door>, String> {
     texts.iter().map(|text| door(text)).collect()
