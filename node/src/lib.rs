@@ -23,7 +23,7 @@ pub fn version_text(details: bool) -> String {
         text.push_str(&format!(
             "Target: {}-{}, {}\n\
              Configuration dialect: HAProxy's\n\
-             Threads: yes. Polling: epoll. Splice: yes. TLS: no. HTTP: 1.0, 1.1. Peers: no.\n\
+             Threads: yes. Polling: epoll. Splice: yes. TLS: between peers. HTTP: 1.0, 1.1. Peers: yes.\n\
              Unsafe code: none.\n",
             std::env::consts::ARCH,
             std::env::consts::OS,

@@ -1,10 +1,13 @@
 //! What all threads of the process share.
 
+use std::sync::{Arc, OnceLock};
+
 use remora_config::plan::Plan;
 use remora_core::world::World;
 
 use crate::observe::log::Logs;
 use crate::observe::peaks::Peaks;
+use crate::peers::{Readiness, Section};
 use crate::proxy::DataPlane;
 use crate::proxy::control::WorkerHandle;
 
@@ -20,4 +23,8 @@ pub struct Shared {
     pub workers: Vec<WorkerHandle>,
     /// What worker threads share with each other: [`DataPlane::new`].
     pub plane: DataPlane,
+    /// Traffic waits for this.
+    pub ready: Readiness,
+    /// Running `peers` sections; set once, when they are started.
+    pub peers: OnceLock<Vec<Arc<Section>>>,
 }

@@ -19,6 +19,7 @@ use crate::handoff::Frame;
 use crate::handoff::inherited::Offer;
 use crate::handoff::worker::{self, Link, Order};
 use crate::observe::log::Severity;
+use crate::peers;
 use crate::proxy::clock;
 use crate::proxy::control::{Ask, Successor};
 use crate::shared::Shared;
@@ -90,6 +91,7 @@ async fn serve(running: Running) -> u8 {
             fine = &mut ended => {
                 if draining {
                     report_stopped(&shared);
+                    peers::stop(&shared).await;
                 }
                 return if matches!(fine, Ok(true)) && draining {
                     0
@@ -121,14 +123,21 @@ async fn serve(running: Running) -> u8 {
             }
             () = sleep_until(killed.unwrap_or_else(Instant::now)), if killed.is_some() => {
                 report_stopped(&shared);
+                peers::stop(&shared).await;
                 return 0;
             }
             signal = signals.next() => Told::Signal(signal),
             order = next_order(link.as_deref(), orphaned) => Told::Order(order),
         };
         let successor = match told {
-            Told::Signal(Caught::Term) => return 128 + 15,
-            Told::Signal(Caught::Int) if draining => return 128 + 2,
+            Told::Signal(Caught::Term) => {
+                peers::stop(&shared).await;
+                return 128 + 15;
+            }
+            Told::Signal(Caught::Int) if draining => {
+                peers::stop(&shared).await;
+                return 128 + 2;
+            }
             Told::Signal(Caught::Int | Caught::Usr1) => Successor::None,
             Told::Signal(Caught::Hup) => {
                 dump_state(&shared);
@@ -175,6 +184,7 @@ async fn serve(running: Running) -> u8 {
             }
             Told::Order(Order::Drain { orphans }) => {
                 console.door.send_replace(admin::Door::Closed);
+                peers::leave(&shared);
                 Successor::Process {
                     orphans: orphans.into(),
                 }
@@ -220,6 +230,8 @@ async fn accept(shared: Arc<Shared>, console: admin::Control) {
         return;
     }
     console.door.send_replace(admin::Door::Open);
+    // Until the tables have been learned, connections wait in the kernel's queue.
+    shared.ready.wait().await;
     everyone(&shared, |done| Ask::Accept { done }).await;
 }
 

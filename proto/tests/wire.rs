@@ -56,6 +56,13 @@ fn holdings() -> Vec<Holding> {
     }]
 }
 
+fn journal() -> batch::Source {
+    batch::Source::Journal(JournalSource {
+        upto: 300,
+        whole: true,
+    })
+}
+
 fn batch(source: batch::Source) -> Push {
     Push::Batch(Batch {
         table: 1,
@@ -93,12 +100,13 @@ fn pushes() -> Vec<(&'static str, Push)> {
     };
     vec![
         ("hello", Push::Hello(hello)),
-        ("batch-journal", batch(batch::Source::JournalUpto(300))),
+        ("batch-journal", batch(journal())),
         ("batch-walk", batch(batch::Source::Walk(WalkSource {}))),
         (
             "batch-answer",
             batch(batch::Source::Answer(AnswerSource {})),
         ),
+        ("batch-offer", batch(batch::Source::Offer(OfferSource {}))),
         (
             "taught",
             Push::Taught(Taught {
@@ -110,7 +118,12 @@ fn pushes() -> Vec<(&'static str, Push)> {
             "holdings",
             Push::Holdings(HoldingsReport {
                 table: 1,
-                holdings: holdings(),
+                holdings: vec![Held {
+                    lineage: LINEAGE,
+                    known: 300,
+                    highest: 310,
+                    revision: 2,
+                }],
             }),
         ),
         ("heartbeat", Push::Heartbeat(heartbeat)),
@@ -229,5 +242,5 @@ fn what_a_later_version_adds_is_skipped() {
     assert_eq!(read.kind, None);
     // The journal batch with a field 100 in the message, 101 in the batch and 102 in its column.
     let read = PushMessage::decode(&captured("push", "later-fields")[..]).expect("sound");
-    assert_eq!(read.kind, Some(batch(batch::Source::JournalUpto(300))));
+    assert_eq!(read.kind, Some(batch(journal())));
 }

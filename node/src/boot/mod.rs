@@ -5,12 +5,11 @@ pub(crate) mod daemon;
 mod hints;
 mod identity;
 mod limits;
-mod peers;
 pub(crate) mod sources;
 mod world;
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use crate::handoff::{Inherited, worker as supervised};
 use crate::messages::{self, Volume};
 use crate::observe::log::{Logs, load_time_zone};
 use crate::observe::peaks::Peaks;
+use crate::peers::{self, Readiness};
 use crate::proxy::control::WorkerHandle;
 use crate::proxy::{DataPlane, clock, listen, worker};
 use crate::shared::Shared;
@@ -160,7 +160,6 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         warn!("{why}");
     }
 
-    peers::start(&plan)?;
     let mut pool = above
         .as_mut()
         .map_or_else(Inherited::default, |a| std::mem::take(&mut a.pool));
@@ -173,6 +172,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     }
     let mut offer = listeners.offer();
     let consoles = admin::open(&plan, &mut pool, &mut offer)?;
+    let doors = peers::open(&plan, &mut pool, &mut offer)?;
     // What the configuration no longer mentions.
     drop(pool);
     if let Some(path) = pidfile.filter(|_| !args.worker) {
@@ -181,7 +181,8 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     identity::give_up_privileges(&plan)?;
 
     let now = clock::read();
-    let world = world::build(&plan, std::process::id(), now);
+    let lineages = world::lineages();
+    let world = world::build(&plan, std::process::id(), now, &lineages);
     let logs = Logs::start(&plan, std::process::id())?;
     let (handles, asks): (Vec<_>, Vec<_>) = (0..plan.global.nbthread)
         .map(|_| {
@@ -196,9 +197,13 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         world,
         logs,
         workers: handles,
+        ready: Readiness::of(doors.sections()),
+        peers: OnceLock::new(),
     });
     let console = admin::start(&shared, consoles)
         .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;
+    peers::start(&shared, doors, &lineages)
+        .map_err(|e| format!("cannot start the thread of the peers: {e}"))?;
     let threads = asks
         .into_iter()
         .enumerate()
@@ -206,6 +211,10 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         .collect::<Result<Vec<JoinHandle<()>>, _>>()
         .map_err(|e| format!("cannot start a worker thread: {e}"))?;
 
+    if args.detached || args.worker {
+        // Who waits for this process to be ready means traffic.
+        peers::wait_until_ready(&shared).map_err(|e| format!("cannot wait for the peers: {e}"))?;
+    }
     if args.detached {
         daemon::report_ready().map_err(|e| format!("cannot let go of the terminal: {e}"))?;
     } else {

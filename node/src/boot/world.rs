@@ -1,21 +1,28 @@
 //! From the compiled configuration to the state that all threads share.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use remora_config::plan::{Mode, Plan, Proxy, Server};
-use remora_core::table::Table;
+use remora_core::table::{Lineage, Lineages, Table, TableSpec};
 use remora_core::time::Now;
 use remora_core::world::{ProcessState, ProxyState, ServerState, World};
 
+/// A new life of this node.
+pub(super) fn lineages() -> Arc<Lineages> {
+    // Zero is what fields without a lineage hold.
+    Arc::new(Lineages::new(Lineage(rand::random::<u64>().max(1))))
+}
+
 /// Empty tables, zero counters, servers as configured.
-pub(super) fn build(plan: &Plan, pid: u32, now: Now) -> World {
+pub(super) fn build(plan: &Plan, pid: u32, now: Now, lineages: &Arc<Lineages>) -> World {
     World {
         tables: plan
             .tables
             .iter()
-            .map(|spec| Table::new(spec.clone(), rand::random()))
+            .map(|spec| table(plan, spec, lineages))
             .collect(),
         proxies: plan.proxies.iter().map(proxy).collect(),
         proc_vars: Default::default(),
@@ -32,6 +39,16 @@ pub(super) fn build(plan: &Plan, pid: u32, now: Now) -> World {
             local_addrs: local_addresses(),
             ..ProcessState::default()
         },
+    }
+}
+
+/// Shared with other nodes if its `peers` section is in use.
+fn table(plan: &Plan, spec: &TableSpec, lineages: &Arc<Lineages>) -> Table {
+    let section = spec.peers.and_then(|at| plan.peers.get(usize::from(at)));
+    if section.is_some_and(|section| !section.disabled) {
+        Table::new_replicated(spec.clone(), rand::random(), Arc::clone(lineages))
+    } else {
+        Table::new(spec.clone(), rand::random())
     }
 }
 

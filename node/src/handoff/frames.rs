@@ -127,6 +127,8 @@ pub enum Purpose {
     Console,
     /// The supervisor's own CLI.
     Master,
+    /// `bind` of a `peers` section.
+    Peers,
 }
 
 /// Where a socket listens, and those of its options that cannot be changed afterwards.

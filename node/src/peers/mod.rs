@@ -1,3 +1,42 @@
-//! What a node does to meet its peers.
+//! The network side of `peers` sections: streams between nodes, and a thread that carries messages between them and the
+//! hubs of the core. What messages mean is decided there; here are sockets, TLS, timers and log lines.
+//!
+//! All sections share one thread and one runtime, apart from the workers': no request ever waits for a peer. A stream asks
+//! its hub for the next message when it has room for one (`outbox`), so a slow peer costs nothing but its own lag.
 
+mod dial;
 pub mod discover;
+mod door;
+mod follow;
+mod outbox;
+mod ready;
+mod section;
+mod sniff;
+mod start;
+mod tls;
+mod wire;
+
+use std::io;
+use std::time::Duration;
+
+pub use ready::Readiness;
+pub use section::{Counters, Section};
+pub use start::{Open, leave, open, start, stop, wait_until_ready};
+
+/// One message at most: a batch of 64 KiB, or a hello of many tables.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// What may be on its way to a node that has not yet read it, per stream.
+const WINDOW_BYTES: u32 = 1 << 20;
+/// How long connecting, each handshake, and the first answer may take.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stream that is to be closed may take to send what it has been given.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// An error without the system's number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

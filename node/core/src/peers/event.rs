@@ -92,7 +92,7 @@ pub enum Event {
         /// Why.
         why: Ended,
     },
-    /// A peer could not be reached; said once until it could.
+    /// A peer could not be reached; said again when the reason is another, or after it could.
     Unreachable {
         /// Name of the peer.
         node: String,

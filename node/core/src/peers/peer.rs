@@ -111,8 +111,9 @@ impl Hub {
         } else {
             Answer::None
         };
+        let news = peer.last_error.as_deref() != Some(error);
         peer.last_error = Some(error.to_owned());
-        if !peer.unreachable_logged {
+        if news || !peer.unreachable_logged {
             peer.unreachable_logged = true;
             let event = Event::Unreachable {
                 node: peer.name.clone(),

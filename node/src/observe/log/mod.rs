@@ -28,8 +28,9 @@ use wire::Writer;
 /// Handle to the log thread. Cheap to share; dropping the last one lets the thread write what is queued and end.
 pub struct Logs {
     queue: Arc<Queue>,
-    /// By proxy; the last group is the process's own (`global`).
+    /// By proxy, then by `peers` section; the last group is the process's own (`global`).
     groups: Arc<[Group]>,
+    proxies: usize,
     finished: Option<Mutex<mpsc::Receiver<()>>>,
 }
 
@@ -127,7 +128,11 @@ impl Logs {
             group.skip_null = p.options.dontlognull;
             groups.push(group);
         }
+        for section in &plan.peers {
+            groups.push(Group::new(&section.logs, global_tag, &mut sinks)?);
+        }
         groups.push(Group::new(&plan.global.logs, global_tag, &mut sinks)?);
+        let proxies = plan.proxies.len();
         let groups: Arc<[Group]> = groups.into();
 
         let queue = Arc::new(Queue::default());
@@ -135,6 +140,7 @@ impl Logs {
             return Ok(Logs {
                 queue,
                 groups,
+                proxies,
                 finished: None,
             });
         }
@@ -157,6 +163,7 @@ impl Logs {
         Ok(Logs {
             queue,
             groups,
+            proxies,
             finished: Some(Mutex::new(finished)),
         })
     }
@@ -166,6 +173,7 @@ impl Logs {
         Logs {
             queue: Arc::new(Queue::default()),
             groups: Arc::new([]),
+            proxies: 0,
             finished: None,
         }
     }
@@ -193,10 +201,21 @@ impl Logs {
 
     /// Queues an event line ("Proxy web started.") to a proxy's targets, or to those of `global` for `None`.
     pub fn event(&self, proxy: Option<ProxyId>, severity: Severity, text: fmt::Arguments<'_>) {
-        let Some(last) = self.groups.len().checked_sub(1) else {
-            return;
-        };
-        let index = proxy.map_or(last, |p| usize::from(p.0));
+        let last = self.groups.len().wrapping_sub(1);
+        self.queue_event(proxy.map_or(last, |p| usize::from(p.0)), severity, text);
+    }
+
+    /// The same for the targets of a `peers` section, by its position; without any, for those of `global`.
+    pub fn peers_event(&self, section: usize, severity: Severity, text: fmt::Arguments<'_>) {
+        let index = self.proxies + section;
+        let own = self.groups.get(index).filter(|g| !g.targets.is_empty());
+        match own {
+            Some(_) => self.queue_event(index, severity, text),
+            None => self.event(None, severity, text),
+        }
+    }
+
+    fn queue_event(&self, index: usize, severity: Severity, text: fmt::Arguments<'_>) {
         if self.groups.get(index).is_none_or(|g| g.targets.is_empty()) {
             return;
         }

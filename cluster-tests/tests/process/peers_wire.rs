@@ -1,0 +1,412 @@
+//! Nodes find and believe each other over plain text, TLS and UNIX sockets; strangers are shown the door and named.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use cluster_tests::cluster::{Node, Spec};
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::Tally;
+use cluster_tests::tools;
+use cluster_tests::wait::{PATIENCE, until, until_true, until_within};
+
+use crate::common::haproxy_lacks;
+
+#[test]
+fn two_and_three_nodes_sum_what_each_counts() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    for count in [2, 3] {
+        let cluster = Spec::of(count).start();
+        let mut tally = Tally::default();
+        for round in 1..=3 {
+            for node in 0..count {
+                cluster.node(node).hit("same", 10 * round, &mut tally);
+                cluster.node(node).hit(&format!("of{node}"), 3, &mut tally);
+            }
+        }
+        cluster.settled(&Expected::of(&tally));
+    }
+}
+
+#[test]
+fn processes_of_one_host_share_over_unix_sockets() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut cluster = Spec::of(2).prepare();
+    for index in 0..2 {
+        let dir = dir.path().display().to_string();
+        cluster.node_mut(index).reconfigure(|config| {
+            config
+                .lines()
+                .map(|line| match line.trim() {
+                    l if l.starts_with("bind 127.0.0.1:")
+                        && !l.contains("fe")
+                        && line.ends_with(' ') =>
+                    {
+                        format!("  bind unix@{dir}/n{index}.sock")
+                    }
+                    l if l.starts_with("server node") && l.contains("127.0.0.1") => {
+                        format!("  server node{} unix@{dir}/n{}.sock", 1 - index, 1 - index)
+                    }
+                    _ => line.to_owned(),
+                })
+                .collect::<Vec<_>>()
+                .join("\n")
+                + "\n"
+        });
+        assert!(cluster.node(index).config().contains("n0.sock"));
+        assert!(cluster.node(index).config().contains("n1.sock"));
+    }
+    for index in 0..2 {
+        cluster.node_mut(index).spawn();
+    }
+    for index in 0..2 {
+        cluster.node_mut(index).ready();
+    }
+    let mut tally = Tally::default();
+    cluster.node(0).hit("k", 7, &mut tally);
+    cluster.node(1).hit("k", 5, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+}
+
+/// Certificates of one authority, as PEM files in a directory.
+struct Authority(tempfile::TempDir);
+
+impl Authority {
+    /// `None` when `openssl` is not installed.
+    fn new() -> Option<Self> {
+        let mut openssl = tools::tool("openssl")?;
+        let dir = tempfile::tempdir().expect("a directory");
+        run(openssl.current_dir(dir.path()).args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-subj",
+            "/CN=authority",
+            "-days",
+            "30",
+        ]));
+        Some(Self(dir))
+    }
+
+    /// A certificate with this name, and its key, in one text.
+    fn certificate(&self, name: &str) -> String {
+        let dir = self.0.path();
+        let openssl = || {
+            let mut command = Command::new("openssl");
+            command.current_dir(dir);
+            command
+        };
+        run(openssl().args([
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "request.pem",
+            "-subj",
+            "/CN=node",
+        ]));
+        let names = format!("subjectAltName=DNS:{name}\n");
+        std::fs::write(dir.join("names"), names).expect("a file");
+        run(openssl().args([
+            "x509",
+            "-req",
+            "-in",
+            "request.pem",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-out",
+            "crt.pem",
+            "-days",
+            "30",
+            "-extfile",
+            "names",
+        ]));
+        self.read("crt.pem") + &self.read("key.pem")
+    }
+
+    fn authority(&self) -> String {
+        self.read("ca.pem")
+    }
+
+    fn read(&self, name: &str) -> String {
+        read(&self.0.path().join(name))
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("a file")
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let done = tools::run(command);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+}
+
+const TLS: &str = "ssl crt {{dir}}/node.pem ca-file {{dir}}/ca.pem verify required";
+
+/// Nodes that speak TLS and show each other a certificate with this name.
+fn tls_nodes(count: usize, authority: &Authority, name: &str) -> Spec {
+    Spec::of(count)
+        .options(TLS, &format!("{TLS} verifyhost {name}"))
+        .file("node.pem", authority.certificate(name))
+        .file("ca.pem", authority.authority())
+}
+
+/// Waits until a node has said this on standard error.
+#[track_caller]
+fn says(node: &Node, text: &str) {
+    let said = until_within(PATIENCE, || {
+        node.proxy().stderr().contains(text).then_some(())
+    });
+    assert!(
+        said.is_some(),
+        "{} does not say '{text}':\n{}",
+        node.name(),
+        node.proxy().stderr()
+    );
+}
+
+#[test]
+fn nodes_with_the_right_certificates_agree_over_tls() {
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let mut cluster = tls_nodes(3, &authority, "peers.test").start();
+    let mut tally = Tally::default();
+    for node in 0..3 {
+        cluster.node(node).hit("k", 4, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+
+    // A new certificate is used without a restart: the others want the new name after theirs, and find it.
+    let renewed = authority.certificate("renewed.test");
+    for node in 0..3 {
+        let file = cluster.node(node).proxy().dir().join("node.pem");
+        std::fs::write(file, &renewed).expect("a file");
+    }
+    cluster.node_mut(2).kill();
+    cluster
+        .node_mut(2)
+        .reconfigure(|config| config.replace("verifyhost peers.test", "verifyhost renewed.test"));
+    cluster.node_mut(2).spawn();
+    let dir = cluster.node(2).proxy().dir().to_path_buf();
+    until_true(
+        "the restarted node dials the others by their new name",
+        || {
+            cluster
+                .node(2)
+                .proxy()
+                .stderr()
+                .matches("session to peer")
+                .count()
+                >= 2
+        },
+    );
+    assert!(read(&dir.join("node.pem")).contains("BEGIN"));
+}
+
+#[test]
+fn a_wrong_certificate_is_refused_and_explained_on_both_sides() {
+    let (Some(ours), Some(theirs)) = (Authority::new(), Authority::new()) else {
+        return;
+    };
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    // Node 1's certificate is of another authority, though it trusts the right one.
+    let spec =
+        tls_nodes(2, &ours, "peers.test").file("foreign.pem", theirs.certificate("peers.test"));
+    let mut cluster = spec.prepare();
+    cluster
+        .node_mut(1)
+        .reconfigure(|config| config.replace("node.pem", "foreign.pem"));
+    // Node 1 listens before node 0 dials it: an unreachable peer is reported once, by its first error.
+    cluster.node_mut(1).start();
+    cluster.node_mut(0).start();
+    let said = |node: usize, text: &str| says(cluster.node(node), text);
+    said(
+        0,
+        "peer node1 is unreachable: TLS: its certificate was not issued by an authority of 'ca-file'",
+    );
+    said(
+        0,
+        "closed: TLS: its certificate was not issued by an authority of 'ca-file'",
+    );
+    said(
+        1,
+        "peer node0 is unreachable: TLS: the peer refuses this node's certificate (received fatal alert: ",
+    );
+    let mut tally = Tally::default();
+    cluster.node(0).hit("k", 1, &mut tally);
+    assert_eq!(cluster.node(1).value("k", "http_req_cnt"), 0);
+}
+
+#[test]
+fn a_certificate_with_another_name_is_refused() {
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let spec = tls_nodes(2, &authority, "peers.test")
+        .file("other.pem", authority.certificate("other.test"));
+    let mut cluster = spec.prepare();
+    cluster
+        .node_mut(1)
+        .reconfigure(|config| config.replace("node.pem", "other.pem"));
+    // Node 1 listens before node 0 dials it: an unreachable peer is reported once, by its first error.
+    cluster.node_mut(1).start();
+    cluster.node_mut(0).start();
+    for text in [
+        "certificate not valid for name \"peers.test\"",
+        "its certificate carries none of the names that peers are verified by (peers.test)",
+    ] {
+        says(cluster.node(0), text);
+    }
+}
+
+#[test]
+fn strangers_are_named_and_do_no_harm() {
+    if haproxy_lacks("its own protocol is no stranger to it") {
+        return;
+    }
+    let cluster = Spec::of(2).start();
+    let port = cluster.node(0).peers_port();
+    let garbage: Vec<u8> = (0..4096u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    preface.extend_from_slice(&garbage);
+    for (bytes, named) in [
+        (
+            &b"HAProxyS 2.1\nnode0\nvm 42 1\n"[..],
+            "it speaks HAProxy's own peers protocol (HAProxyS 2.1)",
+        ),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "it speaks HTTP/1 (GET / HTTP/1.1",
+        ),
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            "it speaks TLS, and this side plain text",
+        ),
+        (&garbage, "it speaks no known protocol (it began with "),
+        (&preface, "closed: "),
+    ] {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a peers port");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(15)))
+            .expect("a time-out");
+        let _may_be_closed_already = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _reset_is_fine = stream.read_to_end(&mut answer);
+        says(cluster.node(0), named);
+    }
+    let mut tally = Tally::default();
+    cluster.node(0).hit("k", 3, &mut tally);
+    cluster.node(1).hit("k", 4, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+}
+
+#[test]
+fn a_peer_that_is_no_remora_is_named_by_who_dials_it() {
+    if haproxy_lacks("its own protocol is no stranger to it") {
+        return;
+    }
+    let mut cluster = Spec::of(2).prepare();
+    let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = stranger.local_addr().expect("an address");
+    cluster.node_mut(0).reconfigure(|config| {
+        let line = config
+            .lines()
+            .find(|l| l.contains("server node1"))
+            .expect("a line")
+            .to_owned();
+        config.replace(&line, &format!("  server node1 {address}"))
+    });
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = stranger.accept().expect("a dialer");
+        let mut some = [0; 24];
+        let _any = stream.read(&mut some);
+        stream.write_all(b"501\n").expect("written");
+        let _gone_is_fine = stream.shutdown(Shutdown::Write);
+        let _until_it_closes = stream.read_to_end(&mut Vec::new());
+    });
+    cluster.node_mut(0).start();
+    let said = until("the stranger is named", || {
+        let text = cluster.node(0).proxy().stderr();
+        text.contains("HAProxy's own peers protocol (status 501)")
+            .then_some(text)
+    });
+    assert!(said.contains("node1"), "{said}");
+    answering.join().expect("no panic");
+}
+
+#[test]
+fn a_restarted_node_learns_before_it_accepts() {
+    if haproxy_lacks("it accepts before it has learned") {
+        return;
+    }
+    let rules = "  http-request sc-inc-gpc0(0)\n  http-request deny deny_status 429 if { sc_http_req_cnt(0) gt 10 }";
+    let mut cluster = Spec::of(2).rules(rules).start();
+    let mut tally = Tally::default();
+    cluster.node(0).hit("k", 6, &mut tally);
+    cluster.node(1).hit("k", 4, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+    cluster.node_mut(1).kill();
+    cluster.node_mut(1).start();
+    // The very first request after the restart is the eleventh.
+    let entrance = cluster.node(1).entrance();
+    let mut hits = cluster_tests::hits::Hits::open(&entrance).expect("the frontend accepts");
+    assert!(
+        hits.send("k", 1).is_err(),
+        "the limit was not known after the restart"
+    );
+    until_true("the other node sees it", || {
+        cluster.node(0).value("k", "http_req_cnt") == 11
+    });
+}
+
+#[test]
+fn a_clean_stop_loses_nothing() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let mut cluster = Spec::of(2).start();
+    let mut tally = Tally::default();
+    cluster.node(0).hit("k", 1, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+    for i in 0..200 {
+        cluster.node(0).hit(&format!("k{i}"), 1, &mut tally);
+    }
+    cluster.node_mut(0).stop();
+    cluster.settled(&Expected::of(&tally));
+}

@@ -1,0 +1,351 @@
+//! The dialing side: from a peer's address to an open stream that carries this node's pushes.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use remora_config::plan::{PeerAddress, PeersTls};
+use remora_core::peers::PeerIx;
+use remora_proto::peers::v1::peers_client::PeersClient;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+
+use super::outbox::{Outbox, Outflow};
+use super::section::Section;
+use super::sniff::{Expected, Head, Sniffed};
+use super::tls::{self, Reread};
+use super::{CLOSE_PATIENCE, HANDSHAKE_PATIENCE, MESSAGE_BYTES_MAX, WINDOW_BYTES, wire};
+use crate::observe::log::Severity;
+
+/// A peer as the section's lines or discovery know it.
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) address: PeerAddress,
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    settings: Arc<Reread<ClientConfig>>,
+    /// What to call the server. What its certificate is compared with is the settings' business.
+    name: ServerName<'static>,
+}
+
+impl Target {
+    /// # Errors
+    /// Certificates that cannot be read, or names that are none.
+    pub(super) fn new(
+        name: String,
+        address: PeerAddress,
+        tls: Option<&PeersTls>,
+    ) -> Result<Target, String> {
+        let settings = tls.map(|tls| Ok::<_, String>((tls, Arc::new(tls::for_server(tls)?))));
+        Target::sharing(name, address, settings.transpose()?)
+    }
+
+    /// The same, with settings that several peers have in common.
+    pub(super) fn sharing(
+        name: String,
+        address: PeerAddress,
+        tls: Option<(&PeersTls, Arc<Reread<ClientConfig>>)>,
+    ) -> Result<Target, String> {
+        let tls = match tls {
+            None => None,
+            Some((tls, settings)) => Some(Tls {
+                settings,
+                name: called(tls, &address)?,
+            }),
+        };
+        Ok(Target { name, address, tls })
+    }
+}
+
+impl Target {
+    /// Its address, for people and to recognise who dials this node.
+    pub(super) fn shown(&self) -> String {
+        match &self.address {
+            PeerAddress::Ip(address) => address.to_string(),
+            PeerAddress::Unix(path) => path.clone(),
+            PeerAddress::Host { host, port } => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// `sni`, else `verifyhost`, else what is dialed. Addresses are not sent.
+fn called(tls: &PeersTls, address: &PeerAddress) -> Result<ServerName<'static>, String> {
+    let name = tls.sni.as_ref().or(tls.verifyhost.as_ref());
+    let name = name.cloned().unwrap_or_else(|| match address {
+        PeerAddress::Ip(address) => address.ip().to_string(),
+        PeerAddress::Host { host, .. } => host.clone(),
+        PeerAddress::Unix(_) => IpAddr::V4(Ipv4Addr::LOCALHOST).to_string(),
+    });
+    ServerName::try_from(name.clone()).map_err(|_| format!("'{name}' cannot be a server's name"))
+}
+
+/// Connects, opens a stream and carries messages until one side has had enough.
+pub(super) async fn dial(section: Arc<Section>, ix: PeerIx, target: Arc<Target>) {
+    match connect(&section, &target).await {
+        Ok(line) => line.run(&section, ix).await,
+        Err(Failed { refused, text }) => {
+            section.with_hub(|hub, now| hub.dial_failed(ix, refused, &text, now));
+        }
+    }
+}
+
+struct Failed {
+    /// The address answered that nobody listens there.
+    refused: bool,
+    text: String,
+}
+
+impl Failed {
+    fn other(text: impl Into<String>) -> Failed {
+        Failed {
+            refused: false,
+            text: text.into(),
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        Failed {
+            refused: matches!(error.kind(), ConnectionRefused | NotFound),
+            text: crate::peers::plain(&error),
+        }
+    }
+}
+
+async fn connect(section: &Section, target: &Target) -> Result<Line, Failed> {
+    let patience = timeout(HANDSHAKE_PATIENCE, async {
+        match &target.address {
+            PeerAddress::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                secure(section, target, stream).await
+            }
+            PeerAddress::Ip(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                secure(section, target, stream).await
+            }
+            PeerAddress::Host { host, port } => {
+                let found = tokio::net::lookup_host((host.as_str(), *port)).await;
+                let found =
+                    found.map_err(|e| Failed::other(format!("cannot resolve '{host}': {e}")))?;
+                let mut last = Failed::other(format!("'{host}' has no address"));
+                for address in found {
+                    match TcpStream::connect(address).await {
+                        Ok(stream) => {
+                            stream.set_nodelay(true)?;
+                            return secure(section, target, stream).await;
+                        }
+                        Err(error) => last = error.into(),
+                    }
+                }
+                Err(last)
+            }
+        }
+    });
+    patience
+        .await
+        .unwrap_or_else(|_| Err(Failed::other("no answer to the attempt to connect")))
+}
+
+async fn secure<S>(section: &Section, target: &Target, stream: S) -> Result<Line, Failed>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (stream, head) = Sniffed::new(stream);
+    let Some(tls) = &target.tls else {
+        return Line::open(stream, head, Expected::Http2Server).await;
+    };
+    let settings = tls.settings.current(|text| {
+        section.log(
+            Severity::Warning,
+            format_args!("peer {}: {text}", target.name),
+        );
+    });
+    let connector = TlsConnector::from(settings);
+    let failed = |error: &io::Error| {
+        Failed::other(match head.stranger(Expected::Tls) {
+            Some(what) => what,
+            None => format!("TLS: {}", tls::reason(error)),
+        })
+    };
+    let stream = connector.connect(tls.name.clone(), stream).await;
+    let mut stream = BufReader::new(stream.map_err(|e| failed(&e))?);
+    // The handshake is over for this side before the server has looked at its certificate. HTTP/2 servers speak first:
+    // with that, or with the server's complaint, all is known.
+    if stream.fill_buf().await.map_err(|e| failed(&e))?.is_empty() {
+        return Err(Failed::other(
+            "TLS: the peer closed the connection after the handshake; its log says why",
+        ));
+    }
+    Line::open(stream, head, Expected::Tls).await
+}
+
+/// A connection on which streams can be opened.
+struct Line {
+    requests: SendRequest<Body>,
+    connection: JoinHandle<Result<(), hyper::Error>>,
+    head: Head,
+    expected: Expected,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Line {
+    async fn open<S>(stream: S, head: Head, expected: Expected) -> Result<Line, Failed>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_send_buf_size(MESSAGE_BYTES_MAX)
+            .handshake::<_, Body>(TokioIo::new(stream))
+            .await
+            .map_err(|e| Failed::other(root(&e)))?;
+        Ok(Line {
+            requests,
+            connection: tokio::spawn(connection),
+            head,
+            expected,
+        })
+    }
+
+    async fn run(mut self, section: &Arc<Section>, ix: PeerIx) {
+        let outbox = section.opened_out(ix);
+        let flow = Outflow {
+            section: Arc::clone(section),
+            outbox: Arc::clone(&outbox),
+        };
+        let service = Http2(self.requests.clone());
+        let mut exchange = pin!(exchange(section, &outbox, service, flow));
+        let reason = tokio::select! {
+            reason = &mut exchange => reason,
+            () = outbox.closed() => {
+                // What was polled before is still to be written, and the peer then ends the stream.
+                let _ = timeout(CLOSE_PATIENCE, exchange).await;
+                return;
+            }
+        };
+        let reason = self.explain(reason).await;
+        section.closed(outbox.id(), &reason);
+    }
+
+    /// The connection knows better than the stream on it why it ended.
+    async fn explain(&mut self, reason: String) -> String {
+        let ended = timeout(ERROR_PATIENCE, &mut self.connection).await;
+        match (self.head.stranger(self.expected), ended) {
+            (Some(what), _) => what,
+            (None, Ok(Ok(Err(error)))) => root(&error),
+            _ => reason,
+        }
+    }
+}
+
+/// Pushes out, replies in. Returns why it ended.
+async fn exchange(
+    section: &Section,
+    outbox: &Outbox<remora_proto::peers::v1::PushMessage>,
+    service: Http2,
+    flow: Outflow<remora_proto::peers::v1::PushMessage>,
+) -> String {
+    let origin = http::Uri::from_static("http://peer");
+    let mut client = PeersClient::with_origin(service, origin)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let answered = timeout(HANDSHAKE_PATIENCE, client.push(flow)).await;
+    let mut replies = match answered {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return said(&status),
+        Err(_) => return "no answer to the stream".into(),
+    };
+    loop {
+        match replies.message().await {
+            Ok(Some(message)) => match wire::reply(message) {
+                Some(reply) => {
+                    section.with_hub(|hub, now| hub.handle_reply(outbox.id(), reply, now));
+                }
+                None => {
+                    section.counters.skipped.fetch_add(1, Relaxed);
+                }
+            },
+            Ok(None) => return "the peer ended the stream".into(),
+            Err(status) => return said(&status),
+        }
+    }
+}
+
+/// The innermost error of a chain: what really happened.
+pub(super) fn root(error: &(dyn Error + 'static)) -> String {
+    let mut inner = error;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    match inner.downcast_ref::<io::Error>() {
+        Some(io) if io.get_ref().is_some() => tls::reason(io),
+        Some(io) => crate::peers::plain(io),
+        None => inner.to_string(),
+    }
+}
+
+/// What a stream's status says.
+pub(super) fn said(status: &Status) -> String {
+    match status.source() {
+        Some(source) => root(source),
+        None => status.message().to_owned(),
+    }
+}
+
+/// Hyper's client as the kind of service that generated clients call.
+#[derive(Clone)]
+struct Http2(SendRequest<Body>);
+
+impl Service<http::Request<Body>> for Http2 {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("name", &self.name)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long the error of a connection may come after that of its stream.
+const ERROR_PATIENCE: Duration = Duration::from_millis(200);

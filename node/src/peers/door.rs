@@ -1,0 +1,443 @@
+//! The side that is dialed: sockets that listen for peers, and streams that carry a peer's pushes.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use remora_config::plan::{Address, PeersBind, is_loopback};
+use remora_proto::peers::v1 as proto;
+use remora_proto::peers::v1::peers_server::{Peers, PeersServer};
+use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustls_pki_types::ServerName;
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::dial::{root, said};
+use super::outbox::{Outbox, Outflow};
+use super::section::Section;
+use super::sniff::{Expected, Head, Sniffed};
+use super::tls::{self, Reread};
+use super::{CLOSE_PATIENCE, HANDSHAKE_PATIENCE, MESSAGE_BYTES_MAX, WINDOW_BYTES, plain, wire};
+use crate::fds;
+use crate::handoff::inherited::{self, Offer};
+use crate::handoff::{Inherited, ListenerInfo, Purpose, Where};
+use crate::observe::log::Severity;
+use crate::proxy::listen::unix_listener;
+
+/// An open listening socket of a section.
+pub(super) struct Door {
+    socket: OwnedFd,
+    is_unix: bool,
+    tls: Option<Arc<Tls>>,
+}
+
+struct Tls {
+    settings: Reread<ServerConfig>,
+    /// Names one of which a client's certificate has to carry; any will do when there is none.
+    names: Vec<ServerName<'static>>,
+}
+
+impl Door {
+    /// Opens the socket of a `bind` line, or takes it from `pool`, and adds it to `offer`. `names`: what clients are
+    /// verified by if the line itself does not say.
+    ///
+    /// # Errors
+    /// What is wrong with the address or the certificates.
+    pub(super) fn open(
+        bind: &PeersBind,
+        names: &[ServerName<'static>],
+        allow_plaintext: bool,
+        pool: &mut Inherited,
+        offer: &mut Offer,
+    ) -> Result<Door, String> {
+        let tls = match &bind.tls {
+            None => None,
+            Some(options) => Some(Arc::new(Tls {
+                settings: tls::for_bind(options)?,
+                names: match &options.verifyhost {
+                    Some(_) => tls::expected_names(std::iter::once(options))?,
+                    None => names.to_vec(),
+                },
+            })),
+        };
+        let (socket, is_unix) = socket(bind, pool, offer)?;
+        if tls.is_none() && !allow_plaintext && !stays_here(&socket) {
+            // An inherited descriptor: other addresses are judged when the configuration is read.
+            return Err("it listens beyond this host without 'ssl': add 'ssl', or 'allow-plaintext' to the section".into());
+        }
+        Ok(Door {
+            socket,
+            is_unix,
+            tls,
+        })
+    }
+
+    /// Accepts until another process does.
+    pub(super) async fn serve(self, section: Arc<Section>) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let listener = match Listener::new(self.socket, self.is_unix) {
+            Ok(listener) => listener,
+            Err(e) => {
+                let text = format_args!("cannot listen for peers: {e}");
+                return section.log(Severity::Alert, text);
+            }
+        };
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = section.left() => return,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    section.log(
+                        Severity::Warning,
+                        format_args!("cannot accept: {}", plain(&e)),
+                    );
+                    sleep(STARVED_PAUSE).await;
+                    continue;
+                }
+            };
+            section.counters.accepted.fetch_add(1, Relaxed);
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                let text = format_args!("connection from {remote} closed: too many at a time");
+                section.stranger(&section.counters.crowded, text);
+                continue;
+            };
+            let (section, tls) = (Arc::clone(&section), self.tls.clone());
+            spawn_local(async move {
+                let visit = async {
+                    match stream {
+                        Stream::Tcp(stream) => {
+                            let _ = stream.set_nodelay(true);
+                            enter(&section, tls.as_deref(), stream, &remote).await;
+                        }
+                        Stream::Unix(stream) => {
+                            enter(&section, tls.as_deref(), stream, &remote).await;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = visit => {}
+                    // The peer dials again, and reaches the process that has taken over.
+                    () = section.left() => {}
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Listener {
+    fn new(socket: OwnedFd, is_unix: bool) -> std::io::Result<Listener> {
+        Ok(if is_unix {
+            Listener::Unix(UnixListener::from_std(socket.into())?)
+        } else {
+            Listener::Tcp(TcpListener::from_std(socket.into())?)
+        })
+    }
+    async fn accept(&self) -> std::io::Result<(Stream, String)> {
+        Ok(match self {
+            Listener::Tcp(listener) => {
+                let (stream, remote) = listener.accept().await?;
+                (Stream::Tcp(stream), remote.to_string())
+            }
+            Listener::Unix(listener) => {
+                (Stream::Unix(listener.accept().await?.0), "unix".to_owned())
+            }
+        })
+    }
+}
+
+/// The socket of a line, and whether it is a UNIX one.
+fn socket(
+    bind: &PeersBind,
+    pool: &mut Inherited,
+    offer: &mut Offer,
+) -> Result<(OwnedFd, bool), String> {
+    let mut at = match &bind.address {
+        Address::Unix(path) => Where::Unix {
+            path: path.clone(),
+            file: (0, 0),
+            rights: (bind.mode, bind.uid, bind.gid),
+        },
+        Address::Ip(address) => Where::Inet {
+            address: *address,
+            v6only: (address.is_ipv6() && (bind.v6only || bind.v4v6)).then_some(bind.v6only),
+        },
+        Address::Fd(n) => Where::Fd(*n),
+    };
+    let adopted = pool.adopt(Purpose::Peers, &at);
+    let id = adopted.as_ref().map_or_else(inherited::fresh_id, |a| a.id);
+    let (fd, is_unix) = match adopted.and_then(|mut a| a.fds.pop()) {
+        Some(fd) => {
+            listening(fd).map_err(|e| format!("cannot take over the socket ({})", plain(&e)))?
+        }
+        None => open_new(bind)?,
+    };
+    if let Where::Unix { path, file, .. } = &mut at {
+        *file = inherited::file_of(Path::new(path)).unwrap_or_default();
+    }
+    let copy = fd
+        .try_clone()
+        .map_err(|e| format!("cannot duplicate the socket ({})", plain(&e)))?;
+    let info = ListenerInfo {
+        id,
+        purpose: Purpose::Peers,
+        at,
+    };
+    offer.push((info, Arc::new(copy)));
+    Ok((fd, is_unix))
+}
+
+/// Whether only this host reaches a socket.
+fn stays_here(socket: &OwnedFd) -> bool {
+    let address = rustix::net::getsockname(socket);
+    match address.ok().and_then(|any| SocketAddr::try_from(any).ok()) {
+        Some(address) => is_loopback(address.ip()),
+        None => true, // a UNIX socket
+    }
+}
+
+fn open_new(bind: &PeersBind) -> Result<(OwnedFd, bool), String> {
+    match &bind.address {
+        Address::Unix(path) => {
+            let path = Path::new(path);
+            let socket = unix_listener(path, bind.mode, bind.uid, bind.gid, BACKLOG)?;
+            Ok((socket, true))
+        }
+        Address::Ip(address) => {
+            let socket = listen_tcp(*address, bind);
+            let socket = socket.map_err(|e| format!("cannot bind socket ({})", plain(&e)))?;
+            Ok((socket, false))
+        }
+        Address::Fd(n) => fds::adopt(*n)
+            .and_then(listening)
+            .map_err(|e| format!("cannot use descriptor {n} ({})", plain(&e))),
+    }
+}
+
+fn listen_tcp(address: SocketAddr, bind: &PeersBind) -> std::io::Result<OwnedFd> {
+    let kind = Type::STREAM.cloexec().nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && (bind.v6only || bind.v4v6) {
+        socket.set_only_v6(bind.v6only)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket from elsewhere, made to listen, and whether it is a UNIX one.
+fn listening(fd: OwnedFd) -> std::io::Result<(OwnedFd, bool)> {
+    if sockopt::socket_type(&fd)? != SocketType::STREAM {
+        return Err(std::io::Error::other("not a stream socket"));
+    }
+    if !sockopt::socket_acceptconn(&fd)? {
+        rustix::net::listen(&fd, BACKLOG)?;
+    }
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    let is_unix = sockopt::socket_domain(&fd)? == AddressFamily::UNIX;
+    Ok((fd, is_unix))
+}
+
+/// TLS, if there is any, then HTTP/2.
+async fn enter<S>(section: &Arc<Section>, tls: Option<&Tls>, stream: S, remote: &str)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (stream, head) = Sniffed::new(stream);
+    let Some(tls) = tls else {
+        return serve(section, stream, remote, head, Expected::Http2Client).await;
+    };
+    let settings = tls
+        .settings
+        .current(|text| section.log(Severity::Warning, format_args!("bind: {text}")));
+    let shaken = timeout(
+        HANDSHAKE_PATIENCE,
+        TlsAcceptor::from(settings).accept(stream),
+    );
+    let failed = match shaken.await {
+        Ok(Ok(stream)) => {
+            let certificate = stream.get_ref().1.peer_certificates();
+            match tls::client_is_one_of(certificate.and_then(|c| c.first()), &tls.names) {
+                Ok(()) => return serve(section, stream, remote, head, Expected::Tls).await,
+                Err(why) => why,
+            }
+        }
+        Ok(Err(error)) => match head.stranger(Expected::Tls) {
+            Some(what) => what,
+            None => tls::reason(&error),
+        },
+        Err(_) => "no handshake in time".into(),
+    };
+    let text = format_args!("connection from {remote} closed: TLS: {failed}");
+    section.stranger(&section.counters.tls_failed, text);
+}
+
+async fn serve<S>(section: &Arc<Section>, stream: S, remote: &str, head: Head, expected: Expected)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let visit = Arc::new(Visit::default());
+    let service = PeersServer::new(Reception {
+        section: Arc::clone(section),
+        remote: remote.to_owned(),
+        visit: Arc::clone(&visit),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_send_buf_size(MESSAGE_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = pin!(connection);
+
+    let opened = async {
+        let opened = timeout(HANDSHAKE_PATIENCE, visit.opened.notified()).await;
+        match opened {
+            Ok(()) => std::future::pending().await,
+            Err(_) => "it opened no stream in time".to_owned(),
+        }
+    };
+    let reason = tokio::select! {
+        ended = &mut connection => match ended {
+            Ok(()) => "the peer closed the connection".to_owned(),
+            Err(error) => root(&error),
+        },
+        reason = opened => reason,
+        () = visit.closed() => {
+            // What was polled before is still to be written.
+            connection.as_mut().graceful_shutdown();
+            let _ = timeout(CLOSE_PATIENCE, connection).await;
+            return;
+        }
+    };
+    let outbox = visit.outbox.lock().clone();
+    match outbox {
+        Some(outbox) => section.closed(outbox.id(), &reason),
+        None => {
+            let what = head.stranger(expected).unwrap_or(reason);
+            let text = format_args!("connection from {remote} closed: {what}");
+            section.stranger(&section.counters.strangers, text);
+        }
+    }
+}
+
+/// What a connection and the stream on it know of each other.
+#[derive(Default)]
+struct Visit {
+    outbox: Mutex<Option<Arc<Outbox<proto::ReplyMessage>>>>,
+    opened: Notify,
+    told: Notify,
+}
+
+impl Visit {
+    /// Completes once the hub has closed the session.
+    async fn closed(&self) {
+        self.told.notified().await;
+        let outbox = self.outbox.lock().clone();
+        if let Some(outbox) = outbox {
+            outbox.closed().await;
+        }
+    }
+}
+
+/// The service on one connection.
+struct Reception {
+    section: Arc<Section>,
+    remote: String,
+    visit: Arc<Visit>,
+}
+
+#[tonic::async_trait]
+impl Peers for Reception {
+    type PushStream = Outflow<proto::ReplyMessage>;
+
+    async fn push(
+        &self,
+        request: Request<Streaming<proto::PushMessage>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let outbox = {
+            let mut place = self.visit.outbox.lock();
+            if place.is_some() {
+                return Err(Status::resource_exhausted("one stream per connection"));
+            }
+            let outbox = self.section.opened_in(&self.remote);
+            *place = Some(Arc::clone(&outbox));
+            outbox
+        };
+        self.visit.opened.notify_one();
+        self.visit.told.notify_one();
+        let section = Arc::clone(&self.section);
+        tokio::spawn(receive(
+            Arc::clone(&section),
+            Arc::clone(&outbox),
+            request.into_inner(),
+        ));
+        Ok(Response::new(Outflow { section, outbox }))
+    }
+}
+
+/// Hands a peer's pushes to the hub until there are no more.
+async fn receive(
+    section: Arc<Section>,
+    outbox: Arc<Outbox<proto::ReplyMessage>>,
+    mut pushes: Streaming<proto::PushMessage>,
+) {
+    let reason = loop {
+        match pushes.message().await {
+            Ok(Some(message)) => match wire::push(message) {
+                Some(push) => {
+                    section.with_hub(|hub, now| hub.handle_push(outbox.id(), push, now));
+                    // Merging a batch takes a while, and more may have arrived: others get their turn.
+                    yield_now().await;
+                }
+                None => {
+                    section.counters.skipped.fetch_add(1, Relaxed);
+                }
+            },
+            Ok(None) => break "the peer ended the stream".to_owned(),
+            Err(status) => break said(&status),
+        }
+    };
+    section.closed(outbox.id(), &reason);
+    outbox.close();
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+/// Connections per `bind` line at a time, those of strangers included.
+const CONNECTIONS_MAX: usize = 1024;
+/// Streams that a peer may open on a connection; all but one are refused in words.
+const STREAMS_MAX: u32 = 4;
+/// How long accepting pauses when descriptors or memory have run out.
+const STARVED_PAUSE: Duration = Duration::from_millis(100);

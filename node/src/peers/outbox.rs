@@ -1,0 +1,148 @@
+//! What waits to be written to one stream: nothing, as a rule. The hub is asked for the next message when the stream has
+//! room for one, so that the tables' journals stay the only queue.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use remora_core::peers::{Hub, SessionId};
+use remora_proto::peers::v1 as proto;
+use tokio::sync::Notify;
+use tonic::codegen::tokio_stream::Stream;
+
+use super::section::Section;
+use super::wire;
+
+/// A kind of message that hubs give out.
+pub(super) trait Outgoing: Send + Sized + 'static {
+    /// The next one for this session.
+    fn poll(hub: &mut Hub, id: SessionId, now: u64) -> Option<Self>;
+}
+
+impl Outgoing for proto::PushMessage {
+    fn poll(hub: &mut Hub, id: SessionId, now: u64) -> Option<Self> {
+        hub.poll_push(id, now).map(wire::push_message)
+    }
+}
+
+impl Outgoing for proto::ReplyMessage {
+    fn poll(hub: &mut Hub, id: SessionId, now: u64) -> Option<Self> {
+        hub.poll_reply(id, now).map(wire::reply_message)
+    }
+}
+
+/// The sending end of a session.
+#[derive(Debug)]
+pub(super) struct Outbox<M> {
+    id: SessionId,
+    state: Mutex<State<M>>,
+    /// The hub has dropped the session.
+    closed: Notify,
+}
+
+#[derive(Debug)]
+struct State<M> {
+    /// Put there while the stream waited.
+    next: Option<M>,
+    /// The stream waits.
+    waiting: Option<Waker>,
+    /// Nothing more is to come.
+    ending: bool,
+}
+
+impl<M: Outgoing> Outbox<M> {
+    pub(super) fn new(id: SessionId) -> Arc<Outbox<M>> {
+        Arc::new(Outbox {
+            id,
+            state: Mutex::new(State {
+                next: None,
+                waiting: None,
+                ending: false,
+            }),
+            closed: Notify::new(),
+        })
+    }
+
+    /// Whose it is.
+    pub(super) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Hands a message to the stream if it waits for one and the hub has one.
+    pub(super) fn fill(&self, hub: &mut Hub, now: u64) {
+        let mut state = self.state.lock();
+        if state.waiting.is_none() || state.next.is_some() || state.ending {
+            return;
+        }
+        if let Some(message) = M::poll(hub, self.id, now) {
+            state.next = Some(message);
+            if let Some(waker) = state.waiting.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Ends the stream after what it has been given.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.ending = true;
+        if let Some(waker) = state.waiting.take() {
+            waker.wake();
+        }
+        self.closed.notify_one();
+    }
+
+    /// Completes once the session was closed from this side.
+    pub(super) async fn closed(&self) {
+        self.closed.notified().await;
+    }
+
+    fn poll_next(&self, section: &Section, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        {
+            let mut state = self.state.lock();
+            if let Some(message) = state.next.take() {
+                return Poll::Ready(Some(message));
+            }
+            if state.ending {
+                return Poll::Ready(None);
+            }
+        }
+        if let Some(message) = section.next_message(self.id) {
+            return Poll::Ready(Some(message));
+        }
+        // All of this happens on one thread, but for reports: nobody fills the outbox in between.
+        let mut state = self.state.lock();
+        if state.ending {
+            return Poll::Ready(None);
+        }
+        state.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The stream of an [`Outbox`].
+pub(super) struct Outflow<M> {
+    pub(super) section: Arc<Section>,
+    pub(super) outbox: Arc<Outbox<M>>,
+}
+
+/// Pushes: what a client sends cannot fail.
+impl Stream for Outflow<proto::PushMessage> {
+    type Item = proto::PushMessage;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.outbox.poll_next(&self.section, cx)
+    }
+}
+
+/// Replies: what a server sends might.
+impl Stream for Outflow<proto::ReplyMessage> {
+    type Item = Result<proto::ReplyMessage, tonic::Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.outbox
+            .poll_next(&self.section, cx)
+            .map(|message| message.map(Ok))
+    }
+}

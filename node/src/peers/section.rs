@@ -1,0 +1,282 @@
+//! One running `peers` section: its hub, who may talk to it, and the loop that lets time pass for it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use remora_core::peers::{Action, Event, Hub, PeerIx, Report, SessionId};
+use remora_proto::peers::v1 as proto;
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep_until};
+
+use super::dial::{self, Target};
+use super::outbox::{Outbox, Outgoing};
+use crate::observe::log::Severity;
+use crate::proxy::clock;
+use crate::shared::Shared;
+
+/// What the network side of a section counts.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counters {
+    /// Connections that were accepted from peers, or whoever dialed.
+    pub accepted: AtomicU64,
+    /// Closed at once: too many at a time.
+    pub crowded: AtomicU64,
+    /// Accepted ones that failed in the TLS handshake.
+    pub tls_failed: AtomicU64,
+    /// Accepted ones that did not speak the protocol, or opened no stream in time.
+    pub strangers: AtomicU64,
+    /// Messages of kinds that this version does not know, which were skipped.
+    pub skipped: AtomicU64,
+}
+
+/// See the module's head. Everything but [`Section::report`] and the counters belongs to the thread of the peers.
+pub struct Section {
+    name: String,
+    /// Position among the plan's sections.
+    index: usize,
+    hub: Mutex<Hub>,
+    bell: Arc<Notify>,
+    /// Actions that were asked for between two turns of the loop.
+    wanted: Mutex<Vec<Action>>,
+    streams: Mutex<Streams>,
+    targets: Mutex<BTreeMap<PeerIx, Arc<Target>>>,
+    /// What its network side counts.
+    pub counters: Counters,
+    shared: Arc<Shared>,
+    stopped: watch::Sender<bool>,
+    left: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Streams {
+    outs: BTreeMap<SessionId, Arc<Outbox<proto::PushMessage>>>,
+    ins: BTreeMap<SessionId, Arc<Outbox<proto::ReplyMessage>>>,
+}
+
+impl Section {
+    pub(super) fn new(name: String, index: usize, hub: Hub, shared: Arc<Shared>) -> Arc<Section> {
+        Arc::new(Section {
+            name,
+            index,
+            hub: Mutex::new(hub),
+            bell: Arc::new(Notify::new()),
+            wanted: Mutex::default(),
+            streams: Mutex::default(),
+            targets: Mutex::default(),
+            counters: Counters::default(),
+            shared,
+            stopped: watch::Sender::new(false),
+            left: watch::Sender::new(false),
+        })
+    }
+
+    /// As written after `peers`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// The state of its peers, for people and metrics.
+    pub fn report(&self) -> Report {
+        self.hub.lock().report(clock::read().mono_ms)
+    }
+    /// Rings when there is something to do; for wakers of tables.
+    pub(super) fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
+    }
+
+    /// Asks or tells the hub something, and does what it wants done.
+    pub(super) fn with_hub<R>(&self, call: impl FnOnce(&mut Hub, u64) -> R) -> R {
+        let now = clock::read().mono_ms;
+        let result = call(&mut self.hub.lock(), now);
+        self.bell.notify_one();
+        result
+    }
+
+    /// The next message for a stream that has room for one. Rings only if the hub wants something done: streams ask all the
+    /// time.
+    pub(super) fn next_message<M: Outgoing>(&self, id: SessionId) -> Option<M> {
+        let now = clock::read().mono_ms;
+        let mut hub = self.hub.lock();
+        let message = M::poll(&mut hub, id, now);
+        if message.is_none()
+            && let Some(action) = hub.poll_action(now)
+        {
+            self.wanted.lock().push(action);
+            self.bell.notify_one();
+        }
+        message
+    }
+
+    /// Adds a peer that is to be dialed from now on.
+    pub(super) fn add_peer(&self, target: Target, discovered: bool) -> PeerIx {
+        let (name, address) = (target.name.clone(), target.shown());
+        let ix = self.with_hub(|hub, now| hub.add_peer(&name, &address, discovered, now));
+        self.targets.lock().insert(ix, Arc::new(target));
+        ix
+    }
+    /// Forgets it again.
+    pub(super) fn remove_peer(&self, ix: PeerIx) {
+        self.targets.lock().remove(&ix);
+        self.with_hub(|hub, now| hub.remove_peer(ix, now));
+    }
+
+    /// A stream to a peer is open.
+    pub(super) fn opened_out(&self, ix: PeerIx) -> Arc<Outbox<proto::PushMessage>> {
+        let outbox = Outbox::new(self.with_hub(|hub, now| hub.opened_out(ix, now)));
+        let mut streams = self.streams.lock();
+        streams.outs.insert(outbox.id(), Arc::clone(&outbox));
+        outbox
+    }
+    /// A stream of a peer is open.
+    pub(super) fn opened_in(&self, remote: &str) -> Arc<Outbox<proto::ReplyMessage>> {
+        let outbox = Outbox::new(self.with_hub(|hub, now| hub.opened_in(remote.to_owned(), now)));
+        let mut streams = self.streams.lock();
+        streams.ins.insert(outbox.id(), Arc::clone(&outbox));
+        outbox
+    }
+    /// A stream has ended by itself.
+    pub(super) fn closed(&self, id: SessionId, reason: &str) {
+        {
+            let mut streams = self.streams.lock();
+            streams.outs.remove(&id);
+            streams.ins.remove(&id);
+        }
+        self.with_hub(|hub, now| hub.closed(id, reason, now));
+    }
+
+    /// Ends the sessions that peers opened, and lets go of the sockets.
+    pub(super) fn leave(&self) {
+        self.left.send_replace(true);
+    }
+    /// Completes when that was asked for.
+    pub(super) async fn left(&self) {
+        let _ = self.left.subscribe().wait_for(|left| *left).await;
+    }
+
+    /// Begins a clean stop. [`Section::stopped`] tells when it is complete.
+    pub(super) fn stop(&self) {
+        self.with_hub(Hub::stop);
+    }
+    /// Completes when a clean stop has told every peer that can be reached.
+    pub(super) async fn stopped(&self) {
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
+    }
+
+    /// Lets time pass, passes messages from the hub to streams that wait for them, and does what the hub wants done. Never
+    /// ends.
+    pub(super) async fn run(self: Arc<Self>) {
+        let (mut tick_at, mut ticked_at) = (0, 0);
+        loop {
+            let at = {
+                let now = clock::read();
+                let mut hub = self.hub.lock();
+                if now.mono_ms >= tick_at {
+                    hub.tick(now.mono_ms, wall_ms());
+                    ticked_at = now.mono_ms;
+                } else {
+                    hub.collect(now.mono_ms);
+                }
+                self.fill(&mut hub, now.mono_ms);
+                for action in std::mem::take(&mut *self.wanted.lock()) {
+                    self.act(action);
+                }
+                while let Some(action) = hub.poll_action(now.mono_ms) {
+                    self.act(action);
+                }
+                if hub.is_stopped() {
+                    self.stopped.send_replace(true);
+                }
+                tick_at = hub.next_deadline(now.mono_ms).min(ticked_at + TICK_MS);
+                let wait = tick_at.saturating_sub(now.mono_ms);
+                Instant::now() + Duration::from_millis(wait)
+            };
+            tokio::select! {
+                () = self.bell.notified() => {}
+                () = sleep_until(at) => {}
+            }
+        }
+    }
+
+    fn fill(&self, hub: &mut Hub, now: u64) {
+        let streams = self.streams.lock();
+        for outbox in streams.outs.values() {
+            outbox.fill(hub, now);
+        }
+        for outbox in streams.ins.values() {
+            outbox.fill(hub, now);
+        }
+    }
+
+    fn act(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Dial(ix) => {
+                let target = self.targets.lock().get(&ix).cloned();
+                if let Some(target) = target {
+                    spawn_local(dial::dial(Arc::clone(self), ix, target));
+                }
+            }
+            Action::Close(id, _) => {
+                let mut streams = self.streams.lock();
+                if let Some(outbox) = streams.outs.remove(&id) {
+                    outbox.close();
+                } else if let Some(outbox) = streams.ins.remove(&id) {
+                    outbox.close();
+                }
+            }
+            Action::Ready => self.shared.ready.one_more(),
+            Action::Log(event) => self.log(severity(&event), format_args!("{event}")),
+        }
+    }
+
+    /// A line on standard error and in the section's logs.
+    pub(super) fn log(&self, severity: Severity, text: fmt::Arguments<'_>) {
+        if severity <= Severity::Warning {
+            tracing::warn!("peers {}: {text}", self.name);
+        } else {
+            tracing::info!("peers {}: {text}", self.name);
+        }
+        let text = format_args!("peers {}: {text}", self.name);
+        self.shared.logs.peers_event(self.index, severity, text);
+    }
+
+    /// Counts somebody at the door who is no peer, and says so unless that was said often lately.
+    pub(super) fn stranger(&self, counter: &AtomicU64, text: fmt::Arguments<'_>) {
+        let before = counter.fetch_add(1, Relaxed);
+        if before < STRANGERS_SAID || before.is_power_of_two() {
+            self.log(Severity::Warning, text);
+        } else if before == STRANGERS_SAID {
+            self.log(
+                Severity::Warning,
+                format_args!("{text}; from now on only every power of two of these is reported"),
+            );
+        }
+    }
+}
+
+/// By the standard library, which fault injection can get at.
+fn wall_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
+}
+
+fn severity(event: &Event) -> Severity {
+    match event {
+        Event::Down { .. }
+        | Event::Unreachable { .. }
+        | Event::Mismatch { .. }
+        | Event::Dropped(_) => Severity::Warning,
+        _ => Severity::Notice,
+    }
+}
+
+/// Longest time between two ticks of the hub: tables follow a wall clock that is being set.
+const TICK_MS: u64 = 1_000;
+/// Connections of strangers that get a log line each.
+const STRANGERS_SAID: u64 = 20;

@@ -1,0 +1,240 @@
+//! From the plan to running sections, and their end.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use remora_config::plan::{PeersSection, PeersTls, Plan};
+use remora_core::peers::store::{Store, Stores};
+use remora_core::peers::{Hub, HubConfig};
+use remora_core::table::{Lineages, Table, TableId};
+use tokio::runtime::LocalOptions;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::dial::Target;
+use super::door::Door;
+use super::follow::Followed;
+use super::section::Section;
+use super::tls;
+use crate::handoff::Inherited;
+use crate::handoff::inherited::Offer;
+use crate::proxy::clock;
+use crate::shared::Shared;
+
+/// The sockets of the sections that are not switched off.
+pub struct Open(Vec<OpenSection>);
+
+struct OpenSection {
+    index: usize,
+    doors: Vec<Door>,
+    targets: Vec<Target>,
+    followed: Vec<Followed>,
+}
+
+impl Open {
+    /// How many sections there are.
+    pub fn sections(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Opens the sockets of all sections, or takes them from `pool`, and reads their certificates, while the process still
+/// may. What is open is added to `offer`.
+///
+/// # Errors
+/// One message per line that could not be used.
+pub fn open(plan: &Plan, pool: &mut Inherited, offer: &mut Offer) -> Result<Open, Vec<String>> {
+    let mut sections = Vec::new();
+    let mut errors = Vec::new();
+    for (index, section) in plan.peers.iter().enumerate().filter(|(_, s)| !s.disabled) {
+        let place = |place: &remora_config::plan::Place| {
+            let file = plan.files.get(usize::from(place.file));
+            format!("[{}:{}]", file.map_or("?", String::as_str), place.line)
+        };
+        let names = tls::expected_names(dialed(section)).unwrap_or_default();
+        let mut opened = OpenSection {
+            index,
+            doors: Vec::new(),
+            targets: Vec::new(),
+            followed: Vec::new(),
+        };
+        for bind in &section.binds {
+            match Door::open(bind, &names, section.allow_plaintext, pool, offer) {
+                Ok(door) => opened.doors.push(door),
+                Err(why) => errors.push(format!(
+                    "Binding {} for peers section {}: {why} for [{}]",
+                    place(&bind.place),
+                    section.name,
+                    bind.text
+                )),
+            }
+        }
+        for server in section.servers.iter().filter(|s| !s.disabled) {
+            match Target::new(
+                server.name.clone(),
+                server.address.clone(),
+                server.tls.as_ref(),
+            ) {
+                Ok(target) => opened.targets.push(target),
+                Err(why) => errors.push(format!(
+                    "{} : peers section '{}', peer '{}': {why}",
+                    place(&server.place),
+                    section.name,
+                    server.name
+                )),
+            }
+        }
+        for line in &section.discover {
+            match Followed::new(line) {
+                Ok(followed) => opened.followed.push(followed),
+                Err(why) => errors.push(format!(
+                    "{} : peers section '{}', discover '{}': {why}",
+                    place(&line.place),
+                    section.name,
+                    line.name
+                )),
+            }
+        }
+        sections.push(opened);
+    }
+    if errors.is_empty() {
+        Ok(Open(sections))
+    } else {
+        Err(errors)
+    }
+}
+
+/// TLS options of all lines that lead to other nodes.
+fn dialed(section: &PeersSection) -> impl Iterator<Item = &PeersTls> {
+    let servers = section.servers.iter().map(|s| s.tls.as_ref());
+    let discover = section.discover.iter().map(|d| d.tls.as_ref());
+    servers.chain(discover).flatten()
+}
+
+/// Starts the thread of the peers. It ends with the process.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn start(shared: &Arc<Shared>, open: Open, lineages: &Arc<Lineages>) -> io::Result<()> {
+    let sections: Vec<(Arc<Section>, OpenSection)> = open
+        .0
+        .into_iter()
+        .map(|open| (section(shared, open.index, lineages), open))
+        .collect();
+    let all = sections.iter().map(|(section, _)| Arc::clone(section));
+    let _ = shared.peers.set(all.collect());
+    if sections.is_empty() {
+        return Ok(());
+    }
+    let (report, started) = mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("remora-peers".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = report.send(Ok(()));
+                    runtime.block_on(run(sections));
+                }
+                Err(e) => {
+                    let _ = report.send(Err(e));
+                }
+            }
+        })?;
+    // Without this thread the node would wait for ever to become ready.
+    started
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("it ended at once")))
+}
+
+/// The tables of the process, for hubs.
+struct Tables(Arc<Shared>);
+
+impl Stores for Tables {
+    fn store(&self, table: TableId) -> Option<&dyn Store> {
+        self.0.world.store(table)
+    }
+}
+
+fn section(shared: &Arc<Shared>, index: usize, lineages: &Arc<Lineages>) -> Arc<Section> {
+    let plan = &shared.plan.peers[index];
+    let config = HubConfig {
+        cluster: plan.cluster.clone(),
+        node: plan.local.clone(),
+        lineages: Arc::clone(lineages),
+        newcomer: true,
+        discovers: !plan.discover.is_empty(),
+        learn_timeout_ms: plan.learn_timeout_ms.into(),
+        seed: rand::random(),
+    };
+    let tables = Arc::new(Tables(Arc::clone(shared)));
+    let now = clock::read().mono_ms;
+    let hub = Hub::new(config, tables, &plan.tables, now);
+    let section = Section::new(plan.name.clone(), index, hub, Arc::clone(shared));
+    for table in &plan.tables {
+        if let Some(replica) = shared.world.table(*table).and_then(Table::replica) {
+            let bell = section.bell();
+            replica.set_waker(Arc::new(move || bell.notify_one()));
+        }
+    }
+    section
+}
+
+async fn run(sections: Vec<(Arc<Section>, OpenSection)>) {
+    for (section, open) in sections {
+        for target in open.targets {
+            section.add_peer(target, false);
+        }
+        let unlisted = Rc::new(Cell::new(open.followed.len()));
+        for followed in open.followed {
+            spawn_local(followed.follow(Arc::clone(&section), Rc::clone(&unlisted)));
+        }
+        for door in open.doors {
+            spawn_local(door.serve(Arc::clone(&section)));
+        }
+        spawn_local(section.run());
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Blocks until traffic may be accepted.
+///
+/// # Errors
+/// No event loop could be made.
+pub fn wait_until_ready(shared: &Shared) -> io::Result<()> {
+    if !shared.ready.is_ready() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(shared.ready.wait());
+    }
+    Ok(())
+}
+
+/// Another process has the sockets and takes what peers have to say. What this one counts from here on is still sent.
+pub fn leave(shared: &Shared) {
+    for section in shared.peers.get().map_or(&[][..], Vec::as_slice) {
+        section.leave();
+    }
+}
+
+/// Tells the peers what they do not know yet, and goodbye. Takes at most [`STOP_PATIENCE`].
+pub async fn stop(shared: &Shared) {
+    let sections = shared.peers.get().map_or(&[][..], Vec::as_slice);
+    for section in sections {
+        section.stop();
+    }
+    let all = async {
+        for section in sections {
+            section.stopped().await;
+        }
+    };
+    let _ = timeout(STOP_PATIENCE, all).await;
+}
+
+/// How long the end of the process may be delayed by peers that do not answer.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);

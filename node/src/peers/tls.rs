@@ -1,0 +1,326 @@
+//! TLS between peers: version 1.3, both sides show a certificate when the configuration says so, and files that change on
+//! disk are read again before the next connection.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use remora_config::plan::{PeersTls, Verify};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{
+    self, ClientConfig, DigitallySignedStruct, PeerIncompatible, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+/// The protocol inside.
+const ALPN: &[u8] = b"h2";
+
+/// Settings built from files, built again when one of the files is another than before.
+pub(super) struct Reread<T> {
+    tls: PeersTls,
+    build: fn(&PeersTls) -> Result<T, String>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    files: Files,
+    settings: Arc<T>,
+}
+
+/// What tells a file from the one that was there before, for each file.
+type Files = [Option<(u64, u64, i64, i64)>; 3];
+
+impl<T> Reread<T> {
+    fn new(tls: &PeersTls, build: fn(&PeersTls) -> Result<T, String>) -> Result<Reread<T>, String> {
+        let files = files(tls);
+        Ok(Reread {
+            state: Mutex::new(State {
+                files,
+                settings: Arc::new(build(tls)?),
+            }),
+            tls: tls.clone(),
+            build,
+        })
+    }
+
+    /// The settings for the next connection. If files have changed and make no sense, those before stay in use and the
+    /// mistake is reported, once per change.
+    pub(super) fn current(&self, report: impl FnOnce(&str)) -> Arc<T> {
+        let mut state = self.state.lock();
+        let files = files(&self.tls);
+        if files != state.files {
+            state.files = files;
+            match (self.build)(&self.tls) {
+                Ok(settings) => {
+                    state.settings = Arc::new(settings);
+                    report("certificates have changed and were read again");
+                }
+                Err(why) => report(&format!(
+                    "certificates have changed but cannot be used, the ones before stay in use: {why}"
+                )),
+            }
+        }
+        Arc::clone(&state.settings)
+    }
+}
+
+fn files(tls: &PeersTls) -> Files {
+    [&tls.crt, &tls.key, &tls.ca_file].map(|path| {
+        let found = std::fs::metadata(path.as_ref()?).ok()?;
+        Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+    })
+}
+
+/// What a `bind` line needs.
+pub(super) fn for_bind(tls: &PeersTls) -> Result<Reread<ServerConfig>, String> {
+    Reread::new(tls, server_config)
+}
+
+/// What a `server` or `discover` line needs.
+pub(super) fn for_server(tls: &PeersTls) -> Result<Reread<ClientConfig>, String> {
+    Reread::new(tls, client_config)
+}
+
+fn server_config(tls: &PeersTls) -> Result<ServerConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|e| e.to_string())?;
+    let builder = if tls.verify == Verify::None {
+        builder.with_no_client_auth()
+    } else {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(tls)?), provider);
+        let verifier = if tls.verify == Verify::Optional {
+            verifier.allow_unauthenticated()
+        } else {
+            verifier
+        };
+        builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
+    };
+    let (chain, key) = own(tls)?.ok_or("no certificate is configured ('crt')")?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|e| own_error(tls, &e))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Sessions last for days: resuming one saves nothing and would outlive a revoked certificate.
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn client_config(tls: &PeersTls) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = CheckServer {
+        roots: match tls.verify {
+            Verify::None => None,
+            Verify::Optional | Verify::Required => Some(roots(tls)?),
+        },
+        name: match tls.verify {
+            Verify::None => None,
+            Verify::Optional | Verify::Required => {
+                tls.verifyhost.as_deref().map(server_name).transpose()?
+            }
+        },
+        provider: Arc::clone(&provider),
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|e| e.to_string())?
+        .dangerous() // rustls' word for a verifier of one's own
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match own(tls)? {
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|e| own_error(tls, &e))?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+fn server_name(name: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(name.to_owned()).map_err(|_| format!("'{name}' cannot be a server's name"))
+}
+
+/// This node's certificate with its chain, and its key.
+#[allow(clippy::type_complexity)]
+fn own(
+    tls: &PeersTls,
+) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
+    let Some(crt) = &tls.crt else {
+        return Ok(None);
+    };
+    let chain = certificates(crt)?;
+    let key = tls.key.as_ref().unwrap_or(crt);
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("private key '{key}': {e}"))?;
+    Ok(Some((chain, key)))
+}
+
+fn own_error(tls: &PeersTls, why: &rustls::Error) -> String {
+    let crt = tls.crt.as_deref().unwrap_or_default();
+    format!("certificate '{crt}': {why}")
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| format!("certificate '{path}': {e}"))?;
+    if chain.is_empty() {
+        return Err(format!("'{path}' holds no certificate"));
+    }
+    Ok(chain)
+}
+
+fn roots(tls: &PeersTls) -> Result<RootCertStore, String> {
+    let path = tls.ca_file.as_ref().ok_or("no 'ca-file' is configured")?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|e| format!("ca-file '{path}': {e}"))?;
+    }
+    Ok(roots)
+}
+
+/// Whether a client's certificate carries one of these names; all do when there is none to compare with.
+pub(super) fn client_is_one_of(
+    certificate: Option<&CertificateDer<'_>>,
+    names: &[ServerName<'static>],
+) -> Result<(), String> {
+    let Some(certificate) = certificate else {
+        return Ok(()); // whether that may be was the handshake's business
+    };
+    if names.is_empty() {
+        return Ok(());
+    }
+    let parsed = ParsedCertificate::try_from(certificate).map_err(|e| e.to_string())?;
+    if names.iter().any(|n| verify_server_name(&parsed, n).is_ok()) {
+        return Ok(());
+    }
+    let names: Vec<_> = names.iter().map(ServerName::to_str).collect();
+    Err(format!(
+        "its certificate carries none of the names that peers are verified by ({})",
+        names.join(", ")
+    ))
+}
+
+/// The names that lines of a section verify their servers by, when every verifying line has one: a client is one of those
+/// servers, so its certificate must carry one of them.
+pub(super) fn expected_names<'a>(
+    lines: impl Iterator<Item = &'a PeersTls>,
+) -> Result<Vec<ServerName<'static>>, String> {
+    let mut names = Vec::new();
+    for tls in lines {
+        match &tls.verifyhost {
+            Some(name) if tls.verify == Verify::Required => {
+                let name = server_name(name)?;
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            _ => return Ok(Vec::new()),
+        }
+    }
+    Ok(names)
+}
+
+/// Verifies a server by its issuer and, where one is given, by a name that need not be the one that was dialed.
+#[derive(Debug)]
+struct CheckServer {
+    /// `None`: whoever answers will do.
+    roots: Option<RootCertStore>,
+    name: Option<ServerName<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for CheckServer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(roots) = &self.roots {
+            let parsed = ParsedCertificate::try_from(end_entity)?;
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                roots,
+                intermediates,
+                now,
+                self.provider.signature_verification_algorithms.all,
+            )?;
+            if let Some(name) = &self.name {
+                verify_server_name(&parsed, name)?;
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// Why a handshake failed, for people.
+pub(super) fn reason(error: &io::Error) -> String {
+    error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        .map_or_else(|| error.to_string(), explain)
+}
+
+fn explain(error: &rustls::Error) -> String {
+    use rustls::{AlertDescription as A, CertificateError as C, Error as E};
+    match error {
+        E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "its certificate was not issued by an authority of 'ca-file'".into()
+        }
+        E::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            "its certificate has expired".into()
+        }
+        E::NoCertificatesPresented => "it shows no certificate".into(),
+        E::AlertReceived(A::CertificateRequired) => {
+            "the peer wants this node to show a certificate".into()
+        }
+        E::AlertReceived(A::UnknownCA | A::DecryptError | A::BadCertificate) => {
+            format!("the peer refuses this node's certificate ({error})")
+        }
+        _ => error.to_string(),
+    }
+}
