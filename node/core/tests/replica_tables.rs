@@ -72,6 +72,7 @@ fn steps(seed: u64, expire: Option<i64>, start: i64) -> Result<(), String> {
         edicts: dice.percent(70),
         tags: dice.percent(50),
     };
+    let deaths = dice.percent(30);
     let skews: Vec<_> = nodes
         .iter()
         .map(|_| dice.roll(4) as i64 * 300_000)
@@ -133,6 +134,15 @@ fn steps(seed: u64, expire: Option<i64>, start: i64) -> Result<(), String> {
                     messages.swap_remove(which);
                 }
             }
+            85..87 if deaths => {
+                let lineage = 1 + dice.roll(count as u64);
+                let alive = dice.percent(60);
+                if lineage != at as u64 + 1 {
+                    trail.push(format!("{now} {}: {lineage} is alive: {alive}", at + 1));
+                    nodes[at].0.set_alive(lineage, alive);
+                    nodes[at].1.set_alive(lineage, alive);
+                }
+            }
             85..90 => {
                 let all = *dice.pick(&[0, u64::MAX]);
                 let (model, real) = &mut nodes[at];
@@ -163,7 +173,7 @@ fn steps(seed: u64, expire: Option<i64>, start: i64) -> Result<(), String> {
                     ));
                 }
             }
-            if dice.percent(10) && real.table.used(now as u64) != visible {
+            if !deaths && dice.percent(10) && real.table.used(now as u64) != visible {
                 return Err(format!(
                     "{}\n{visible} entries are visible, not {}",
                     trail.join("\n"),

@@ -530,15 +530,13 @@ impl<'a> Merger<'a> {
             } else {
                 self.cell(shard, slot, row)
             };
-            if row.is_held && shard.flags(slot) & flags::GRACED != 0 {
-                // Held after all: visible again.
-                shard.take_out(slot, now);
-                shard.place(&self.table.schema, slot, now);
-            }
         }
-        // Held by the lineage of this cell, it lives although its date is over.
+        // Held by the lineage of this cell, it lives although its date is over; released by it, it no longer does.
         let schema = &self.table.schema;
-        if shard.flags(slot) & flags::GRACED != 0 && !shard.is_expired(schema, slot, now) {
+        let bits = shard.flags(slot);
+        let regained = bits & flags::GRACED != 0 && !shard.is_expired(schema, slot, now);
+        let released = bits & flags::LENT != 0 && !shard.is_held_elsewhere(slot);
+        if regained || released {
             shard.take_out(slot, now);
             shard.place(schema, slot, now);
         }
