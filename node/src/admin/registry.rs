@@ -4,7 +4,7 @@
 use remora_config::plan::CliLevel;
 use remora_config::plan::CliLevel::{Admin, Operator, User};
 
-use super::cmd::{Answer, info, misc, servers, sess, stat, table, tune};
+use super::cmd::{Answer, info, misc, peers, servers, sess, stat, table, tune};
 use super::line::Words;
 use super::session::Context;
 use super::similar;
@@ -60,10 +60,11 @@ pub(super) static COMMANDS: &[Command] = &[
     row(&["show", "cli", "sockets"], "show cli sockets", "list the CLI sockets", Operator, misc::show_sockets),
     row(&["show", "env"], "show env [var]", "show environment variables", Operator, misc::show_env),
     row(&["show", "info"], "show info [desc|json|typed]*", "show facts and counters of the process", User, info::show),
+    row(&["show", "peers"], "show peers [dict|-] [<section>]", "show the state of peers (dict: and of their lineages and tables)", Operator, peers::show),
     row(&["show", "servers", "state"], "show servers state [<backend>]", "dump the state of the servers", Operator, servers::show_state),
     row(&["show", "sess"], "show sess [<id>|all] [<filter>]*", "list the sessions (filter: backend/frontend/server/older)", Operator, sess::show),
     row(&["show", "stat"], "show stat [desc|json|no-maint|typed|up]*", "show the counters of proxies and servers", User, stat::show),
-    row(&["show", "table"], "show table <table> [<filter>]*", "list the tables, or dump one (filter: data/key/ptr)", User, table::show),
+    row(&["show", "table"], "show table <table> [<filter>]*", "list the tables, or dump one (filter: data/key/ptr; key K origins: shares of nodes)", User, table::show),
     row(&["show", "version"], "show version", "show the version of this process", User, misc::show_version),
     row(&["shutdown", "session"], "shutdown session <id>", "end a session", Admin, sess::shutdown),
     row(&["shutdown", "sessions", "server"], "shutdown sessions server <bk>/<srv>", "end the sessions of a server", Admin, sess::shutdown_of_server),

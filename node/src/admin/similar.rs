@@ -111,7 +111,6 @@ const HAPROXY: &[&str] = &[
     "show jwt",
     "show libs",
     "show map",
-    "show peers",
     "show pools",
     "show proc",
     "show profiling",

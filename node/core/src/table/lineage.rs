@@ -1,6 +1,7 @@
 //! Who counted, and when something was assigned: the two names by which replicated tables merge.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -12,6 +13,13 @@ use parking_lot::Mutex;
 /// names of nodes are for people and certificates, never for merging.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lineage(pub u64);
+
+impl fmt::Display for Lineage {
+    /// Sixteen hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// When an edict or a register was issued, and by whom. Ordered: the later one wins, the lineage decides between equals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

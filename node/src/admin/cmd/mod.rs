@@ -3,6 +3,7 @@
 mod filter;
 pub(super) mod info;
 pub(super) mod misc;
+pub(super) mod peers;
 pub(super) mod servers;
 pub(super) mod sess;
 pub(super) mod stat;

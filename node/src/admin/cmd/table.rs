@@ -138,6 +138,9 @@ fn one(
     if cx.level < CliLevel::Operator {
         return err("Permission denied");
     }
+    if action == Action::Show && words.at(5) == b"origins" && words.len() == 6 {
+        return origins(&cx.shared, table, &key);
+    }
     if action != Action::Set && words.len() > 5 {
         // Acting on less than what was asked for could remove too much.
         return err(extra_words(words, 5));
@@ -163,6 +166,50 @@ fn one(
         },
         Action::Set => assign(table, &key, words, now_ms),
     }
+}
+
+/// `show table T key K origins`: the line of the entry, then each lineage's share of what is summed.
+fn origins(shared: &Shared, table: &Table, key: &Key) -> Answer {
+    let Some(replica) = table.replica() else {
+        return err("Not a table with peers: all of it was counted here");
+    };
+    // Names first: nothing else may be locked while the entry is.
+    let nodes: Vec<_> = (shared.peers.get().into_iter().flatten())
+        .flat_map(|section| section.report().lineages)
+        .map(|l| (l.lineage, l.node))
+        .collect();
+    let now_ms = clock::read().mono_ms;
+    let printer = Printer::new(table);
+    let mut out = Vec::new();
+    head(table, now_ms, &mut out);
+    let before = out.len();
+    table.peek(key, now_ms, |e| printer.entry(&e, now_ms, &mut out));
+    replica.origins(key, now_ms, |origin| {
+        let node = nodes.iter().find(|(id, _)| *id == origin.lineage);
+        let node = match node {
+            _ if origin.own => "(here)",
+            Some((_, name)) if !name.is_empty() => name,
+            _ => "-",
+        };
+        let _ = write!(
+            out,
+            "  lineage={} node={node} alive={} held={} version={}",
+            origin.lineage,
+            u8::from(origin.alive),
+            u8::from(origin.held),
+            origin.version
+        );
+        for (what, index, name) in &printer.columns {
+            if let Some(value) = origin.get(*what, *index, now_ms) {
+                let _ = write!(out, "{name}{value}");
+            }
+        }
+        out.push(b'\n');
+    });
+    if out.len() == before {
+        out.clear();
+    }
+    Answer::Text(out)
 }
 
 /// `set table T key K [data.TYPE V]…`: assigns from left to right; what comes before a mistake stays.
