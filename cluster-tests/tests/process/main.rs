@@ -16,6 +16,7 @@ mod http_connections;
 mod http_rules;
 mod logs;
 mod mistakes;
+mod peers_cli;
 mod peers_wire;
 mod real_clients;
 mod regressions;

@@ -106,7 +106,8 @@ fn peer(peer: &PeerReport, out: &mut String) {
         time(peer.heard_ms),
         u8::from(peer.discovered),
         peer.node.as_deref().unwrap_or("-"),
-        peer.lineage.map_or_else(|| "-".to_owned(), |l| l.to_string()),
+        peer.lineage
+            .map_or_else(|| "-".to_owned(), |l| l.to_string()),
     );
     let _ = writeln!(
         out,
@@ -114,16 +115,18 @@ fn peer(peer: &PeerReport, out: &mut String) {
         peer.lag_entries,
         peer.lag_ms,
         peer.dials,
-        peer.skew_ms.map_or_else(|| "-".to_owned(), |ms| ms.to_string()),
+        peer.skew_ms
+            .map_or_else(|| "-".to_owned(), |ms| ms.to_string()),
     );
     traffic("sent", &peer.sent, out);
     traffic("received", &peer.received, out);
     let _ = writeln!(
         out,
         "        last_error={}",
-        peer.last_error
-            .as_deref()
-            .map_or_else(|| "-".to_owned(), |text| format!("\"{}\"", text.escape_debug()))
+        peer.last_error.as_deref().map_or_else(
+            || "-".to_owned(),
+            |text| format!("\"{}\"", text.escape_debug())
+        )
     );
     for (table, text) in &peer.mismatches {
         let _ = writeln!(out, "        mismatch table={table}: {text}");
