@@ -502,13 +502,16 @@ impl Table {
 
     /// Called under the shard's lock when an entry was added to those that can expire and be evicted.
     fn note_evictable(&self, shard: &Shard, now_ms: u64) {
+        self.note_added(shard.next_expiry(&self.schema, now_ms).unwrap_or(u64::MAX));
+    }
+    /// The same, when it is known that this shard's first one does not expire before `date`, or that all that were there
+    /// have been noted and the new one expires then.
+    fn note_added(&self, date: u64) {
         // A search that has passed this shard has released its lock since: its mark is visible here.
         if self.supply.load(Relaxed) != Supply::UNKNOWN {
             self.supply.store(Supply::UNKNOWN, Relaxed);
         }
-        if let Some(date) = shard.next_expiry(&self.schema, now_ms)
-            && date < self.next_expiry.load(Relaxed)
-        {
+        if date < self.next_expiry.load(Relaxed) {
             self.next_expiry.fetch_min(date, Relaxed);
         }
     }

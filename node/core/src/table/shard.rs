@@ -17,12 +17,23 @@ use hashbrown::HashTable;
 use super::rate::age_ms;
 use super::replica::ReplicaShard;
 use super::schema::{NEXT, PREV, Schema, TOUCHED, USES, set_word, word};
-use super::slab::{FREE, NIL, Slab};
+use super::slab::{FREE, NIL, SLOTS_MAX, Slab};
 
 const ASIDE: u32 = u32::MAX - 2;
 pub(super) const HELD: u32 = u32::MAX - 3;
 /// Steps back from the tail before an entry is put aside.
 const STEPS_BACK_MAX: u32 = 8;
+
+/// Bits of a slot number in [`aside_key`].
+const SLOT_BITS: u32 = SLOTS_MAX.trailing_ones();
+const SLOT_MASK: u32 = SLOTS_MAX;
+/// Memory of an entry in the sorted set: a word, and what is empty in a tree that grew in random order.
+const ASIDE_BYTES: usize = 12;
+
+/// Sorts by date, then by slot. 40 bits of milliseconds are 34 years.
+fn aside_key(date: u64, slot: u32) -> u64 {
+    date.min(u64::MAX >> SLOT_BITS) << SLOT_BITS | u64::from(slot & SLOT_MASK)
+}
 
 /// What became of entries and of those who were not let in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +52,8 @@ pub(super) struct Shard {
     pub slab: Slab,
     head: u32,
     tail: u32,
-    /// (ms of last refresh, slot)
-    aside: BTreeSet<(u64, u32)>,
+    /// See [`aside_key`].
+    aside: BTreeSet<u64>,
     pub events: Events,
     /// Of a replicated table.
     pub replica: Option<Box<ReplicaShard>>,
@@ -99,7 +110,7 @@ impl Shard {
         size_of::<Shard>()
             + self.slab.bytes()
             + self.index.allocation_size()
-            + self.aside.len() * 24
+            + self.aside.len() * ASIDE_BYTES
             + self.replica.as_ref().map_or(0, |replica| replica.bytes())
     }
     pub fn word(&self, slot: u32, at: usize) -> u32 {
@@ -228,12 +239,12 @@ impl Shard {
     /// The entry that nobody holds and that was refreshed longest ago.
     pub fn oldest(&self, now: u64) -> Option<u32> {
         let listed = (self.head != NIL).then_some(self.head);
-        let Some(&(aside_date, aside)) = self.aside.first() else {
+        let Some(&aside) = self.aside.first() else {
             return listed;
         };
         match listed {
-            Some(head) if date(now, self.word(head, TOUCHED)) <= aside_date => Some(head),
-            _ => Some(aside),
+            Some(head) if aside_key(date(now, self.word(head, TOUCHED)), 0) <= aside => Some(head),
+            _ => Some(aside as u32 & SLOT_MASK),
         }
     }
     /// When the next entry expires; `None`: nothing here can.
@@ -312,7 +323,7 @@ impl Shard {
             while after != NIL && age_ms(now as u32, self.word(after, TOUCHED)) < age {
                 if steps == STEPS_BACK_MAX {
                     let date = date(now, self.word(slot, TOUCHED));
-                    self.aside.insert((date, slot));
+                    self.aside.insert(aside_key(date, slot));
                     self.set_word(slot, PREV, ASIDE);
                     return;
                 }
@@ -345,8 +356,9 @@ impl Shard {
             HELD | FREE => return,
             ASIDE => {
                 let date = date(now, self.word(slot, TOUCHED));
-                if !self.aside.remove(&(date, slot)) {
-                    self.aside.retain(|(_, other)| *other != slot); // a clock that jumped by weeks
+                if !self.aside.remove(&aside_key(date, slot)) {
+                    // A clock that jumped by weeks.
+                    self.aside.retain(|key| *key as u32 & SLOT_MASK != slot);
                 }
                 return;
             }

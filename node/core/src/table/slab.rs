@@ -6,8 +6,8 @@ use super::schema::{NEXT, PREV, set_word, word};
 pub(super) const NIL: u32 = u32::MAX;
 /// In a record's `PREV`: the slot is free and `NEXT` is the next free one.
 pub(super) const FREE: u32 = u32::MAX - 1;
-/// Slots a shard can have; numbers above are marks.
-const SLOTS_MAX: u32 = u32::MAX - 16;
+/// Slots a shard can have. Low enough to share a word with a date, and numbers above are marks.
+pub(super) const SLOTS_MAX: u32 = (1 << 24) - 1;
 /// Bytes a chunk aims at.
 const CHUNK_BYTES: usize = 4096;
 

@@ -347,7 +347,7 @@ impl<'a> Merger<'a> {
                 };
                 shard.set_word(slot, BORN, row.born as u32);
                 let outcome = self.begun(&mut shard, slot, row);
-                table.note_evictable(&shard, self.now_ms);
+                table.note_added(self.deadline(row.touched));
                 return outcome;
             }
             drop(shard);
@@ -402,7 +402,7 @@ impl<'a> Merger<'a> {
                 self.mark(shard, slot); // whoever still has the old share hears that it is gone
             }
             let outcome = self.begun(shard, slot, row);
-            self.table.note_evictable(shard, now);
+            self.table.note_added(self.deadline(row.touched));
             return outcome;
         }
         let born = date(now, shard.word(slot, BORN));
