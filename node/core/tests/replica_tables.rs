@@ -215,3 +215,62 @@ fn tables_survive_evictions() {
         truth(seed, true, Some(1_500), one_small, Some(1))
     });
 }
+
+/// Two nodes that know of each other.
+fn pair(expire: Option<i64>, size: usize) -> [RealNode; 2] {
+    let mut nodes = [1, 2].map(|l| RealNode::new(l, expire, if l == 1 { size } else { 1_000 }));
+    for node in &mut nodes {
+        (1..=2).for_each(|lineage| node.set_alive(lineage, true));
+    }
+    nodes
+}
+
+/// How many entries have something to tell.
+fn stamped(node: &RealNode, now: i64) -> usize {
+    let replica = node.table.replica().unwrap();
+    replica.collect(now as u64, 1_000).stamped
+}
+
+/// A node that began a key again in ignorance of its life elsewhere asks all others about it, and tells those that may have
+/// the late birth from it.
+#[test]
+fn a_late_birth_is_corrected_everywhere() {
+    let [mut one, mut two] = pair(Some(1_500), 1_000);
+    for now in [0, 1_400, 2_800] {
+        one.act(Op::Touch(5), START + now, 0);
+    }
+    one.collect(START + 2_800);
+    let now = START + 3_000;
+    two.act(Op::Hit(5, 1), now, 0);
+    assert_eq!(stamped(&two, now), 1);
+    let (row, ..) = one.read_journal(0, now);
+    let applied = two.apply(&row, 1, now, 0, now);
+    assert_eq!(Vec::from_iter(applied.wants_of_all), [5]);
+    assert_eq!(stamped(&two, now), 1, "with the earlier birth");
+    let again = two.apply(&row, 1, now, 0, now);
+    assert!(again.wants_of_all.is_empty());
+    assert_eq!(stamped(&two, now), 0);
+}
+
+/// What a node said and forgot, it says again when it hears of it: others may not have heard it the first time.
+#[test]
+fn an_own_edict_or_tag_that_comes_home_is_said_again() {
+    for op in [Op::Set(5, 4, 0), Op::Tag(5, 1, 7)] {
+        let [mut one, mut two] = pair(None, 1);
+        let now = START;
+        let wall = (now + WALL) as u64;
+        one.act(op, now, wall);
+        one.collect(now);
+        let (row, ..) = one.read_journal(0, now);
+        two.apply(&row, 1, now, 0, now);
+        two.act(Op::Hit(5, 1), now, wall);
+        two.collect(now);
+        // Evicted, and made again.
+        one.act(Op::Touch(6), now + 1, wall);
+        one.act(Op::Touch(5), now + 2, wall);
+        assert_eq!(stamped(&one, now + 2), 1);
+        let (row, ..) = two.read_journal(0, now + 2);
+        one.apply(&row, 2, now + 2, 0, now + 2);
+        assert_eq!(stamped(&one, now + 2), 1, "{op:?}");
+    }
+}
