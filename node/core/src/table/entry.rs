@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::data_type::{DataType, Kind};
+use super::handoff::{Follow, Op};
 use super::key::{Key, key_sample, write_key};
 use super::rate::{Rate, age_ms};
 use super::replica::ReplicaShard;
@@ -30,6 +31,8 @@ pub struct EntryMut<'t> {
     pub(super) at: EntryRef,
     /// Of a replicated table.
     pub(super) replica: Option<&'t mut ReplicaShard>,
+    /// While another process takes over.
+    pub(super) follow: Option<&'t mut Follow>,
 }
 
 impl<'t> Entry<'t> {
@@ -146,6 +149,13 @@ impl EntryMut<'_> {
             replica.mark(self.record, self.at.slot);
         }
     }
+    /// Tells the process that has taken over.
+    #[inline]
+    fn tell(&mut self, what: DataType, index: u16, op: impl FnOnce() -> Op) {
+        if let Some(follow) = &mut self.follow {
+            follow.op(&self.table.schema, self.record, (what, index), op);
+        }
+    }
     /// Adds `n` events to a counter, a gauge, a tag or a rate (bytes: divided by the factor, rounded up); what is
     /// stored stops at its maximum. Nothing if not stored. Returns whether it was stored.
     pub fn add(&mut self, what: DataType, index: u16, n: u64, now_ms: u64) -> bool {
@@ -154,10 +164,15 @@ impl EntryMut<'_> {
     fn add_cell(&mut self, what: DataType, index: u16, n: u64, now_ms: u64) -> Option<u64> {
         let cell = self.table.schema.cell(what, index)?;
         let at = cell.at;
+        if !matches!(cell.kind, Kind::Tag | Kind::ServerId | Kind::ServerKey) {
+            self.tell(what, index, || {
+                Op::Add(i64::try_from(n).unwrap_or(i64::MAX))
+            });
+        }
         let own = match cell.kind {
             Kind::Tag | Kind::ServerId | Kind::ServerKey => {
                 let new = word(self.record, at).saturating_add(saturate(n));
-                self.assign(cell, u64::from(new), now_ms);
+                self.assign((what, index), cell, u64::from(new), now_ms);
                 return Some(u64::from(new));
             }
             Kind::Counter32 | Kind::Gauge => {
@@ -204,14 +219,20 @@ impl EntryMut<'_> {
             Kind::Rate => return false,
             Kind::Tag | Kind::ServerId | Kind::ServerKey => {
                 let new = word(self.record, cell.at).saturating_sub(saturate(n));
-                self.assign(cell, u64::from(new), 0);
+                self.assign((what, index), cell, u64::from(new), 0);
             }
             Kind::Counter64 => {
-                let new = wide(self.record, cell.at).saturating_sub(n);
+                let old = wide(self.record, cell.at);
+                let new = old.saturating_sub(n);
+                self.tell(what, index, || {
+                    Op::Add(i64::try_from(old - new).map_or(i64::MIN, |less| -less))
+                });
                 set_wide(self.record, cell.at, new);
             }
             _ => {
-                let new = word(self.record, cell.at).saturating_sub(saturate(n));
+                let old = word(self.record, cell.at);
+                let new = old.saturating_sub(saturate(n));
+                self.tell(what, index, || Op::Add(-i64::from(old - new)));
                 set_word(self.record, cell.at, new);
             }
         }
@@ -242,7 +263,7 @@ impl EntryMut<'_> {
         self.table
             .schema
             .cell(what, index)
-            .map(|cell| self.assign(cell, v, now_ms))
+            .map(|cell| self.assign((what, index), cell, v, now_ms))
             .is_some()
     }
     /// [`EntryMut::set`] for those who must name a type as declared: `gpc0` is not `gpc[0]` on the CLI.
@@ -250,10 +271,21 @@ impl EntryMut<'_> {
         self.table
             .schema
             .cell_exact(what, index)
-            .map(|cell| self.assign(cell, v, now_ms))
+            .map(|cell| self.assign((what, index), cell, v, now_ms))
             .is_some()
     }
-    fn assign(&mut self, cell: Cell, v: u64, now_ms: u64) {
+    fn assign(&mut self, (what, index): (DataType, u16), cell: Cell, v: u64, now_ms: u64) {
+        if self.follow.is_some() {
+            let table = self.table;
+            self.tell(what, index, || match cell.kind {
+                Kind::ServerKey => {
+                    let name = u32::try_from(v).ok();
+                    let name = name.and_then(|number| table.servers.read().name(number));
+                    Op::Name(name.unwrap_or_default())
+                }
+                _ => Op::Set(v),
+            });
+        }
         if let Some(layout) = &self.table.schema.replica
             && let Some(replica) = &mut self.replica
         {
@@ -283,12 +315,15 @@ impl EntryMut<'_> {
         let Some(number) = self.table.servers.number(name) else {
             return false;
         };
-        self.assign(cell, u64::from(number), 0);
+        self.assign((DataType::ServerKey, 0), cell, u64::from(number), 0);
         true
     }
     /// Restarts the lifetime. What [`Table::upsert`] gives has just been refreshed: there it does nothing.
     pub fn touch(&mut self, now_ms: u64) {
         if word(self.record, PREV) == shard::HELD {
+            if let Some(follow) = &mut self.follow {
+                follow.touch(&self.table.schema, self.record, self.at.slot);
+            }
             shard::touch(self.record, now_ms);
             self.changed();
         }

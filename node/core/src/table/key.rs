@@ -76,7 +76,7 @@ impl KeyType {
 
 /// A key in a table's stored form (4 bytes big-endian for addresses v4 and integers, 16 for v6, text cut to `key_len`,
 /// binary padded to `key_len`). Inline up to 32 bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(SmallVec<[u8; 32]>);
 
 impl Key {

@@ -6,6 +6,7 @@
 
 mod data_type;
 mod entry;
+mod handoff;
 mod key;
 mod lineage;
 mod rate;
@@ -30,6 +31,7 @@ pub use data_type::{
     ArgForm, COUNT, DATA_TYPES, DataType, DataTypeInfo, ELEMENTS_MAX, ElementName, Kind,
 };
 pub use entry::{Entry, EntryMut};
+pub use handoff::{Definition, Delta, Exporter, Importer, Ledger, Op, Share, Slice, Step};
 pub use key::{Key, KeyType, key_sample, v6_to_v4, write_key};
 pub use lineage::{LINEAGES_MAX, Lineage, Lineages, Stamp};
 pub use rate::{Rate, age_ms};
@@ -236,7 +238,7 @@ impl Table {
     /// Starts tracking: looks up or creates the entry, pins it, counts conn_cnt, conn_rate, conn_cur, refreshes.
     pub fn track(&self, key: &Key, now_ms: u64) -> Result<EntryRef, Refused> {
         self.enter(key, now_ms, |shard, at| {
-            shard.hold(at.slot, now_ms);
+            shard.hold(&self.schema, at.slot, now_ms);
             shard.refresh(&self.schema, at.slot, now_ms);
             let mut entry = self.entry_mut(shard, at);
             entry.inc(DataType::ConnCnt, 0, 1, now_ms);
@@ -251,7 +253,7 @@ impl Table {
     /// Pins a living entry without counting or refreshing.
     pub fn pin(&self, key: &Key, now_ms: u64) -> Option<EntryRef> {
         self.find(key, now_ms, |shard, at| {
-            shard.hold(at.slot, now_ms);
+            shard.hold(&self.schema, at.slot, now_ms);
             at
         })
     }
@@ -346,12 +348,14 @@ impl Table {
         }
     }
     fn entry_mut<'t>(&'t self, shard: &'t mut Shard, at: EntryRef) -> EntryMut<'t> {
-        let (record, replica) = shard.parts(at.slot);
+        shard.note(at.slot);
+        let (record, replica, follow) = shard.all_parts(at.slot);
         EntryMut {
             table: self,
             record,
             at,
             replica,
+            follow,
         }
     }
     fn shard_of(&self, hash: u64) -> usize {

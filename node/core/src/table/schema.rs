@@ -109,6 +109,8 @@ pub(super) struct Schema {
     /// The same, plus `gpc0`, `gpc1`, `gpt0` and their rates found in arrays.
     for_rules: [Option<Column>; COUNT],
     rates: Box<[Cell]>,
+    /// All elements, in the order of rows of batches.
+    columns: Box<[Cell]>,
     /// A record before anything was counted.
     blank: Box<[u8]>,
     hasher: SipHasher13,
@@ -232,6 +234,12 @@ impl Schema {
         for column in exact.iter().flatten().filter(|c| c.kind == Kind::Rate) {
             rates.extend((0..column.elements).filter_map(|i| column.cell(i)));
         }
+        let columns = columns_of(&spec.store);
+        let columns = columns.iter().filter_map(|def| {
+            let column = exact.get(def.data_type as usize)?.as_ref()?;
+            column.cell(def.index)
+        });
+        let columns = columns.collect();
         let mut for_rules = exact;
         for data_type in DataType::all() {
             let Some((array, index)) = data_type.info().element_of else {
@@ -267,6 +275,7 @@ impl Schema {
             exact,
             for_rules,
             rates: rates.into(),
+            columns,
             blank,
             hasher: SipHasher13::new_with_keys(seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15),
         }
@@ -280,6 +289,17 @@ impl Schema {
     /// An element of a type that was itself declared.
     pub fn cell_exact(&self, what: DataType, index: u16) -> Option<Cell> {
         self.exact[what as usize].as_ref()?.cell(index)
+    }
+    /// All elements, in the order of rows of batches.
+    pub fn columns(&self) -> &[Cell] {
+        &self.columns
+    }
+    /// The name by which an element was declared: `gpc0` may be the first of the array `gpc`.
+    pub fn declared(&self, what: DataType, index: u16) -> (DataType, u16) {
+        match what.info().element_of {
+            Some(element) if self.exact[what as usize].is_none() => element,
+            _ => (what, index),
+        }
     }
     /// All rates of a record.
     pub fn rates(&self) -> &[Cell] {

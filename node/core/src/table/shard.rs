@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashTable;
 
+use super::handoff::Follow;
 use super::rate::age_ms;
 use super::replica::ReplicaShard;
 use super::schema::{NEXT, PREV, Schema, TOUCHED, USES, set_word, word};
@@ -57,6 +58,8 @@ pub(super) struct Shard {
     pub events: Events,
     /// Of a replicated table.
     pub replica: Option<Box<ReplicaShard>>,
+    /// While another process takes over.
+    pub follow: Option<Box<Follow>>,
 }
 
 /// What [`Shard::drop_expired`] did.
@@ -81,6 +84,7 @@ impl Shard {
     pub fn new(schema: &Schema, most: usize, replica: Option<Box<ReplicaShard>>) -> Shard {
         Shard {
             replica,
+            follow: None,
             index: HashTable::new(),
             slab: Slab::new(schema.stride, most),
             head: NIL,
@@ -97,6 +101,25 @@ impl Shard {
     #[inline]
     pub fn parts(&mut self, slot: u32) -> (&mut [u8], Option<&mut ReplicaShard>) {
         (self.slab.record_mut(slot), self.replica.as_deref_mut())
+    }
+    /// The same, with what the shard notes for another process.
+    #[inline]
+    pub fn all_parts(
+        &mut self,
+        slot: u32,
+    ) -> (&mut [u8], Option<&mut ReplicaShard>, Option<&mut Follow>) {
+        (
+            self.slab.record_mut(slot),
+            self.replica.as_deref_mut(),
+            self.follow.as_deref_mut(),
+        )
+    }
+    /// Notes that an entry changed, or will, for another process that follows.
+    #[inline]
+    pub fn note(&mut self, slot: u32) {
+        if let Some(follow) = &mut self.follow {
+            follow.mark(slot);
+        }
     }
     /// Slots are below this number.
     pub fn slots(&self) -> u32 {
@@ -154,7 +177,20 @@ impl Shard {
         touched: u64,
         now: u64,
     ) -> Option<u32> {
+        let slot = self.insert_nowhere(schema, hash, key, touched)?;
+        self.place(schema, slot, now);
+        Some(slot)
+    }
+    /// The same, but the caller puts the entry somewhere at once.
+    pub fn insert_nowhere(
+        &mut self,
+        schema: &Schema,
+        hash: u64,
+        key: &[u8],
+        touched: u64,
+    ) -> Option<u32> {
         let slot = self.slab.take()?;
+        self.note(slot);
         let record = self.slab.record_mut(slot);
         if self.replica.is_some() {
             ReplicaShard::initialize(schema, record, key, touched);
@@ -162,11 +198,11 @@ impl Shard {
             schema.initialize(record, key);
         }
         set_word(record, TOUCHED, touched as u32);
+        set_word(record, PREV, HELD);
         let slab = &self.slab;
         self.index.insert_unique(hash, slot, |other| {
             schema.hash(schema.key(slab.record(*other)))
         });
-        self.place(schema, slot, now);
         Some(slot)
     }
     /// Removes an entry that nobody holds.
@@ -193,6 +229,9 @@ impl Shard {
     }
     /// Restarts the lifetime.
     pub fn refresh(&mut self, schema: &Schema, slot: u32, now: u64) {
+        if let (record, _, Some(follow)) = self.all_parts(slot) {
+            follow.touch(schema, record, slot);
+        }
         if let (record, Some(replica)) = self.parts(slot) {
             replica.mark(record, slot);
         }
@@ -209,7 +248,10 @@ impl Shard {
         }
     }
     /// Adds a holder.
-    pub fn hold(&mut self, slot: u32, now: u64) {
+    pub fn hold(&mut self, schema: &Schema, slot: u32, now: u64) {
+        if let (record, _, Some(follow)) = self.all_parts(slot) {
+            follow.uses(schema, record, slot, 1);
+        }
         let uses = self.word(slot, USES);
         if uses == 0 {
             self.take_out(slot, now);
@@ -222,6 +264,9 @@ impl Shard {
     }
     /// Removes a holder. Returns whether it was the last one.
     pub fn release(&mut self, schema: &Schema, slot: u32, now: u64) -> bool {
+        if let (record, _, Some(follow)) = self.all_parts(slot) {
+            follow.uses(schema, record, slot, -1);
+        }
         let record = self.slab.record_mut(slot);
         let uses = word(record, USES).saturating_sub(1);
         set_word(record, USES, uses);

@@ -11,7 +11,7 @@ const LOCK_SLICE: u32 = 256;
 /// How far a walk has come. Entries that live through the whole walk are met exactly once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    shard: usize,
+    pub(super) shard: usize,
     slot: u32,
 }
 
@@ -70,6 +70,7 @@ impl Table {
             if expired {
                 shard.events.expirations += 1;
             }
+            shard.note_removed(&self.schema, at.slot);
             shard.remove(&self.schema, at.slot, now_ms);
             self.forget(1);
         })
@@ -100,6 +101,7 @@ impl Table {
             if expired {
                 shard.events.expirations += 1;
             }
+            shard.note_removed(&self.schema, slot);
             shard.remove(&self.schema, slot, now_ms);
             self.forget(1);
         }

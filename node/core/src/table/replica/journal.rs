@@ -112,6 +112,29 @@ impl Journal {
         self.chunks.iter().map(Vec::capacity).sum::<usize>() * size_of::<Item>()
     }
 
+    /// Puts in items, sorted by number, which may be in between. Returns the greatest number.
+    pub fn put_in(&mut self, mut more: Vec<Item>) -> u64 {
+        let Some(first) = more.first().map(|item| item.number) else {
+            return self.newest;
+        };
+        // What is above the first of them is taken out, and comes back in order.
+        while let Some(chunk) = self.chunks.back_mut()
+            && chunk.last().is_some_and(|item| item.number >= first)
+        {
+            let keep = chunk.partition_point(|item| item.number < first);
+            more.extend(chunk.drain(keep..));
+            if chunk.is_empty() {
+                self.chunks.pop_back();
+            }
+        }
+        more.sort_unstable_by_key(|item| item.number);
+        more.dedup_by_key(|item| item.number);
+        self.chunks.extend(more.chunks(CHUNK).map(<[Item]>::to_vec));
+        self.len = self.chunks.iter().map(Vec::len).sum();
+        self.newest = self.newest.max(more.last().map_or(0, |item| item.number));
+        self.newest
+    }
+
     /// Takes holes out of some pieces, if there are too many. `is_hole` may lock shards: nothing that holds a shard's lock
     /// may wait for this.
     fn take_piece(&mut self) -> Option<(usize, Vec<Item>)> {

@@ -261,6 +261,10 @@ impl Shard {
         let ext = self.replica.as_ref().and_then(|replica| replica.ext(slot));
         ext.map_or(u32::MAX, |ext| age_ms(now as u32, ext.since))
     }
+    /// How long an entry has been a tombstone, if it is one.
+    pub fn tomb_age_of(&self, slot: u32, now: u64) -> Option<u32> {
+        (self.flags(slot) & flags::TOMB != 0).then(|| self.tomb_age(slot, now))
+    }
     /// Whether a tombstone has been kept for its time.
     pub(super) fn is_tomb_over(&self, schema: &Schema, slot: u32, now: u64) -> bool {
         self.tomb_age(slot, now) >= tombstone_ms(schema)

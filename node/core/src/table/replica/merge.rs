@@ -389,6 +389,7 @@ impl<'a> Merger<'a> {
     fn known(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> Outcome {
         let now = self.now_ms;
         let schema = &self.table.schema;
+        shard.note(slot);
         let tomb = shard.flags(slot) & flags::TOMB != 0;
         // A touch after the deadline does not mean that the life ended in between: what counts is when the row's began.
         if !tomb && self.deadline(shard.renewed(schema, slot, now)) <= row.born {

@@ -10,6 +10,7 @@
 
 mod cells;
 mod edicts;
+mod inherit;
 mod journal;
 mod life;
 mod merge;
@@ -26,6 +27,7 @@ use super::{Cursor, DataType, Entry, Key, Table};
 use crate::peers::batch::{BadBatch, BatchReader, BatchWriter, Budget, ColumnDef};
 
 pub(in crate::table) use cells::RemoteCell;
+pub(in crate::table) use inherit::Late;
 pub(in crate::table) use state::{ReplicaShard, Shared};
 
 /// An expired entry of a replicated table is invisible at once, but kept for this long: a touch timed before its deadline

@@ -382,6 +382,28 @@ pub(super) fn read_walk(
     })
 }
 
+impl Replica<'_> {
+    /// All rows of one entry, for another process of this node.
+    pub(in crate::table) fn export(
+        &self,
+        shard: &mut Shard,
+        slot: u32,
+        now_ms: u64,
+        out: &mut BatchWriter,
+    ) {
+        let tomb = shard.flags(slot) & flags::TOMB != 0;
+        if tomb && shard.is_tomb_over(&self.table.schema, slot, now_ms) {
+            return;
+        }
+        let mut rows = RowWriter {
+            replica: *self,
+            now_ms,
+            out,
+        };
+        rows.all(shard, slot);
+    }
+}
+
 pub(super) fn read_keys(replica: &Replica<'_>, keys: &[Key], now_ms: u64, out: &mut BatchWriter) {
     let table = replica.table;
     let mut rows = RowWriter {

@@ -23,6 +23,7 @@ impl Shard {
         let Some(layout) = &schema.replica else {
             return;
         };
+        self.note(slot);
         let (record, Some(replica)) = self.parts(slot) else {
             return;
         };

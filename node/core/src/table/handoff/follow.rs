@@ -1,0 +1,165 @@
+//! What a shard notes while another process takes over.
+
+use std::collections::BTreeMap;
+
+use super::{Delta, Op};
+use crate::table::schema::Schema;
+use crate::table::shard::Shard;
+use crate::table::{DataType, Key, Table};
+
+/// First marks, then deltas.
+#[derive(Debug)]
+pub(in crate::table) enum Follow {
+    /// Before the other process has taken over: which entries changed.
+    Marks(Marks),
+    /// Since then: what was counted.
+    Deltas(BTreeMap<Key, Delta>),
+}
+
+/// Entries that changed since they were shown.
+#[derive(Debug, Default)]
+pub(in crate::table) struct Marks {
+    /// A bit per slot.
+    bits: Vec<u64>,
+    count: usize,
+    /// Keys removed by hand. What expires or is evicted here is the other process's own business.
+    pub removed: Vec<Key>,
+}
+
+impl Marks {
+    fn set(&mut self, slot: u32) {
+        let at = slot as usize / 64;
+        if at >= self.bits.len() {
+            self.bits.resize(at + 1, 0);
+        }
+        if let Some(word) = self.bits.get_mut(at) {
+            let bit = 1 << (slot % 64);
+            self.count += usize::from(*word & bit == 0);
+            *word |= bit;
+        }
+    }
+    pub fn unset(&mut self, slot: u32) {
+        if let Some(word) = self.bits.get_mut(slot as usize / 64) {
+            let bit = 1 << (slot % 64);
+            self.count -= usize::from(*word & bit != 0);
+            *word &= !bit;
+        }
+    }
+    /// The first marked slot at or after that one.
+    pub fn next(&self, from: u32) -> Option<u32> {
+        if self.count == 0 {
+            return None;
+        }
+        let first = from as usize / 64;
+        self.bits
+            .get(first..)?
+            .iter()
+            .enumerate()
+            .find_map(|(i, word)| {
+                let word = if i == 0 {
+                    word & (u64::MAX << (from % 64))
+                } else {
+                    *word
+                };
+                (word != 0).then(|| ((first + i) * 64) as u32 + word.trailing_zeros())
+            })
+    }
+    pub fn len(&self) -> usize {
+        self.count + self.removed.len()
+    }
+}
+
+impl Follow {
+    /// An entry changes, or may.
+    #[inline]
+    pub fn mark(&mut self, slot: u32) {
+        if let Follow::Marks(marks) = self {
+            marks.set(slot);
+        }
+    }
+    /// An entry's lifetime is restarted.
+    pub fn touch(&mut self, schema: &Schema, record: &[u8], slot: u32) {
+        match self {
+            Follow::Marks(marks) => marks.set(slot),
+            Follow::Deltas(deltas) => delta(deltas, schema, record).touched = true,
+        }
+    }
+    /// An entry gets or loses a holder.
+    pub fn uses(&mut self, schema: &Schema, record: &[u8], slot: u32, change: i64) {
+        match self {
+            Follow::Marks(marks) => marks.set(slot),
+            Follow::Deltas(deltas) => delta(deltas, schema, record).uses += change,
+        }
+    }
+    /// Data of an entry changes, which is marked already.
+    pub fn op(
+        &mut self,
+        schema: &Schema,
+        record: &[u8],
+        (what, index): (DataType, u16),
+        op: impl FnOnce() -> Op,
+    ) {
+        if let Follow::Deltas(deltas) = self {
+            // Under the name it was declared with, so that one element has one place.
+            let (what, index) = schema.declared(what, index);
+            delta(deltas, schema, record).push(what, index, op());
+        }
+    }
+}
+
+fn delta<'d>(
+    deltas: &'d mut BTreeMap<Key, Delta>,
+    schema: &Schema,
+    record: &[u8],
+) -> &'d mut Delta {
+    deltas
+        .entry(Key::from_stored(schema.key(record)))
+        .or_default()
+}
+
+impl Shard {
+    /// An entry is being removed by hand.
+    pub fn note_removed(&mut self, schema: &Schema, slot: u32) {
+        if let Some(Follow::Marks(marks)) = self.follow.as_deref_mut() {
+            marks
+                .removed
+                .push(Key::from_stored(schema.key(self.slab.record(slot))));
+        }
+    }
+}
+
+impl Table {
+    /// Begins to note which entries change, for an [`Exporter`], or ends all noting and forgets what was noted.
+    pub fn follow(&self, on: bool) {
+        for shard in &self.shards {
+            shard.lock().follow = on.then(|| Box::new(Follow::Marks(Marks::default())));
+        }
+    }
+    /// Entries that changed since they were shown.
+    pub fn changes(&self) -> usize {
+        let of = |shard: &super::super::Padded| match shard.lock().follow.as_deref() {
+            Some(Follow::Marks(marks)) => marks.len(),
+            _ => 0,
+        };
+        self.shards.iter().map(of).sum()
+    }
+    /// Takes out what was counted since the last round of [`Exporter::changes`], of about `most` entries, and adds it to
+    /// `to`. Returns whether there is more.
+    pub fn take_deltas(&self, most: usize, to: &mut BTreeMap<Key, Delta>) -> bool {
+        let mut taken = 0;
+        for shard in &self.shards {
+            if taken >= most {
+                return true;
+            }
+            let all = match shard.lock().follow.as_deref_mut() {
+                Some(Follow::Deltas(deltas)) if !deltas.is_empty() => std::mem::take(deltas),
+                _ => continue,
+            };
+            taken += all.len();
+            for (key, delta) in all {
+                to.entry(key).or_default().then(delta);
+            }
+        }
+        false
+    }
+}

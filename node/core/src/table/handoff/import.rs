@@ -1,0 +1,447 @@
+//! Building a table from what the process before shows.
+
+use super::{Definition, Slice};
+use crate::peers::batch::{
+    BadBatch, BatchReader, ColumnDef, ColumnKind, EdictRow, RowFlags, RowHead, unzigzag,
+};
+use crate::table::data_type::Kind;
+use crate::table::rate::Rate;
+use crate::table::replica::Late;
+use crate::table::schema::{Cell, PREV, TOUCHED, USES, set_rate, set_wide, set_word, word};
+use crate::table::shard::{HELD, Shard};
+use crate::table::{Lineage, Stamp, Table};
+
+/// Fills a table that nobody uses yet.
+pub struct Importer<'t> {
+    table: &'t Table,
+    columns: Vec<ColumnDef>,
+    /// Where each of the sender's columns is here.
+    targets: Vec<Option<Cell>>,
+    /// Whose rows are the sender's own.
+    own: Option<Lineage>,
+    /// While there is room, new entries are put into their order at the end.
+    sorted: bool,
+    /// The journal has been built; what came since.
+    late: Option<Late>,
+    /// A cell of another lineage.
+    cell: Vec<u8>,
+    /// Rows that had no place.
+    refused: u64,
+}
+
+/// Shard and slot of an entry.
+type Place = (usize, u32);
+
+/// A row that is being read.
+struct Row<'a> {
+    key: &'a [u8],
+    head: RowHead,
+    edicts: Vec<EdictRow>,
+}
+
+impl<'t> Importer<'t> {
+    /// For tables of this definition.
+    ///
+    /// # Errors
+    /// Their keys are different; the text says how.
+    pub fn new(table: &'t Table, sender: Definition) -> Result<Importer<'t>, String> {
+        let spec = &table.spec;
+        if spec.key_type != sender.key_type || spec.key_len != sender.key_len {
+            return Err(format!(
+                "its keys were of type {} (length {}) and now are of type {} (length {})",
+                sender.key_type.name(),
+                sender.key_len,
+                spec.key_type.name(),
+                spec.key_len
+            ));
+        }
+        let own = crate::peers::batch::columns_of(&spec.store);
+        let targets = sender
+            .columns
+            .iter()
+            .map(|column| {
+                let at = own.iter().position(|here| here == column)?;
+                let cell = *table.schema.columns().get(at)?;
+                let same_unit = cell.factor == 1 || sender.brates_factor == spec.brates_factor;
+                same_unit.then_some(cell)
+            })
+            .collect();
+        let layout = table.schema.replica.as_ref();
+        Ok(Importer {
+            cell: layout.map_or_else(Vec::new, |layout| layout.blank_cell.to_vec()),
+            table,
+            columns: sender.columns,
+            targets,
+            own: sender.lineage,
+            sorted: false,
+            late: None,
+            refused: 0,
+        })
+    }
+    /// What the sender has and this table has not, as `store` names it.
+    pub fn dropped(&self) -> Vec<String> {
+        let columns = self.columns.iter().zip(&self.targets);
+        let mut names: Vec<String> = columns
+            .filter(|(_, target)| target.is_none())
+            .map(|(column, _)| match column.period_ms {
+                0 => column.data_type.info().name.to_owned(),
+                ms => format!("{}({ms}ms)", column.data_type.info().name),
+            })
+            .collect();
+        names.dedup();
+        names
+    }
+    /// Rows for which there was no room.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Takes over a slice. `shift_ms`: this clock minus the sender's. `held` is told, for every entry of the slice, how
+    /// many trackers the sender has on it and what its own gauge is.
+    ///
+    /// # Errors
+    /// The slice is not sound; nothing of it was used.
+    pub fn take(
+        &mut self,
+        slice: &Slice,
+        shift_ms: i64,
+        mut held: impl FnMut(&[u8], u32, u32),
+    ) -> Result<usize, BadBatch> {
+        let columns = std::mem::take(&mut self.columns);
+        let result = self.take_rows(slice, &columns, shift_ms, &mut held);
+        self.columns = columns;
+        result
+    }
+
+    fn take_rows(
+        &mut self,
+        slice: &Slice,
+        columns: &[ColumnDef],
+        shift_ms: i64,
+        held: &mut impl FnMut(&[u8], u32, u32),
+    ) -> Result<usize, BadBatch> {
+        let mut reader = BatchReader::new(&slice.columns, columns)?;
+        let table: &Table = self.table;
+        reader.check_keys(|key| table.schema.fits(key))?;
+        let now_ms = slice.now_ms.saturating_add_signed(shift_ms);
+        for key in slice.removed.iter().filter(|key| table.schema.fits(key)) {
+            self.remove(key, now_ms);
+            held(key, 0, 0);
+        }
+        let mut entries = 0;
+        let mut number = 0;
+        let mut last: Option<(&[u8], Option<Place>)> = None;
+        let mut helds = slice.held.iter().peekable();
+        let mut tombs = slice.tombs.iter().peekable();
+        while let Some((key, head, edicts)) = reader.next_row() {
+            let first = last.is_none_or(|(known, _)| known != key);
+            let at = number;
+            number += 1;
+            while helds.peek().is_some_and(|(row, _)| *row < at) {
+                helds.next();
+            }
+            while tombs.peek().is_some_and(|(row, _)| *row < at) {
+                tombs.next();
+            }
+            let uses = helds.peek().filter(|(row, _)| *row == at);
+            let uses = uses.map_or(0, |(_, uses)| *uses);
+            let tomb = tombs.peek().filter(|(row, _)| *row == at);
+            let tomb = tomb.map(|(_, age)| *age);
+            let row = Row {
+                key,
+                head,
+                edicts: edicts.collect(),
+            };
+            let place = if first {
+                entries += 1;
+                self.place_of(&row, now_ms)
+            } else {
+                last.and_then(|(_, place)| place)
+            };
+            last = Some((key, place));
+            let Some((home, slot)) = place else {
+                self.refused += u64::from(first);
+                continue;
+            };
+            let Some(padded) = table.shards.get(home) else {
+                continue;
+            };
+            let mut shard = padded.lock();
+            let gauge = self.row(&mut shard, slot, &row, &mut reader, now_ms);
+            if first {
+                if let Some(age) = tomb.filter(|_| table.shared.is_some()) {
+                    shard.take_out(slot, now_ms);
+                    shard.set_word(slot, PREV, HELD);
+                    shard.inherit_tomb(slot, age, now_ms);
+                }
+                table.note_evictable(&shard, now_ms);
+                held(key, uses, gauge);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn remove(&self, key: &[u8], now_ms: u64) {
+        let table = self.table;
+        let hash = table.schema.hash(key);
+        let Some(padded) = table.shards.get(table.shard_of(hash)) else {
+            return;
+        };
+        let mut shard = padded.lock();
+        if let Some(slot) = shard.find(&table.schema, hash, key)
+            && word(shard.record(slot), USES) == 0
+        {
+            shard.remove(&table.schema, slot, now_ms);
+            table.forget(1);
+        }
+    }
+
+    /// Finds or makes the entry of a first row, and makes it blank.
+    fn place_of(&mut self, row: &Row<'_>, now_ms: u64) -> Option<Place> {
+        let table = self.table;
+        let schema = &table.schema;
+        let replicated = table.shared.is_some();
+        if !replicated && (row.head.flags.contains(RowFlags::TOMB) || !self.is_own(&row.head)) {
+            return None; // what other nodes counted belongs to replicated tables
+        }
+        let hash = schema.hash(row.key);
+        let home = table.shard_of(hash);
+        let touched = (now_ms as u32).wrapping_sub(row.head.touch_age_ms);
+        let mut reserved = false;
+        loop {
+            let mut shard = table.shards.get(home)?.lock();
+            let known = shard.find(schema, hash, row.key);
+            if known.is_some() && reserved {
+                table.forget(1);
+            }
+            let room = known.is_some() || reserved || table.reserve();
+            if !room {
+                drop(shard);
+                // Whoever is full needs the order to know who goes.
+                self.sort(now_ms);
+                if !table.make_room(home, now_ms) {
+                    return None;
+                }
+                reserved = true;
+                continue;
+            }
+            let slot = match known {
+                Some(slot) => {
+                    shard.take_out(slot, now_ms);
+                    shard.set_word(slot, PREV, HELD);
+                    slot
+                }
+                None => {
+                    let Some(slot) =
+                        shard.insert_nowhere(schema, hash, row.key, u64::from(touched))
+                    else {
+                        table.forget(1);
+                        return None;
+                    };
+                    slot
+                }
+            };
+            let journaled = shard.wipe(schema, slot);
+            shard.set_word(slot, TOUCHED, touched);
+            let born = (now_ms as u32).wrapping_sub(row.head.born_age_ms);
+            shard.inherit_entry(schema, slot, born, &self.mapped(&row.edicts));
+            if self.has_own_cell(row) {
+                if let Some(item) = shard.inherit_own(slot, &row.head, journaled)
+                    && let Some(late) = &mut self.late
+                {
+                    late.push(item);
+                }
+            } else {
+                shard.inherit_nothing(journaled);
+            }
+            // Entries in use are put into their order when their users go.
+            if self.sorted && word(shard.record(slot), USES) == 0 {
+                shard.place(schema, slot, now_ms);
+            }
+            return Some((home, slot));
+        }
+    }
+    fn is_own(&self, head: &RowHead) -> bool {
+        let here = self.table.shared.as_ref().map(|s| s.lineages.own());
+        let own = match (self.own, here) {
+            (None, _) => true,
+            (Some(sender), None) => head.lineage == sender,
+            (Some(sender), Some(here)) => sender == here && head.lineage == sender,
+        };
+        own && !head.flags.contains(RowFlags::NO_CELL)
+    }
+    /// Whether the row's cell becomes this process's own with its number.
+    fn has_own_cell(&self, row: &Row<'_>) -> bool {
+        self.table.shared.is_some()
+            && self.own.is_some()
+            && self.is_own(&row.head)
+            && row.head.version > 0
+    }
+    /// Edicts on the columns that this table has.
+    fn mapped(&self, edicts: &[EdictRow]) -> Vec<EdictRow> {
+        let here = |edict: &EdictRow| match edict.column {
+            None => Some(*edict),
+            Some(at) => {
+                let cell = (*self.targets.get(at)?)?;
+                let column = Some(usize::from(cell.number));
+                Some(EdictRow { column, ..*edict })
+            }
+        };
+        edicts.iter().filter_map(here).collect()
+    }
+
+    /// Reads the values of a row into its entry. Returns the own gauge.
+    fn row(
+        &mut self,
+        shard: &mut Shard,
+        slot: u32,
+        row: &Row<'_>,
+        reader: &mut BatchReader<'_>,
+        now_ms: u64,
+    ) -> u32 {
+        let replicated = self.table.shared.is_some();
+        let own = self.is_own(&row.head);
+        if let Some(layout) = &self.table.schema.replica {
+            self.cell.copy_from_slice(&layout.blank_cell);
+        }
+        let mut gauge = 0;
+        for (column, target) in reader.columns().iter().zip(&self.targets) {
+            let Some(cell) = target else {
+                reader.skip();
+                continue;
+            };
+            match column.kind {
+                ColumnKind::Counter | ColumnKind::Gauge => {
+                    let value = reader.counter();
+                    if column.kind == ColumnKind::Gauge && own {
+                        gauge = u32::try_from(value).unwrap_or(u32::MAX);
+                    }
+                    let (bytes, at) = home(shard, slot, &mut self.cell, cell, own);
+                    if cell.kind == Kind::Counter64 {
+                        set_wide(bytes, at, value);
+                    } else {
+                        set_word(bytes, at, u32::try_from(value).unwrap_or(u32::MAX));
+                    }
+                }
+                ColumnKind::Rate => {
+                    let Some((age, cur, prev)) = reader.rate() else {
+                        continue;
+                    };
+                    let window = Rate {
+                        start: (now_ms as u32).wrapping_sub(age) & !1,
+                        cur,
+                        prev,
+                    };
+                    let (bytes, at) = home(shard, slot, &mut self.cell, cell, own);
+                    set_rate(bytes, at, window);
+                }
+                ColumnKind::Register => {
+                    let Some((value, stamp)) = reader.register() else {
+                        continue;
+                    };
+                    let value = if cell.kind == Kind::ServerId {
+                        unzigzag(value) as u32
+                    } else {
+                        value
+                    };
+                    self.register(shard, slot, cell, value, stamp);
+                }
+                ColumnKind::ServerKey => {
+                    let Some((name, stamp)) = reader.text() else {
+                        continue;
+                    };
+                    let number = if name.is_empty() {
+                        Some(0)
+                    } else {
+                        self.table.servers.number(name)
+                    };
+                    if let Some(number) = number {
+                        self.register(shard, slot, cell, number, stamp);
+                    }
+                }
+            }
+        }
+        if replicated && own && !self.has_own_cell(row) {
+            shard.publish(slot);
+        }
+        if replicated && !own && row.head.version > 0 && !row.head.flags.contains(RowFlags::NO_CELL)
+        {
+            let kept = shard.inherit_cell(slot, &row.head, &self.cell);
+            self.refused += u64::from(!kept);
+        }
+        gauge
+    }
+    fn register(&self, shard: &mut Shard, slot: u32, cell: &Cell, value: u32, stamp: Stamp) {
+        if self.table.shared.is_some() {
+            shard.inherit_register(slot, cell, value, stamp);
+        } else {
+            let (record, _) = shard.parts(slot);
+            set_word(record, cell.at, value);
+        }
+    }
+
+    /// Puts all entries that have not been yet into the touch order.
+    fn sort(&mut self, now_ms: u64) {
+        if self.sorted {
+            return;
+        }
+        self.sorted = true;
+        let table = self.table;
+        for padded in &table.shards {
+            let mut shard = padded.lock();
+            let mut nowhere: Vec<(u32, u32)> = (0..shard.slots())
+                .filter(|slot| shard.word(*slot, PREV) == HELD && shard.word(*slot, USES) == 0)
+                .map(|slot| {
+                    let age = crate::table::age_ms(now_ms as u32, shard.word(slot, TOUCHED));
+                    (age, slot)
+                })
+                .collect();
+            nowhere.sort_unstable_by(|a, b| b.cmp(a));
+            for (_, slot) in nowhere {
+                shard.place(&table.schema, slot, now_ms);
+            }
+            table.note_evictable(&shard, now_ms);
+        }
+    }
+
+    /// All entries have been shown once: makes the table fit for use. What is taken over afterwards goes to its place at
+    /// once.
+    pub fn settle(&mut self, now_ms: u64) {
+        self.sort(now_ms);
+        let Some(replica) = self.table.replica() else {
+            return;
+        };
+        let items = match self.late.replace(Late::new()) {
+            Some(late) => late,
+            None => {
+                let mut all = Late::new();
+                for padded in &self.table.shards {
+                    let shard = padded.lock();
+                    let taken = (0..shard.slots()).filter(|slot| shard.is_taken(*slot));
+                    all.extend(taken.filter_map(|slot| shard.journal_item(slot)));
+                }
+                all
+            }
+        };
+        replica.journal_inherited(items);
+    }
+    /// The other process has sealed its table: the last call.
+    pub fn seal(mut self, now_ms: u64) {
+        self.settle(now_ms);
+    }
+}
+
+/// Where a value goes: into the record, or into the cell that is being read.
+fn home<'a>(
+    shard: &'a mut Shard,
+    slot: u32,
+    cell: &'a mut [u8],
+    column: &Cell,
+    own: bool,
+) -> (&'a mut [u8], usize) {
+    if own {
+        (shard.parts(slot).0, column.at)
+    } else {
+        (cell, column.remote)
+    }
+}
