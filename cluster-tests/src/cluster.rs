@@ -8,333 +8,29 @@
 //! agree, and a program that compares the clocks of two machines would pass.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::dump::{Dump, Expected};
 use crate::hits::{Entrance, Hits, Tally};
-use crate::locate::{self, Kind};
+use crate::locate::Kind;
 use crate::netns::Net;
-use crate::ports::{self, Port};
+use crate::ports::Port;
 use crate::process::{Launch, Proxy};
 use crate::relay::Relay;
-use crate::tools;
 use crate::wait::until_within;
+
+mod spec;
+
+pub use spec::Spec;
 
 /// How long nodes may take to agree before a test fails. Generous: CI machines stall, and eight nodes share two cores.
 pub const AGREE: Duration = Duration::from_secs(30);
 
 /// What table `t` stores unless a test says otherwise; all of these count requests.
 pub const COUNTS: &str = "http_req_cnt,http_req_rate(1h),conn_cnt,gpc0,gpc0_rate(1h),conn_cur";
-
-/// A cluster to be started.
-#[derive(Debug)]
-pub struct Spec {
-    kind: Kind,
-    program: Option<PathBuf>,
-    wrapper: Vec<String>,
-    nodes: Vec<NodeSpec>,
-    relayed: bool,
-    isolated: bool,
-    own_clocks: bool,
-    files: Vec<(String, Vec<u8>)>,
-}
-
-#[derive(Clone, Debug)]
-struct NodeSpec {
-    table: String,
-    rules: String,
-    global: String,
-    peers: String,
-    bind_options: String,
-    server_options: String,
-    append: String,
-    env: Vec<(String, String)>,
-    absent: Vec<usize>,
-    shares: bool,
-}
-
-impl Spec {
-    /// `count` nodes named `node0`, `node1`, … of the program under test.
-    pub fn of(count: usize) -> Self {
-        let node = NodeSpec {
-            table: format!("type string len 32 size 10k expire 1h store {COUNTS}"),
-            rules: "  http-request sc-inc-gpc0(0)".to_owned(),
-            global: String::new(),
-            peers: String::new(),
-            bind_options: String::new(),
-            server_options: String::new(),
-            append: String::new(),
-            env: Vec::new(),
-            absent: Vec::new(),
-            shares: true,
-        };
-        Self {
-            kind: locate::kind_under_test(),
-            program: None,
-            wrapper: Vec::new(),
-            nodes: vec![node; count],
-            relayed: false,
-            isolated: false,
-            own_clocks: true,
-            files: Vec::new(),
-        }
-    }
-
-    /// Another program than the one under test.
-    pub fn program(mut self, kind: Kind, path: Option<PathBuf>) -> Self {
-        self.kind = kind;
-        self.program = path;
-        self
-    }
-
-    /// Starts the nodes through a command (`taskset -c 0`).
-    pub fn wrapper(mut self, words: &[&str]) -> Self {
-        self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
-        self
-    }
-
-    /// Every link goes through a [`Relay`] of its own.
-    pub fn relayed(mut self) -> Self {
-        self.relayed = true;
-        self
-    }
-
-    /// Every node lives in a network namespace of its own; see [`Net::possible`].
-    pub fn isolated(mut self) -> Self {
-        self.isolated = true;
-        self
-    }
-
-    /// All nodes share the machine's monotonic clock.
-    pub fn one_clock(mut self) -> Self {
-        self.own_clocks = false;
-        self
-    }
-
-    /// The arguments of `stick-table` of table `t`, without `peers`.
-    pub fn table(self, args: &str) -> Self {
-        self.every(|node| args.clone_into(&mut node.table))
-    }
-
-    /// As [`Spec::table`], of one node.
-    pub fn table_on(self, node: usize, args: &str) -> Self {
-        self.one(node, |node| args.clone_into(&mut node.table))
-    }
-
-    /// Rules of frontend `fe` after the tracking and before the answer.
-    pub fn rules(self, lines: &str) -> Self {
-        self.every(|node| lines.clone_into(&mut node.rules))
-    }
-
-    /// Lines of `global`.
-    pub fn global(self, lines: &str) -> Self {
-        self.every(|node| lines.clone_into(&mut node.global))
-    }
-
-    /// Lines of section `peers p`.
-    pub fn peers(self, lines: &str) -> Self {
-        self.every(|node| lines.clone_into(&mut node.peers))
-    }
-
-    /// As [`Spec::peers`], of one node.
-    pub fn peers_on(self, node: usize, lines: &str) -> Self {
-        self.one(node, |node| lines.clone_into(&mut node.peers))
-    }
-
-    /// Options of the `bind` and the `server` lines of section `peers p`.
-    pub fn options(self, bind: &str, server: &str) -> Self {
-        self.every(|node| {
-            bind.clone_into(&mut node.bind_options);
-            server.clone_into(&mut node.server_options);
-        })
-    }
-
-    /// As [`Spec::options`], of one node.
-    pub fn options_on(self, node: usize, bind: &str, server: &str) -> Self {
-        self.one(node, |node| {
-            bind.clone_into(&mut node.bind_options);
-            server.clone_into(&mut node.server_options);
-        })
-    }
-
-    /// More sections.
-    pub fn append(self, lines: &str) -> Self {
-        self.every(|node| lines.clone_into(&mut node.append))
-    }
-
-    /// As [`Spec::append`], of one node.
-    pub fn append_on(self, node: usize, lines: &str) -> Self {
-        self.one(node, |node| lines.clone_into(&mut node.append))
-    }
-
-    /// An environment variable of one node.
-    pub fn env_on(self, node: usize, name: &str, value: &str) -> Self {
-        self.one(node, |node| {
-            node.env.push((name.to_owned(), value.to_owned()));
-        })
-    }
-
-    /// The node does not list that other one.
-    pub fn unaware(self, node: usize, of: usize) -> Self {
-        self.one(node, |node| node.absent.push(of))
-    }
-
-    /// Table `t` names no peers section, and there is none.
-    pub fn unshared(self) -> Self {
-        self.every(|node| node.shares = false)
-    }
-
-    /// A file in every node's directory.
-    pub fn file(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
-        self.files
-            .push((name.to_owned(), content.as_ref().to_vec()));
-        self
-    }
-
-    fn every(mut self, change: impl Fn(&mut NodeSpec)) -> Self {
-        self.nodes.iter_mut().for_each(change);
-        self
-    }
-
-    fn one(mut self, node: usize, change: impl FnOnce(&mut NodeSpec)) -> Self {
-        change(&mut self.nodes[node]);
-        self
-    }
-
-    /// Starts all nodes and waits until each accepts requests.
-    ///
-    /// # Panics
-    /// When one ends or is not ready in time.
-    #[track_caller]
-    pub fn start(self) -> Cluster {
-        let cluster = self.prepare();
-        cluster.all(Node::spawn)
-    }
-
-    /// Claims addresses; no node runs yet.
-    ///
-    /// # Panics
-    /// When namespaces were asked for and cannot be made.
-    #[track_caller]
-    pub fn prepare(self) -> Cluster {
-        let count = self.nodes.len();
-        let net = self
-            .isolated
-            .then(|| Net::new(count).expect("network namespaces"));
-        let ports: Vec<Port> = (0..count).map(|_| Port::claim()).collect();
-        let address = |node: usize| match &net {
-            Some(net) => format!("{}:{}", net.address(node), ports[node].number()),
-            None => format!("127.0.0.1:{}", ports[node].number()),
-        };
-        let mut relays = BTreeMap::new();
-        if self.relayed {
-            for from in 0..count {
-                for to in (0..count).filter(|&to| to != from) {
-                    let target = address(to).parse().expect("an address");
-                    relays.insert((from, to), Relay::to(target));
-                }
-            }
-        }
-        let mut nodes = Vec::new();
-        for (index, spec) in self.nodes.iter().enumerate() {
-            let others = (0..count).filter(|&to| to != index && !spec.absent.contains(&to));
-            let servers: Vec<(usize, String)> = others
-                .map(|to| {
-                    let relay = relays.get(&(index, to));
-                    (
-                        to,
-                        relay.map_or_else(|| address(to), |relay| relay.addr().to_string()),
-                    )
-                })
-                .collect();
-            let entrance = net.is_none().then(Port::claim);
-            let mut wrapper = self.wrapper.clone();
-            if let Some(net) = &net {
-                wrapper.extend(net.enter(index));
-            }
-            if self.own_clocks && own_clocks() {
-                // Far apart, in both directions of the test's own clock.
-                let offset = [40_000, 3, 7_000_000, 86_400, 1, 500, 12_345, 99_999][index % 8];
-                wrapper.extend(["unshare".into(), "-T".into(), "--monotonic".into()]);
-                wrapper.extend([offset.to_string(), "--".into()]);
-            }
-            nodes.push(Node {
-                index,
-                kind: self.kind,
-                program: self.program.clone(),
-                config: config(index, spec, &address(index), &servers, entrance.as_ref()),
-                wrapper,
-                env: spec.env.clone(),
-                files: self.files.clone(),
-                entrance,
-                peers: ports[index].number(),
-                proxy: None,
-            });
-        }
-        Cluster {
-            nodes,
-            relays,
-            net,
-            _ports: ports,
-        }
-    }
-}
-
-fn config(
-    index: usize,
-    spec: &NodeSpec,
-    own: &str,
-    servers: &[(usize, String)],
-    entrance: Option<&Port>,
-) -> String {
-    let mut out = format!(
-        "global\n  stats socket {{{{cli}}}} level admin\n  log stdout format raw local0\n{}\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n",
-        spec.global
-    );
-    if spec.shares {
-        let _infallible = write!(
-            out,
-            "peers p\n{}\n  bind {own} {}\n  server node{index}\n",
-            spec.peers, spec.bind_options
-        );
-        for (to, address) in servers {
-            let _infallible = writeln!(out, "  server node{to} {address} {}", spec.server_options);
-        }
-    }
-    let bind = entrance.map_or_else(
-        || "unix@{{dir}}/fe.sock".to_owned(),
-        |port| format!("127.0.0.1:{}", port.number()),
-    );
-    let peers = if spec.shares { "peers p" } else { "" };
-    let _infallible = write!(
-        out,
-        "frontend fe\n  bind {bind}\n  http-request track-sc0 url_param(k) table t\n{}\n  http-request return status 200\nbackend t\n  stick-table {} {peers}\n{}\n",
-        spec.rules, spec.table, spec.append
-    );
-    out
-}
-
-/// Whether processes here may have monotonic clocks of their own.
-fn own_clocks() -> bool {
-    static POSSIBLE: OnceLock<bool> = OnceLock::new();
-    *POSSIBLE.get_or_init(|| {
-        let Some(unshare) = tools::find("unshare") else {
-            return false;
-        };
-        let mut command = std::process::Command::new(unshare);
-        command.args(["-T", "--monotonic", "7", "--", "true"]);
-        let possible = tools::run(&mut command).code == Some(0);
-        if !possible {
-            tools::skip("no time namespaces: all nodes share the machine's monotonic clock");
-        }
-        possible
-    })
-}
 
 /// Nodes that run, each on ports of its own that survive its restarts.
 #[derive(Debug)]
@@ -517,14 +213,10 @@ impl Node {
         let mut proxy = proxy
             .ready()
             .unwrap_or_else(|why| panic!("{}: {why}", self.name()));
+        let entrance = self.entrance_of(&proxy);
         let accepts = until_within(AGREE, || {
             let ended = proxy.try_wait().is_some();
-            let accepts = match &self.entrance {
-                Some(port) => ports::is_listening(port.number()),
-                None => {
-                    std::os::unix::net::UnixStream::connect(proxy.dir().join("fe.sock")).is_ok()
-                }
-            };
+            let accepts = Hits::probe(&entrance, Duration::from_millis(300));
             (accepts || ended).then_some(accepts)
         });
         assert!(
@@ -536,14 +228,9 @@ impl Node {
         self.proxy = Some(proxy);
     }
 
-    /// Whether its frontend listens at this moment.
+    /// Whether its frontend answers requests at this moment.
     pub fn accepts(&self) -> bool {
-        match &self.entrance {
-            Some(port) => ports::is_listening(port.number()),
-            None => {
-                std::os::unix::net::UnixStream::connect(self.proxy().dir().join("fe.sock")).is_ok()
-            }
-        }
+        Hits::probe(&self.entrance(), Duration::from_millis(300))
     }
 
     /// Starts it and waits until it accepts requests.
@@ -575,8 +262,21 @@ impl Node {
     pub fn entrance(&self) -> Entrance {
         match &self.entrance {
             Some(port) => Entrance::Tcp(port.number()),
-            None => Entrance::Unix(self.proxy().dir().join("fe.sock")),
+            None => self.entrance_of(self.proxy()),
         }
+    }
+
+    fn entrance_of(&self, proxy: &Proxy) -> Entrance {
+        match &self.entrance {
+            Some(port) => Entrance::Tcp(port.number()),
+            None => Entrance::Unix(proxy.dir().join("fe.sock")),
+        }
+    }
+
+    /// What it has said about its peers, on its CLI and in its messages.
+    pub fn said(&self) -> String {
+        let proxy = self.proxy();
+        proxy.ask("show peers") + &proxy.stdout() + &proxy.stderr()
     }
 
     /// Sends exactly `count` requests with this key, counts them in `tally` and waits for the answers.

@@ -107,6 +107,18 @@ impl Hits {
         })
     }
 
+    /// Whether a request that counts nothing is answered within `patience`: a listening socket alone does not mean that
+    /// anybody accepts from it.
+    pub fn probe(entrance: &Entrance, patience: Duration) -> bool {
+        let asked = match entrance {
+            Entrance::Tcp(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, *port))
+                .and_then(|stream| ask(&stream, stream.set_read_timeout(Some(patience)))),
+            Entrance::Unix(path) => UnixStream::connect(path)
+                .and_then(|stream| ask(&stream, stream.set_read_timeout(Some(patience)))),
+        };
+        asked.unwrap_or(false)
+    }
+
     /// The request that counts `key`: its bytes are what `bytes_in_cnt` counts.
     pub fn request(key: &str) -> String {
         format!("GET /?k={key} HTTP/1.1\r\nHost: t\r\n\r\n")
@@ -177,6 +189,15 @@ impl Hits {
         }
         Ok(())
     }
+}
+
+fn ask<S>(mut stream: &S, ready: std::io::Result<()>) -> std::io::Result<bool>
+where
+    for<'a> &'a S: Read + Write,
+{
+    ready?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")?;
+    Ok(stream.read(&mut [0; 64])? > 0)
 }
 
 /// What traffic has done.

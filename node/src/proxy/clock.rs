@@ -1,6 +1,7 @@
 //! Time for a worker thread: read once per batch of events, not once per question.
 
 use std::cell::Cell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use remora_core::time::Now;
 use rustix::time::{ClockId, clock_gettime};
@@ -24,10 +25,13 @@ pub fn invalidate() {
 /// Reads both clocks now. The monotonic origin is the machine's, so all threads agree.
 pub fn read() -> Now {
     let mono = clock_gettime(ClockId::Monotonic);
-    let wall = clock_gettime(ClockId::Realtime);
+    // Through libc, so that a test can preload another wall clock.
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Now {
         mono_ms: (mono.tv_sec as u64) * 1000 + (mono.tv_nsec as u64) / 1_000_000,
-        wall_us: (wall.tv_sec as u64) * 1_000_000 + (wall.tv_nsec as u64) / 1000,
+        wall_us: wall.as_micros() as u64,
     }
 }
 

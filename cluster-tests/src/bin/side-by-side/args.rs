@@ -12,7 +12,9 @@ Measures Remora and HAProxy with the same rules, in interleaved rounds, and prin
 
   --rounds N       how often everything is measured (default 5)
   --seconds S      how long one measurement lasts (default 3)
-  --only A,B       only these: small chunked close refused 64k 1m idle entry flood
+  --only A,B       only these: small chunked close refused 64k 1m idle entry flood;
+                   'peers' is all of peers-lost peers-latency peers-push peers-paced peers-hot peers-none
+                   peers-teach peers-memory
   --remora PATH    the first proxy (default: built from this workspace, release profile)
   --haproxy PATH   the second one (default: haproxy of the system)
   --nginx PATH     the server behind both (default: nginx of the system)
@@ -32,9 +34,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Whether the measure of this name was asked for.
+    /// Whether the measure of this name was asked for, by itself or with all of its family.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+        let family = name.split('-').next().unwrap_or(name);
+        self.only.is_empty() || self.only.iter().any(|only| only == name || only == family)
     }
 }
 

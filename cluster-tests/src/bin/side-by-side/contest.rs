@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use cluster_tests::cluster::Spec;
 use cluster_tests::locate::{self, Kind};
 use cluster_tests::ports::{Port, is_listening};
 use cluster_tests::wait::until_within;
@@ -48,7 +49,7 @@ backend entries
 /// One of the two.
 pub(crate) struct Side {
     pub(crate) name: &'static str,
-    kind: Kind,
+    pub(crate) kind: Kind,
     program: PathBuf,
     /// Runs all the time, so that a round of one directly follows a round of the other.
     pub(crate) proxy: Proxy,
@@ -145,6 +146,18 @@ impl Machine {
     /// The versions of everything taking part, one a line.
     pub(crate) fn versions(&self) -> &str {
         &self.versions
+    }
+
+    /// A cluster of a side, all of whose nodes run on the proxies' core.
+    pub(crate) fn cluster(&self, side: &Side, nodes: usize) -> Spec {
+        let spec = Spec::of(nodes)
+            .program(side.kind, Some(side.program.clone()))
+            .global("  nbthread 1\n  maxconn 9000")
+            .one_clock();
+        match &self.proxy_core {
+            Some(core) => spec.wrapper(&["taskset", "-c", core]),
+            None => spec,
+        }
     }
 
     /// A second process of a side, with nothing in its memory yet.

@@ -13,6 +13,7 @@ mod args;
 mod contest;
 mod load;
 mod measures;
+mod peers;
 mod report;
 
 use anyhow::Result;
@@ -27,6 +28,7 @@ fn main() -> Result<()> {
     for round in 1..=args.rounds {
         for measure in measures::ALL
             .iter()
+            .chain(peers::ALL)
             .filter(|measure| args.wants(measure.name))
         {
             if round > measure.rounds_max {

@@ -14,8 +14,16 @@ use crate::load;
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
-    /// The ratio to HAProxy that is hoped for, at most.
-    pub(crate) aim: Option<f64>,
+    pub(crate) aim: Option<Aim>,
+}
+
+/// What is hoped for.
+#[derive(Clone, Copy)]
+pub(crate) enum Aim {
+    /// At most this part of what HAProxy needs.
+    Ratio(f64),
+    /// At most this.
+    Value(f64),
 }
 
 /// Something that is measured; yields one value for each of its rows.
@@ -27,7 +35,7 @@ pub(crate) struct Measure {
     pub(crate) run: fn(&Machine, &Side) -> Result<Vec<f64>>,
 }
 
-const fn cpu(name: &'static str, aim: Option<f64>) -> Row {
+const fn cpu(name: &'static str, aim: Option<Aim>) -> Row {
     Row {
         name,
         unit: "us",
@@ -39,7 +47,7 @@ const fn cpu(name: &'static str, aim: Option<f64>) -> Row {
 pub(crate) const ALL: &[Measure] = &[
     Measure {
         name: "small",
-        rows: &[cpu("CPU, small keep-alive request", Some(0.80))],
+        rows: &[cpu("CPU, small keep-alive request", Some(Aim::Ratio(0.80)))],
         rounds_max: usize::MAX,
         run: |machine, side| requests(machine, side, "/small", 64, &[]),
     },
@@ -57,19 +65,19 @@ pub(crate) const ALL: &[Measure] = &[
     },
     Measure {
         name: "refused",
-        rows: &[cpu("CPU, refused TCP connection", Some(0.85))],
+        rows: &[cpu("CPU, refused TCP connection", Some(Aim::Ratio(0.85)))],
         rounds_max: usize::MAX,
         run: refused,
     },
     Measure {
         name: "64k",
-        rows: &[cpu("CPU, answer of 64 KiB", Some(0.70))],
+        rows: &[cpu("CPU, answer of 64 KiB", Some(Aim::Ratio(0.70)))],
         rounds_max: usize::MAX,
         run: |machine, side| requests(machine, side, "/64k", 32, &[]),
     },
     Measure {
         name: "1m",
-        rows: &[cpu("CPU, answer of 1 MiB", Some(0.70))],
+        rows: &[cpu("CPU, answer of 1 MiB", Some(Aim::Ratio(0.70)))],
         rounds_max: usize::MAX,
         run: |machine, side| requests(machine, side, "/1m", 16, &[]),
     },
@@ -78,7 +86,7 @@ pub(crate) const ALL: &[Measure] = &[
         rows: &[Row {
             name: "memory, idle keep-alive connection",
             unit: "bytes",
-            aim: Some(1.0),
+            aim: Some(Aim::Ratio(1.0)),
         }],
         rounds_max: 3,
         run: idle_connections,
@@ -88,7 +96,7 @@ pub(crate) const ALL: &[Measure] = &[
         rows: &[Row {
             name: "memory, table entry (ip, 2 rates, 2 counters)",
             unit: "bytes",
-            aim: Some(0.40),
+            aim: Some(Aim::Ratio(0.40)),
         }],
         rounds_max: 1,
         run: table_entries,
@@ -231,7 +239,7 @@ fn table_entries(machine: &Machine, side: &Side) -> Result<Vec<f64>> {
 }
 
 /// CPU time of all threads, in the kernel's finest resolution.
-fn cpu_time(proxy: &Proxy) -> Result<Duration> {
+pub(crate) fn cpu_time(proxy: &Proxy) -> Result<Duration> {
     let mut total = 0;
     for task in std::fs::read_dir(format!("/proc/{}/task", proxy.pid()))? {
         let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else {
@@ -251,7 +259,7 @@ fn cpu_time(proxy: &Proxy) -> Result<Duration> {
 }
 
 /// User memory that belongs to the process alone.
-fn anonymous_bytes(proxy: &Proxy) -> Result<u64> {
+pub(crate) fn anonymous_bytes(proxy: &Proxy) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", proxy.pid()))?;
     let line = text
         .lines()
@@ -262,6 +270,6 @@ fn anonymous_bytes(proxy: &Proxy) -> Result<u64> {
 }
 
 /// Microseconds per operation.
-fn per(spent: Duration, count: u64) -> f64 {
+pub(crate) fn per(spent: Duration, count: u64) -> f64 {
     spent.as_secs_f64() * 1e6 / count as f64
 }

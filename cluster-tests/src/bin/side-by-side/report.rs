@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::contest::Machine;
-use crate::measures::Row;
+use crate::measures::{Aim, Row};
 
 /// All values so far.
 #[derive(Default)]
@@ -14,7 +14,7 @@ pub(crate) struct Report {
 struct Line {
     name: &'static str,
     unit: &'static str,
-    aim: Option<f64>,
+    aim: Option<Aim>,
     values: Vec<(&'static str, f64)>,
 }
 
@@ -53,16 +53,23 @@ impl Report {
             };
             let low = ratios.iter().copied().fold(f64::INFINITY, f64::min);
             let high = ratios.iter().copied().fold(0.0, f64::max);
-            let aim = line
-                .aim
-                .map_or_else(|| "-".to_owned(), |aim| format!("<= {aim:.2}"));
+            let aim = match line.aim {
+                None => "-".to_owned(),
+                Some(Aim::Ratio(most)) => format!("ratio <= {most:.2}"),
+                Some(Aim::Value(most)) => format!("<= {} {}", number(most), line.unit),
+            };
+            let ratio = median(&ratios);
+            let ratio = if ratio.is_finite() {
+                format!("{ratio:.2} | {low:.2}-{high:.2}")
+            } else {
+                "- | -".to_owned()
+            };
             let _infallible = writeln!(
                 out,
-                "| {} ({}) | {} | {:.2} | {low:.2}-{high:.2} | {aim} |",
+                "| {} ({}) | {} | {ratio} | {aim} |",
                 line.name,
                 line.unit,
                 cells.join(" | "),
-                median(&ratios)
             );
         }
         out
@@ -90,7 +97,9 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn number(value: f64) -> String {
-    if value >= 100.0 {
+    if value.is_nan() {
+        "-".to_owned()
+    } else if value >= 100.0 {
         format!("{value:.0}")
     } else {
         format!("{value:.2}")

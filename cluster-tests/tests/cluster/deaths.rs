@@ -1,0 +1,216 @@
+//! Nodes that are killed, restarted and frozen.
+
+use std::time::{Duration, Instant};
+
+use cluster_tests::cluster::{AGREE, Cluster, Spec};
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::{Done, Tally, Traffic};
+use cluster_tests::relay::Relay;
+use cluster_tests::wait::{until, until_true, until_within};
+use rustix::process::Signal;
+
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What a killed node may lose at most: a flush interval is 20 ms, and the machine may be busy.
+const LOST_MAX: Duration = Duration::from_secs(1);
+
+/// Each node in turn is killed under traffic and started again. What it had counted survives on the others, but for what
+/// it had not sent yet; what the others counted is exact; and the new process sees it all before it accepts.
+#[test]
+fn every_node_in_turn_is_killed_under_traffic() {
+    let mut cluster = Spec::of(3).start();
+    let mut low = Tally::default();
+    let mut high = Tally::default();
+    for victim in 0..3 {
+        let keys: Vec<String> = (0..3).map(|node| format!("own{node}-{victim}")).collect();
+        let traffic: Vec<Traffic> = (0..3)
+            .map(|node| Traffic::start(cluster.node(node).entrance(), &[&keys[node]], 4, PAUSE))
+            .collect();
+        until_true("traffic flows everywhere", || {
+            (0..3).all(|node| cluster.node(node).value(&keys[node], "gpc0") >= 100)
+        });
+        cluster.node_mut(victim).kill();
+        let killed = Instant::now();
+        // The others go on.
+        let other = (victim + 1) % 3;
+        let seen = cluster.node(other).value(&keys[other], "gpc0");
+        until_true("the survivors count", || {
+            cluster.node(other).value(&keys[other], "gpc0") >= seen + 40
+        });
+        let before = victim_value(&cluster, victim, &keys[victim]);
+        cluster.node_mut(victim).start();
+        // Accepting means taught.
+        let taught = cluster.node(victim).value(&keys[victim], "gpc0");
+        assert!(
+            taught >= before,
+            "it accepts with {taught}, the others have {before}"
+        );
+        until_true("traffic flows again", || {
+            cluster.node(victim).value(&keys[victim], "gpc0") >= before + 40
+        });
+        for (node, traffic) in traffic.into_iter().enumerate() {
+            let done = traffic.stop();
+            let sent = done.answered.total() + done.doubtful.total();
+            let sure = if node == victim {
+                done.answered.total() - unsent(&done, killed)
+            } else {
+                assert_eq!(done.doubtful.total(), 0, "a survivor failed a request");
+                sent
+            };
+            low.add(&keys[node], sure);
+            high.add(&keys[node], sent);
+        }
+        let mut expected = Expected::nothing();
+        for (key, sent) in high.iter() {
+            expected = expected.doubtful(key, low.get(key), sent);
+        }
+        let dumps = cluster.settled(&expected);
+        // What it came to is the truth from now on.
+        for key in &keys {
+            let is = dumps[0].get(key, "gpc0").expect("the key") as u64;
+            low.forget(key);
+            high.forget(key);
+            low.add(key, is);
+            high.add(key, is);
+        }
+    }
+}
+
+/// What the survivors have of the victim's key.
+fn victim_value(cluster: &Cluster, victim: usize, key: &str) -> i64 {
+    let values: Vec<i64> = (0..3)
+        .filter(|&node| node != victim)
+        .map(|node| cluster.node(node).value(key, "gpc0"))
+        .collect();
+    values.into_iter().min().expect("two survivors")
+}
+
+/// How many requests were answered so shortly before the kill that they may never have been sent to a peer.
+fn unsent(done: &Done, killed: Instant) -> u64 {
+    let before = killed.checked_sub(LOST_MAX).unwrap_or(killed);
+    done.answered_before(killed) - done.answered_before(before)
+}
+
+/// A node's last batch reaches one of two survivors: they make up for it between themselves.
+#[test]
+fn survivors_teach_each_other_what_a_dead_node_told_only_one() {
+    let mut cluster = Spec::of(3).relayed().start();
+    let mut tally = Tally::default();
+    for node in 0..3 {
+        cluster.node(node).hit("a", 10, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+    cluster.relay(2, 1).hold();
+    cluster.node(2).hit("a", 7, &mut tally);
+    cluster.node(2).hit("late", 3, &mut tally);
+    until_true("one survivor has the last batch", || {
+        cluster.node(0).value("late", "gpc0") == 3 && cluster.node(0).value("a", "gpc0") == 37
+    });
+    assert_eq!(cluster.node(1).value("late", "gpc0"), 0);
+    cluster.relay(2, 1).cut();
+    cluster.node_mut(2).kill();
+    cluster.settled(&Expected::of(&tally));
+    // Started again it is another life of the same node, and what it counts adds to the old one.
+    cluster.relay(2, 1).heal();
+    cluster.relay(2, 1).release();
+    cluster.node_mut(2).start();
+    cluster.node(2).hit("a", 5, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+}
+
+/// A clean stop and a start: nothing is lost at all, not even the last milliseconds.
+#[test]
+fn a_clean_stop_loses_nothing() {
+    let mut cluster = Spec::of(2).start();
+    let mut tally = Tally::default();
+    for round in 0..3 {
+        let node = round % 2;
+        cluster.node(node).hit("a", 100, &mut tally);
+        cluster.node_mut(node).stop();
+        cluster.node(1 - node).hit("a", 1, &mut tally);
+        cluster.settled(&Expected::of(&tally));
+        cluster.node_mut(node).start();
+        cluster.settled(&Expected::of(&tally));
+    }
+}
+
+/// All nodes die and come back one after the other: who was never down teaches those who were.
+#[test]
+fn a_rolling_restart_keeps_everything() {
+    let mut cluster = Spec::of(3).start();
+    let mut tally = Tally::default();
+    for node in 0..3 {
+        cluster.node(node).hit("a", 10, &mut tally);
+    }
+    for round in 0..6 {
+        let node = round % 3;
+        cluster.settled(&Expected::of(&tally));
+        cluster.node_mut(node).kill();
+        cluster.node_mut(node).start();
+        cluster.node(node).hit("a", 10, &mut tally);
+        cluster.node((node + 1) % 3).hit("a", 1, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+}
+
+/// A peer that is frozen for longer than its lease and than two periods of a rate. Meanwhile its open connections do not
+/// count; afterwards they do again, nothing is lost, and rates that were over do not come back.
+#[test]
+fn a_frozen_node() {
+    let mut cluster = Spec::of(3)
+        .relayed()
+        .table("type string len 32 size 10k expire 1h store http_req_cnt,http_req_rate(2500),conn_cur,gpc0")
+        .append(
+            "frontend held\n  bind 127.0.0.1:{{port:held}}\n  timeout client 1h\n  tcp-request connection track-sc0 str(7x) table t\n  http-request return status 200\n",
+        )
+        .start();
+    let columns = ["http_req_cnt", "gpc0"];
+    let mut tally = Tally::default();
+    let held: Vec<_> = (0..3)
+        .map(|node| {
+            std::net::TcpStream::connect(cluster.node(node).proxy().addr("held"))
+                .expect("the frontend accepts")
+        })
+        .collect();
+    until_true("all see three open connections", || {
+        (0..3).all(|node| cluster.node(node).value("7x", "conn_cur") == 3)
+    });
+    // The last events before the freeze are on their way while it lasts.
+    cluster.relays().for_each(Relay::hold);
+    cluster.node(2).hit("a", 50, &mut tally);
+    cluster.node(2).proxy().signal(Signal::STOP);
+    cluster.relay(0, 1).release();
+    cluster.relay(1, 0).release();
+    cluster.node(0).hit("a", 5, &mut tally);
+    until_true(
+        "the frozen node's connection is not counted any more",
+        || (0..2).all(|node| cluster.node(node).value("7x", "conn_cur") == 2),
+    );
+    until_true("the rate of the others is over", || {
+        cluster.node(0).value("a", "http_req_rate") == 0
+    });
+    cluster.node(2).proxy().signal(Signal::CONT);
+    cluster.relays().for_each(Relay::release);
+    let seen = until("the late events arrive", || {
+        let seen = [0, 1].map(|node| {
+            (
+                cluster.node(node).value("a", "http_req_cnt"),
+                cluster.node(node).value("a", "http_req_rate"),
+            )
+        });
+        seen.iter().all(|(count, _)| *count == 55).then_some(seen)
+    });
+    assert!(
+        seen.iter().all(|(_, rate)| *rate == 0),
+        "a rate that was over has come back: {seen:?}"
+    );
+    cluster.node(2).hit("b", 3, &mut tally);
+    until_true("all see three open connections again", || {
+        (0..3).all(|node| cluster.node(node).value("7x", "conn_cur") == 3)
+    });
+    drop(held);
+    let mut expected = Expected::counted_in(&tally, &columns).except("http_req_rate");
+    expected = expected.with("7x", "conn_cur", 0).and_others();
+    cluster.settled(&expected);
+    cluster.node_mut(2).kill();
+}

@@ -1,0 +1,89 @@
+//! Nodes with different configurations, as in every rolling change.
+
+use cluster_tests::cluster::Spec;
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::Tally;
+use cluster_tests::wait::until_true;
+
+/// Sizes, lifetimes and columns differ: what both have is synchronised.
+#[test]
+fn sizes_lifetimes_and_columns() {
+    let cluster = Spec::of(2)
+        .table_on(
+            0,
+            "type string len 32 size 10k expire 1h store http_req_cnt,gpc0,http_req_rate(10s),conn_cnt",
+        )
+        .table_on(
+            1,
+            "type string len 32 size 1k expire 30m store http_req_rate(20s),gpt0,gpc0,http_req_cnt,bytes_in_cnt",
+        )
+        .start();
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        cluster.node(node).hit("a", 10, &mut tally);
+    }
+    until_true("what both store is the sum", || {
+        (0..2).all(|node| {
+            ["http_req_cnt", "gpc0"].map(|column| cluster.node(node).value("a", column)) == [20, 20]
+        })
+    });
+    // What only one has, and rates of different periods, stay its own.
+    assert_eq!(cluster.node(0).value("a", "conn_cnt"), 10);
+    assert_eq!(cluster.node(1).value("a", "gpt0"), 0);
+    for node in 0..2 {
+        let rate = cluster.node(node).value("a", "http_req_rate");
+        assert!(rate <= 10, "rates of other periods were added: {rate}");
+        let said = cluster.node(node).said();
+        assert!(
+            said.contains("http_req_rate"),
+            "the difference is not shown:\n{said}"
+        );
+    }
+}
+
+/// A table of the same name with other keys is not synchronised at all, which is said; other tables are not harmed.
+#[test]
+fn tables_with_other_keys() {
+    let second =
+        "backend u\n  stick-table type string len 16 size 1k expire 1h store gpc0 peers p\n";
+    let cluster = Spec::of(2)
+        .table_on(1, "type integer size 1k expire 1h store http_req_cnt,gpc0")
+        .append(second)
+        .start();
+    let mut tally = Tally::default();
+    cluster.node(0).hit("7", 10, &mut tally);
+    cluster.node(1).hit("7", 3, &mut tally);
+    cluster.node(0).order("set table u key x data.gpc0 4");
+    until_true("the other table is synchronised", || {
+        let entry = cluster.node(1).proxy().cli().entry("u", "x");
+        entry.is_some_and(|entry| entry.get("gpc0") == 4)
+    });
+    assert_eq!(cluster.node(0).value("7", "gpc0"), 10);
+    assert_eq!(cluster.node(1).value("7", "gpc0"), 3);
+    for node in 0..2 {
+        let said = cluster.node(node).said();
+        assert!(said.contains("key"), "the difference is not shown:\n{said}");
+    }
+}
+
+/// A node that does not list another is dialed by it all the same or not; what must not happen is that sums differ.
+#[test]
+fn a_column_added_by_a_rolling_change() {
+    let mut cluster = Spec::of(2).start();
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        cluster.node(node).hit("a", 10, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+    for node in 0..2 {
+        cluster.node_mut(node).stop();
+        cluster
+            .node_mut(node)
+            .reconfigure(|config| config.replace("store ", "store gpt0,http_err_cnt,"));
+        cluster.node_mut(node).start();
+        cluster.node(node).hit("a", 1, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+    cluster.node(0).order("set table t key a data.gpt0 9");
+    cluster.settled(&Expected::of(&tally).with("a", "gpt0", 9));
+}
