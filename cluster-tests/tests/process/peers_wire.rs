@@ -1,18 +1,21 @@
 //! Nodes find and believe each other over plain text, TLS and UNIX sockets; strangers are shown the door and named.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cluster_tests::cluster::{Node, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
+use cluster_tests::ports::Port;
 use cluster_tests::tools;
 use cluster_tests::wait::{PATIENCE, until, until_true, until_within};
+use cluster_tests::{Launch, Proxy};
 
-use crate::common::haproxy_lacks;
+use crate::common::{HEAD, haproxy_lacks};
 
 #[test]
 fn two_and_three_nodes_sum_what_each_counts() {
@@ -409,4 +412,107 @@ fn a_clean_stop_loses_nothing() {
     }
     cluster.node_mut(0).stop();
     cluster.settled(&Expected::of(&tally));
+}
+
+/// Answers for one name what it is told to, to whoever asks on a port of its own.
+struct NameServer {
+    port: u16,
+    addresses: Arc<Mutex<Vec<Ipv4Addr>>>,
+}
+
+impl NameServer {
+    fn start(addresses: &[Ipv4Addr]) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = socket.local_addr().expect("an address").port();
+        let addresses = Arc::new(Mutex::new(addresses.to_vec()));
+        let known = Arc::clone(&addresses);
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((len, from)) = socket.recv_from(&mut query) {
+                let known = known.lock().expect("no panic").clone();
+                if let Some(answer) = answer(&query[..len], &known) {
+                    let _lost_is_fine = socket.send_to(&answer, from);
+                }
+            }
+        });
+        Self { port, addresses }
+    }
+
+    fn set(&self, addresses: &[Ipv4Addr]) {
+        *self.addresses.lock().expect("no panic") = addresses.to_vec();
+    }
+}
+
+/// The addresses, to a question for A records; nothing to others.
+fn answer(query: &[u8], addresses: &[Ipv4Addr]) -> Option<Vec<u8>> {
+    let name_end = 12 + query.get(12..)?.iter().position(|b| *b == 0)?;
+    let question = query.get(12..name_end + 5)?;
+    let wanted: &[Ipv4Addr] = match question[question.len() - 4..] {
+        [0, 1, ..] => addresses,
+        _ => &[],
+    };
+    let mut out = query.get(..2)?.to_vec();
+    out.extend([0x81, 0x80, 0, 1, 0, wanted.len() as u8, 0, 0, 0, 0]);
+    out.extend_from_slice(question);
+    for address in wanted {
+        out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        out.extend(address.octets());
+    }
+    Some(out)
+}
+
+#[test]
+fn nodes_behind_a_name_find_each_other_and_a_newcomer() {
+    if haproxy_lacks("discovery of peers") {
+        return;
+    }
+    let at = |n: u8| Ipv4Addr::new(127, 0, 0, n);
+    let names = NameServer::start(&[at(1), at(2)]);
+    let port = Port::claim();
+    let node = |n: u8| {
+        Launch::new(&format!(
+            "{HEAD}
+peers p
+  bind {}:{port}
+  discover dns peers.test.:{port} every 200ms nameserver 127.0.0.1:{}
+  allow-plaintext
+frontend fe
+  bind 127.0.0.1:{{{{port:fe}}}}
+  http-request track-sc0 url_param(k) table t
+  http-request return status 200
+backend t
+  stick-table type string len 32 size 1k expire 1h store http_req_cnt peers p
+",
+            at(n),
+            names.port,
+            port = port.number(),
+        ))
+        .arg("-L")
+        .arg(&format!("n{n}"))
+        .start()
+    };
+    let hit = |node: &Proxy| {
+        let answer = cluster_tests::get(node.addr("fe"), "/?k=k").expect("an answer");
+        assert_eq!(answer.status, 200);
+    };
+    let count = |node: &Proxy| {
+        node.cli()
+            .entry("t", "k")
+            .map_or(0, |e| e.get("http_req_cnt"))
+    };
+    let (one, two) = (node(1), node(2));
+    hit(&one);
+    hit(&two);
+    for node in [&one, &two] {
+        until_true("both see both", || count(node) == 2);
+    }
+    names.set(&[at(1), at(2), at(3)]);
+    let three = node(3);
+    hit(&three);
+    for node in [&one, &two, &three] {
+        until_true("all see all", || count(node) == 3);
+    }
+    // Each recognises itself behind the name, and makes no peer of it.
+    let said = one.stderr();
+    assert!(!said.contains("peer n1 is up"), "{said}");
 }

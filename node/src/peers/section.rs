@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use remora_core::peers::{Action, Event, Hub, PeerIx, Report, SessionId};
+use remora_core::peers::messages::Refusal;
+use remora_core::peers::{Action, Ended, Event, Hub, PeerIx, Report, SessionId};
 use remora_proto::peers::v1 as proto;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
@@ -268,10 +269,17 @@ fn wall_ms() -> u64 {
 
 fn severity(event: &Event) -> Severity {
     match event {
-        Event::Down { .. }
-        | Event::Unreachable { .. }
-        | Event::Mismatch { .. }
-        | Event::Dropped(_) => Severity::Warning,
+        // In the course of things.
+        Event::Down { why, .. } => match why {
+            Ended::Refused(Refusal::Myself, _)
+            | Ended::Duplicate
+            | Ended::PeerStops
+            | Ended::Removed
+            | Ended::Replaced
+            | Ended::Stopping => Severity::Notice,
+            _ => Severity::Warning,
+        },
+        Event::Unreachable { .. } | Event::Mismatch { .. } | Event::Dropped(_) => Severity::Warning,
         _ => Severity::Notice,
     }
 }

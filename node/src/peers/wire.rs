@@ -353,3 +353,166 @@ fn refusal_in(why: proto::Refusal) -> Refusal {
         proto::Refusal::Unspecified => Refusal::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> TableDef {
+        let rate = ColumnDef {
+            data_type: DataType::GpcRate,
+            index: 3,
+            period_ms: 10_000,
+            kind: ColumnKind::Rate,
+        };
+        TableDef {
+            name: "web".into(),
+            key_type: KeyType::Ip,
+            key_len: 4,
+            size: 1_000,
+            expire_ms: Some(60_000),
+            columns: vec![rate],
+        }
+    }
+
+    fn columns() -> Columns {
+        Columns {
+            rows: 1,
+            key_width: 4,
+            keys: vec![1, 2, 3, 4],
+            key_lengths: vec![5],
+            heads: vec![6],
+            lineages: vec![7],
+            stamp_base: 8,
+            values: vec![(9, vec![10])],
+        }
+    }
+
+    #[test]
+    fn pushes_survive_the_wire() {
+        let held = Held {
+            lineage: Lineage(1),
+            known: 2,
+            highest: 3,
+            revision: 4,
+        };
+        let batch = |kind| {
+            Push::Batch(Batch {
+                table: 1,
+                mono_ms: 2,
+                kind,
+                columns: columns(),
+            })
+        };
+        for message in [
+            Push::Hello(Hello {
+                version: 1,
+                cluster: "c".into(),
+                node: "n".into(),
+                lineage: Lineage(5),
+                newcomer: true,
+                mono_ms: 6,
+                wall_ms: 7,
+                tables: vec![table()],
+            }),
+            batch(BatchKind::Journal {
+                upto: 3,
+                whole: true,
+            }),
+            batch(BatchKind::Walk),
+            batch(BatchKind::Answer),
+            batch(BatchKind::Offer),
+            Push::Taught {
+                table: 1,
+                holdings: vec![(Lineage(2), 3)],
+            },
+            Push::Holdings {
+                table: 1,
+                holdings: vec![held],
+            },
+            Push::Heartbeat {
+                mono_ms: 1,
+                wall_ms: 2,
+                vouched: vec![Lineage(3)],
+            },
+            Push::Goodbye {
+                numbers: vec![(1, 2)],
+            },
+        ] {
+            assert_eq!(push(push_message(message.clone())), Some(message));
+        }
+        assert_eq!(push(proto::PushMessage { kind: None }), None);
+    }
+
+    #[test]
+    fn replies_survive_the_wire() {
+        let answer = TableAnswer {
+            matched: true,
+            mismatches: vec!["size".into()],
+        };
+        let mut all = vec![
+            Reply::Welcome(Welcome {
+                version: 1,
+                cluster: "c".into(),
+                node: "n".into(),
+                lineage: Lineage(5),
+                newcomer: false,
+                mono_ms: 6,
+                wall_ms: 7,
+                tables: vec![answer],
+            }),
+            Reply::Start { table: 1, after: 2 },
+            Reply::Teach { table: 1 },
+            Reply::Gap {
+                table: 1,
+                after: vec![(Lineage(2), 3)],
+            },
+            Reply::Want {
+                table: 1,
+                keys: vec![Key::from_stored(b"key")],
+            },
+            Reply::Ack { table: 1, upto: 2 },
+            Reply::Heartbeat {
+                mono_ms: 1,
+                wall_ms: 2,
+            },
+            Reply::Goodbye,
+        ];
+        for why in [
+            Refusal::Myself,
+            Refusal::Cluster,
+            Refusal::Version,
+            Refusal::Lineages,
+            Refusal::Stopping,
+            Refusal::Other,
+        ] {
+            let text = "why".to_owned();
+            all.push(Reply::Refuse { why, text });
+        }
+        for message in all {
+            assert_eq!(reply(reply_message(message.clone())), Some(message));
+        }
+        assert_eq!(reply(proto::ReplyMessage { kind: None }), None);
+    }
+
+    #[test]
+    fn what_only_later_versions_know_is_left_out() {
+        let mut theirs = table_out(table());
+        theirs.columns.push(proto::ColumnDef {
+            number: 99 << 7,
+            period_ms: 0,
+            name: "later_cnt".into(),
+        });
+        assert_eq!(table_in(theirs.clone()), table());
+        theirs.key_type = 77;
+        assert_eq!(table_in(theirs).key_len, 0, "matches no table");
+        let mut batch = batch_out(Batch {
+            table: 0,
+            mono_ms: 0,
+            kind: BatchKind::Walk,
+            columns: columns(),
+        });
+        batch.source = None;
+        assert_eq!(batch_in(batch), None);
+    }
+}
