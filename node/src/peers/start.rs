@@ -9,7 +9,7 @@ use std::time::Duration;
 use remora_config::plan::{PeersSection, PeersTls, Plan};
 use remora_core::peers::store::{Store, Stores};
 use remora_core::peers::{Hub, HubConfig};
-use remora_core::table::{Lineages, Table, TableId};
+use remora_core::table::{Key, Lineages, Table, TableId, Tag};
 use tokio::runtime::LocalOptions;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -159,6 +159,9 @@ struct Tables(Arc<Shared>);
 impl Stores for Tables {
     fn store(&self, table: TableId) -> Option<&dyn Store> {
         self.0.world.store(table)
+    }
+    fn write_tags(&self, table: TableId, tags: &[(Key, Vec<Tag>)], now_ms: u64) {
+        self.0.world.write_tags(table, tags, now_ms);
     }
 }
 

@@ -443,6 +443,11 @@ impl Hub {
         let acked = shared.acked.get(&from).copied().unwrap_or(0);
         let applied = store.apply(&batch.columns, &table.columns, from, shift_ms, acked, now)?;
         self.counters.note_applied(&applied);
+        if let Some(target) = store.spec().write_to
+            && !applied.tags.is_empty()
+        {
+            self.stores.write_tags(target, &applied.tags, now);
+        }
         match batch.kind {
             BatchKind::Journal { upto, whole } => {
                 table.position = upto;

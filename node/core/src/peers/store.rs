@@ -2,13 +2,15 @@
 
 use super::batch::{BadBatch, BatchReader, BatchWriter, Budget, ColumnDef, Columns};
 pub use crate::table::{Applied, Collected, JournalRead, Which};
-use crate::table::{Key, Lineage, Table, TableId, TableSpec};
+use crate::table::{Key, Lineage, Table, TableId, TableSpec, Tag};
 use crate::world::World;
 
 /// Access to the tables of the process by their position.
 pub trait Stores: Send + Sync {
     /// The replicated part of a table; `None` if there is no such table, or it is not replicated.
     fn store(&self, table: TableId) -> Option<&dyn Store>;
+    /// Assigns in a table, replicated or not, what peers have assigned in one that has `write-to` it.
+    fn write_tags(&self, table: TableId, tags: &[(Key, Vec<Tag>)], now_ms: u64);
 }
 
 /// How far a walk through a table has come.
@@ -70,6 +72,11 @@ impl Stores for World {
         let table = self.tables.get(usize::from(table.0))?;
         table.replica()?;
         Some(table)
+    }
+    fn write_tags(&self, table: TableId, tags: &[(Key, Vec<Tag>)], now_ms: u64) {
+        if let Some(table) = self.tables.get(usize::from(table.0)) {
+            table.write_tags(tags, now_ms);
+        }
     }
 }
 

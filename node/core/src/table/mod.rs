@@ -37,7 +37,7 @@ pub use lineage::{LINEAGES_MAX, Lineage, Lineages, Stamp};
 pub use rate::{Rate, age_ms};
 pub use replica::{
     Applied, Collected, EXPIRED_GRACE_MS, JournalRead, OFFERS_MAX, Origin, Replica,
-    ReplicaCounters, STAMP_AHEAD_MAX_MS, TOMBSTONE_MIN_MS, TOMBSTONE_UNEXPIRING_MS, WANTS_MAX,
+    ReplicaCounters, STAMP_AHEAD_MAX_MS, TOMBSTONE_MIN_MS, TOMBSTONE_UNEXPIRING_MS, Tag, WANTS_MAX,
     Which,
 };
 pub use servers::SERVER_KEYS_MAX;

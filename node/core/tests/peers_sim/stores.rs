@@ -6,7 +6,7 @@ use remora_core::peers::batch::{BadBatch, BatchWriter, Budget, ColumnDef, Column
 use remora_core::peers::store::{
     Applied, Collected, JournalRead, Store, Stores, WalkCursor, Which,
 };
-use remora_core::table::{Key, Lineage, Table, TableId, TableSpec};
+use remora_core::table::{Key, Lineage, Table, TableId, TableSpec, Tag};
 
 /// One way in which a node could be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,11 @@ impl Stores for SimStores {
         self.tables
             .get(usize::from(table.0))
             .map(|table| table as &dyn Store)
+    }
+    fn write_tags(&self, table: TableId, tags: &[(Key, Vec<Tag>)], now_ms: u64) {
+        if let Some(table) = self.tables.get(usize::from(table.0)) {
+            table.table.write_tags(tags, now_ms);
+        }
     }
 }
 

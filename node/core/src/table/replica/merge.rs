@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::cells::{CELL_HELD, CELL_PARTIAL};
 use super::edicts::{Ext, NEVER, register_stamp, set_register};
 use super::state::{ReplicaShard, count, flags};
-use super::{Applied, EXPIRED_GRACE_MS, OFFERS_MAX, Replica, STAMP_AHEAD_MAX_MS, WANTS_MAX};
+use super::{Applied, EXPIRED_GRACE_MS, OFFERS_MAX, Replica, STAMP_AHEAD_MAX_MS, Tag, WANTS_MAX};
 use crate::peers::batch::{
     BadBatch, BatchReader, ColumnKind, EdictRow, RowFlags, RowHead, unzigzag,
 };
@@ -431,11 +431,15 @@ impl<'a> Merger<'a> {
                 &mut self.dropped,
             );
         }
+        let was_aside = ReplicaShard::is_aside(shard.record(slot));
         let mut changed = self.edicts(shard, slot, row);
         self.applied.news += usize::from(changed);
         changed |= self.content(shard, slot, row);
+        if was_aside && !ReplicaShard::is_aside(shard.record(slot)) {
+            self.table
+                .note_added(self.deadline(shard.touched(slot, now)));
+        }
         if changed {
-            self.table.note_evictable(shard, now);
             Outcome::Merged
         } else {
             Outcome::Ignored
@@ -544,7 +548,10 @@ impl<'a> Merger<'a> {
         self.applied.news += usize::from(changed);
         changed || touched
     }
-    fn registers(&self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
+    fn registers(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
+        if self.table.spec.write_to.is_some() {
+            self.tags(row);
+        }
         let own = self.replica.shared.lineages.own();
         let all = ext(shard, slot).map_or(NEVER, |ext| ext.all);
         let mut changed = false;
@@ -564,6 +571,27 @@ impl<'a> Merger<'a> {
             }
         }
         changed
+    }
+
+    /// For `write-to`: what the row assigns goes to another table too.
+    fn tags(&mut self, row: &Row<'_>) {
+        let value = |(at, number, _): &(usize, u32, Stamp)| {
+            let def = self.replica.layout.defs.get(*at)?;
+            let server = match def.kind {
+                ColumnKind::ServerKey => Some(self.table.servers.read().name(*number)?),
+                _ => None,
+            };
+            Some(Tag {
+                data_type: def.data_type,
+                index: def.index,
+                number: *number,
+                server,
+            })
+        };
+        let tags: Vec<Tag> = row.registers.iter().filter_map(value).collect();
+        if !tags.is_empty() {
+            self.applied.tags.push((Key::from_stored(row.key), tags));
+        }
     }
 
     /// Merges another lineage's cell.
@@ -586,7 +614,11 @@ impl<'a> Merger<'a> {
             let newer = row.head.version > old.version();
             partial |= old.is_partial() && !newer;
             let completes = old.is_partial() && row.head.version == old.version();
-            if kept_for_adoption || !(newer || old.is_partial()) {
+            if kept_for_adoption {
+                count(&replica.shared.counts.rows_kept_back);
+                return false;
+            }
+            if !(newer || old.is_partial()) {
                 return false;
             }
             version = version.max(old.version());

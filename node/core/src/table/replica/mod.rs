@@ -98,6 +98,18 @@ pub struct Applied {
     pub wants_of_all: Vec<Key>,
     /// Keys of which the sender seems to have lost something that is known here.
     pub offers: Vec<Key>,
+    /// Of a table with `write-to`: what rows assign, for [`Table::write_tags`] of the other table.
+    pub tags: Vec<(Key, Vec<Tag>)>,
+}
+
+/// A tag or sticky server that a row assigns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    data_type: DataType,
+    index: u16,
+    number: u32,
+    /// Of a `server_key`.
+    server: Option<Arc<[u8]>>,
 }
 
 /// Events of a replicated table since it was made, and what it holds.
@@ -116,6 +128,9 @@ pub struct ReplicaCounters {
     pub questions_dropped: u64,
     /// Own shares that were lost here and came back from a peer.
     pub adopted: u64,
+    /// Rows that did not replace an older share of their lineage, which was offered to it instead. Many of them: a node's
+    /// table is too small for its keys, and what it counts is forgotten before it can be joined with what it forgot before.
+    pub rows_kept_back: u64,
     pub rows_merged: u64,
     pub rows_ignored: u64,
     pub rows_refused: u64,
@@ -180,6 +195,30 @@ impl Table {
     pub fn set_wall_offset(&self, ms: i64) {
         if let Some(shared) = &self.shared {
             shared.set_wall_offset(ms);
+        }
+    }
+}
+
+impl Table {
+    /// Assigns what another table's peers have assigned there (`write-to`), as far as this table stores it.
+    pub fn write_tags(&self, tags: &[(Key, Vec<Tag>)], now_ms: u64) {
+        for (key, tags) in tags {
+            // A full table refuses; it counts that.
+            let _ = self.upsert(key, now_ms, |mut entry| {
+                for tag in tags {
+                    if let Some(name) = &tag.server {
+                        if entry.entry().server_key().as_ref() != Some(name) {
+                            entry.set_server_key(name);
+                        }
+                        continue;
+                    }
+                    let number = u64::from(tag.number);
+                    let known = entry.entry().get_exact(tag.data_type, tag.index, now_ms);
+                    if known.is_some_and(|known| known as u32 != tag.number) {
+                        entry.set_exact(tag.data_type, tag.index, number, now_ms);
+                    }
+                }
+            });
         }
     }
 }
@@ -324,6 +363,7 @@ impl<'t> Replica<'t> {
             offers: c.offers.load(Relaxed),
             questions_dropped: c.questions_dropped.load(Relaxed),
             adopted: c.adopted.load(Relaxed),
+            rows_kept_back: c.rows_kept_back.load(Relaxed),
             rows_merged: c.rows_merged.load(Relaxed),
             rows_ignored: c.rows_ignored.load(Relaxed),
             rows_refused: c.rows_refused.load(Relaxed),

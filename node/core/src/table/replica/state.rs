@@ -52,6 +52,7 @@ pub(in crate::table) struct Counts {
     pub offers: AtomicU64,
     pub questions_dropped: AtomicU64,
     pub adopted: AtomicU64,
+    pub rows_kept_back: AtomicU64,
     pub rows_merged: AtomicU64,
     pub rows_ignored: AtomicU64,
     pub rows_refused: AtomicU64,

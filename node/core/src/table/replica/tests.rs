@@ -400,3 +400,41 @@ fn events_and_exchange_at_once() {
         }
     }
 }
+
+#[test]
+fn tags_go_to_another_table_as_well() {
+    let mut nodes = cluster(2, 100, Some(60_000));
+    let lineages = Arc::clone(nodes[1].table.replica().unwrap().lineages());
+    let mut with_target = spec(100, Some(60_000));
+    with_target.write_to = Some(crate::table::TableId(1));
+    nodes[1].table = Table::new_replicated(with_target, 5, lineages);
+    let target = Table::new(spec(100, Some(60_000)), 6);
+    nodes[0]
+        .table
+        .upsert(&key(1), 1_000, |mut e| {
+            e.inc(D::HttpReqCnt, 0, 3, 1_000);
+            e.set_exact(D::Gpt, 1, 7, 1_000);
+            e.set_exact(D::ServerId, 0, 4, 1_000);
+            e.set_server_key(b"s4");
+        })
+        .unwrap();
+    count(&nodes[0], 2, 1, 1_000).unwrap();
+    let source = nodes[0].table.replica().unwrap();
+    source.collect(1_000, usize::MAX);
+    let mut out = BatchWriter::new(source.columns());
+    source.read_journal(0, BUDGET, 1_000, &mut out);
+    let applied = deliver(&nodes, 0, 1, &mut out, 1_000);
+    target.write_tags(&applied.tags, 1_000);
+    let read = target.peek(&key(1), 1_000, |e| {
+        let get = |what, index| e.get(what, index, 1_000).unwrap();
+        let numbers = [
+            get(D::Gpt, 0),
+            get(D::Gpt, 1),
+            get(D::ServerId, 0),
+            get(D::HttpReqCnt, 0),
+        ];
+        (numbers, e.server_key().unwrap())
+    });
+    assert_eq!(read, Some(([0, 7, 4, 0], Arc::from(&b"s4"[..]))));
+    assert_eq!(target.used(1_000), 1);
+}
