@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::fmt;
 
+use crate::probe::Question;
+
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -16,8 +18,21 @@ pub enum Command {
     },
     /// `-cc 'COND'`
     Condition(String),
+    /// `--probe ready|live [PATH]`
+    Probe(Probe),
     /// Everything else: check or run.
     Run(Args),
+}
+
+/// A question to a running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What is asked.
+    pub question: Question,
+    /// The UNIX socket of its admin endpoint; `None`: the first one that the configuration names.
+    pub path: Option<String>,
+    /// `-f`, `-C` and `-L`, as of a run.
+    pub args: Args,
 }
 
 /// Options of a run.
@@ -89,6 +104,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
     }
     let mut rest = rest.into_iter();
     let mut run = Args::default();
+    let mut probe = None;
+    let mut probed = None;
     while let Some(arg) = rest.next() {
         let mut value = |what: &str| {
             rest.next()
@@ -105,6 +122,20 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
                     .next()
                     .map(Command::Condition)
                     .ok_or_else(|| Usage("'-cc' needs a condition behind it.".into()));
+            }
+            "--probe" => {
+                probe = Some(match value("'ready' or 'live'")?.as_str() {
+                    "ready" => Question::Ready,
+                    "live" => Question::Live,
+                    other => {
+                        return Err(Usage(format!(
+                            "'--probe' wants 'ready' or 'live', not '{other}'."
+                        )));
+                    }
+                });
+            }
+            path if probe.is_some() && probed.is_none() && !path.starts_with('-') => {
+                probed = Some(path.strip_prefix("unix@").unwrap_or(path).to_owned());
             }
             "-f" => run.configs.push(value("a file or a directory")?),
             "--" => run.configs.extend(rest.by_ref()),
@@ -154,6 +185,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
             memory if memory.starts_with("-dM") => {}
             other => return Err(refuse(other)),
         }
+    }
+    if let Some(question) = probe {
+        if probed.is_none() && run.configs.is_empty() {
+            return Err(Usage(
+                "'--probe' needs the path of the socket to ask, or a configuration that names one ('-f FILE').".into(),
+            ));
+        }
+        return Ok(Command::Probe(Probe {
+            question,
+            path: probed,
+            args: run,
+        }));
     }
     if run.configs.is_empty() {
         return Err(Usage(
@@ -228,6 +271,7 @@ fn nearest(arg: &str) -> Option<&'static str> {
         "-dI",
         "-dr",
         "-cc",
+        "--probe",
         "--help",
         "--version",
     ];
@@ -289,6 +333,11 @@ Checking
   -V             say more; with -c: 'Configuration file is valid'
   -dW            warnings are errors
   -cc 'COND'     evaluate a condition as '.if' does: exits with 0 true, 1 false, 2 error
+
+Asking a running process
+  --probe ready|live [PATH]
+                 ask the 'admin bind' at this UNIX socket, or at the first one that '-f FILE' names:
+                 exits with 0 yes, 1 no or no answer; the reason is printed
 
 Running
   -db            stay in the foreground (as without -D; overrides 'daemon')
@@ -365,6 +414,28 @@ mod tests {
     }
 
     #[test]
+    fn probes() {
+        let probe = |question, path: Option<&str>, configs: &[&str]| {
+            Ok(Command::Probe(Probe {
+                question,
+                path: path.map(String::from),
+                args: Args {
+                    configs: configs.iter().map(|c| String::from(*c)).collect(),
+                    ..Args::default()
+                },
+            }))
+        };
+        let (ready, live) = (Question::Ready, Question::Live);
+        assert_eq!(
+            words("--probe ready /a.sock"),
+            probe(ready, Some("/a.sock"), &[])
+        );
+        assert_eq!(words("--probe live unix@a"), probe(live, Some("a"), &[]));
+        assert_eq!(words("-f x --probe live"), probe(live, None, &["x"]));
+        assert_eq!(words("--probe live -f x"), probe(live, None, &["x"]));
+    }
+
+    #[test]
     fn wrong_usage_names_the_culprit() {
         let cases = [
             ("", "'-f FILE'"),
@@ -386,6 +457,10 @@ mod tests {
             ("-DB -f x", "did you mean '-db'"),
             ("--hel", "did you mean '--help'"),
             ("-foo", "unknown option '-foo'"),
+            ("--probe", "'--probe' needs 'ready' or 'live'"),
+            ("--probe no", "not 'no'"),
+            ("--probe live", "path of the socket"),
+            ("--probe live a b", "'b' is not an option"),
         ];
         for (line, expected) in cases {
             let got = words(line).unwrap_err().0;

@@ -3,11 +3,15 @@
 pub mod admin;
 pub mod boot;
 pub mod cli;
+pub mod endpoint;
 pub mod fds;
 pub mod handoff;
+pub mod health;
 pub mod messages;
+pub mod metrics;
 pub mod observe;
 pub mod peers;
+pub mod probe;
 pub mod proxy;
 pub mod shared;
 pub mod signals;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use remora::cli::{self, Command};
+use remora::cli::{self, Command, Probe};
 use remora::messages::{self, Volume};
 
 fn main() -> ExitCode {
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version { details }) => print(&remora::version_text(details)),
         Ok(Command::Condition(text)) => condition(&text),
+        Ok(Command::Probe(probe)) => ask(&probe),
         Ok(Command::Run(args)) => remora::boot::run(&args),
         Err(usage) => {
             messages::start(Volume::Normal);
@@ -30,6 +31,21 @@ fn condition(text: &str) -> u8 {
         Err(e) => {
             tracing::error!("config : Failed to evaluate condition: {}", e.text);
             2
+        }
+    }
+}
+
+/// `--probe`: 0 yes, 1 no.
+fn ask(probe: &Probe) -> u8 {
+    let path = match &probe.path {
+        Some(path) => Ok(path.clone()),
+        None => remora::boot::admin_socket(&probe.args),
+    };
+    match path.and_then(|path| remora::probe::ask(probe.question, &path)) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(why) => {
+            print(&format!("{why}\n"));
+            1
         }
     }
 }

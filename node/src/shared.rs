@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use remora_config::plan::Plan;
 use remora_core::world::World;
 
+use crate::endpoint::exporter::Exporter;
+use crate::health::Health;
 use crate::observe::log::Logs;
 use crate::observe::peaks::Peaks;
 use crate::peers::{Readiness, Section};
@@ -27,4 +29,24 @@ pub struct Shared {
     pub ready: Readiness,
     /// Running `peers` sections; set once, when they are started.
     pub peers: OnceLock<Vec<Arc<Section>>>,
+    /// Whether this process should get traffic.
+    pub health: Health,
+    /// Makes metrics pages for workers.
+    pub exporter: Exporter,
+}
+
+impl Shared {
+    /// Reasons for which this process should get no traffic, a line each; none: it is ready.
+    pub fn not_ready(&self) -> Vec<String> {
+        if self.health.is_draining() {
+            return vec!["draining: it finishes what runs and will end".into()];
+        }
+        if !self.ready.is_ready() {
+            return vec!["learning: peers have not taught the tables yet".into()];
+        }
+        if !self.health.is_accepting() {
+            return vec!["starting: it does not accept connections yet".into()];
+        }
+        Vec::new()
+    }
 }

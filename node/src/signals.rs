@@ -199,6 +199,7 @@ async fn serve(running: Running) -> u8 {
             continue;
         }
         draining = true;
+        shared.health.set_draining();
         hard_stop = shared
             .plan
             .global
@@ -233,6 +234,7 @@ async fn accept(shared: Arc<Shared>, console: admin::Control) {
     // Until the tables have been learned, connections wait in the kernel's queue.
     shared.ready.wait().await;
     everyone(&shared, |done| Ask::Accept { done }).await;
+    shared.health.set_accepting(true);
 }
 
 /// Closes all doors, but keeps the sockets; done when no thread accepts any more. `pause`: clients are refused.
@@ -240,6 +242,7 @@ async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, pause: bool)
     if let Some(console) = console {
         console.door.send_replace(admin::Door::Held);
     }
+    shared.health.set_accepting(false);
     everyone(&shared, |done| Ask::Hold { pause, done }).await;
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod acls;
+mod admin_endpoint;
 mod bad_config;
 mod bad_traffic;
 mod ban_across_sites;

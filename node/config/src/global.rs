@@ -5,7 +5,7 @@ use remora_core::world::StatusSet;
 use crate::ast::{Prefix, Statement, whole};
 use crate::env::Env;
 use crate::known::{self, Kind};
-use crate::plan::{Global, Place};
+use crate::plan::{ADMIN_CONNECTIONS_MAX, Global, Place};
 use crate::scope::unsupported;
 use crate::values::{self, Unit};
 use crate::{Loader, Options, listen, logs};
@@ -16,6 +16,7 @@ pub(crate) fn defaults(options: &Options) -> Global {
         maxconn: 0,
         nbthread: options.cpus.max(1),
         stats_sockets: Vec::new(),
+        admin_binds: Vec::new(),
         stats_timeout_ms: 10_000,
         stats_maxconn: 10,
         logs: Vec::new(),
@@ -100,7 +101,9 @@ impl<'c> Cx<'c> {
             g.maxconn = n;
         }
         if g.maxconn == 0 {
-            g.maxconn = computed_maxconn(g.ulimit_n.unwrap_or(self.options.fd_limit));
+            let files = g.ulimit_n.unwrap_or(self.options.fd_limit);
+            let admin = g.admin_binds.len() as u64 * u64::from(ADMIN_CONNECTIONS_MAX);
+            g.maxconn = computed_maxconn(files.saturating_sub(admin));
         }
         g.maxrewrite = g.maxrewrite.min(g.bufsize / 2);
         g.environment = env.changes();
@@ -147,6 +150,14 @@ impl<'c> Cx<'c> {
                 }
             }
             "stats" => self.stats(s)?,
+            "admin" => match s.arg(0).as_str() {
+                "bind" => {
+                    let args = s.args().get(1..).unwrap_or_default();
+                    let bind = listen::admin_bind(args, s.place, self.loader)?;
+                    self.global.admin_binds.push(bind);
+                }
+                other => return Err(format!("'admin' only supports 'bind' (got '{other}')")),
+            },
             "log" => match s.prefix {
                 Prefix::None if s.arg(0) == "global" => {
                     return Err(

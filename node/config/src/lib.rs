@@ -104,6 +104,39 @@ pub fn master_socket(text: &str, loader: &mut dyn Loader) -> Result<plan::StatsS
     Ok(socket)
 }
 
+/// The UNIX sockets of `admin bind` lines, in order, without compiling the rest: for probes, which run every few seconds.
+/// Gives the messages of a file that cannot be read so far.
+pub fn admin_sockets(
+    sources: &[Source],
+    options: &Options,
+    loader: &mut dyn Loader,
+) -> Result<Vec<String>, Vec<diag::Diag>> {
+    let mut diags = Diags::default();
+    let mut env = env::Env::predefined(sources, options);
+    let sections = parse::parse(sources, &mut env, loader, &mut diags);
+    let mut paths = Vec::new();
+    for s in sections
+        .iter()
+        .filter(|section| section.kind == ast::SectionKind::Global)
+        .flat_map(|section| &section.statements)
+        .filter(|s| s.keyword() == "admin" && s.arg(0) == "bind")
+    {
+        let args = s.args().get(1..).unwrap_or_default();
+        match listen::admin_bind(args, s.place, loader) {
+            Ok(socket) => {
+                if let plan::Address::Unix(path) = socket.address {
+                    paths.push(path);
+                }
+            }
+            Err(text) => diags.alert(s.place, &text),
+        }
+    }
+    if diags.any(Level::Alert) {
+        return Err(diags.into_list());
+    }
+    Ok(paths)
+}
+
 /// Evaluates a condition for `-cc`. `env` answers for environment variables; the error is the whole message.
 pub fn eval_condition(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<bool, String> {
     condition::evaluate(text, &|name| env(name).is_some())

@@ -1,4 +1,4 @@
-//! `bind` and `stats socket`: addresses and their options (config-dialect 6.2, admin-cli 1).
+//! `bind`, `stats socket` and `admin bind`: addresses and their options (config-dialect 6.2, admin-cli 1).
 
 use crate::ast::whole;
 use crate::known::{self, Kind};
@@ -187,6 +187,14 @@ pub(crate) fn prefixed(front: &str, error: String) -> String {
 }
 
 fn unknown(keyword: &str, name: &str, addresses: &str, section: &str) -> String {
+    if keyword == "admin bind" {
+        // Not HAProxy's, so neither are its options.
+        let hint = match known::closest(name, ["mode", "uid", "gid", "user", "group"]) {
+            Some(near) => format!("; did you mean '{near}' maybe ?"),
+            None => String::new(),
+        };
+        return format!("'admin bind' : unknown keyword '{name}'{hint}");
+    }
     if known::is_known(Kind::Bind, name) {
         return unsupported(&format!("{keyword} {name}"));
     }
@@ -195,7 +203,7 @@ fn unknown(keyword: &str, name: &str, addresses: &str, section: &str) -> String 
         "bind" => {
             format!("'bind {addresses}' in section '{section}': unknown keyword '{name}'{hint}")
         }
-        _ => format!("'stats socket' : unknown keyword '{name}'{hint}"),
+        _ => format!("'{keyword}' : unknown keyword '{name}'{hint}"),
     }
 }
 
@@ -205,23 +213,41 @@ pub(crate) fn stats_socket(
     place: Place,
     loader: &mut dyn Loader,
 ) -> Result<StatsSocket, String> {
+    socket("stats socket", args, place, loader)
+}
+
+/// `admin bind ADDR [options]`; args follow `bind`.
+pub(crate) fn admin_bind(
+    args: &[Word],
+    place: Place,
+    loader: &mut dyn Loader,
+) -> Result<StatsSocket, String> {
+    socket("admin bind", args, place, loader)
+}
+
+/// A socket of the process itself. `keyword` says which; only the CLI's has a level.
+fn socket(
+    keyword: &str,
+    args: &[Word],
+    place: Place,
+    loader: &mut dyn Loader,
+) -> Result<StatsSocket, String> {
     let Some(text) = args.first().map(whole) else {
-        return Err(
-            "'stats socket' in global section expects an address or a path to a UNIX socket"
-                .to_owned(),
-        );
+        return Err(format!(
+            "'{keyword}' in global section expects an address or a path to a UNIX socket"
+        ));
     };
     // A relative path is a path here, although a bind would want a port.
     let plain_path = !text.contains([':', '@']) && !text.starts_with('/');
-    let full = if plain_path {
+    let full = if plain_path && keyword == "stats socket" {
         format!("unix@{text}")
     } else {
         text.clone()
     };
-    let mut list = address::listen(&full, "stats socket", loader)
-        .map_err(|e| prefixed("'stats socket' : ", e))?;
+    let front = format!("'{keyword}' : ");
+    let mut list = address::listen(&full, keyword, loader).map_err(|e| prefixed(&front, e))?;
     let (Some((address, _)), true) = (list.pop(), list.is_empty()) else {
-        return Err("'stats socket' : only one address is possible".to_owned());
+        return Err(format!("{front}only one address is possible"));
     };
     let mut socket = StatsSocket {
         address,
@@ -241,25 +267,25 @@ pub(crate) fn stats_socket(
         let value = words.get(i + 1).map(String::as_str);
         i += 1;
         if let Some(result) = unix.take(name, value) {
-            result.map_err(|e| format!("'stats socket' : {e}"))?;
+            result.map_err(|e| format!("{front}{e}"))?;
             i += 1;
             continue;
         }
         match name.as_str() {
-            "level" => {
+            "level" if keyword == "stats socket" => {
                 socket.level = match value.unwrap_or_default() {
                     "user" => CliLevel::User,
                     "operator" => CliLevel::Operator,
                     "admin" => CliLevel::Admin,
                     other => {
                         return Err(format!(
-                            "'stats socket' : 'level' only supports 'user', 'operator', and 'admin' (got '{other}')"
+                            "{front}'level' only supports 'user', 'operator', and 'admin' (got '{other}')"
                         ));
                     }
                 };
                 i += 1;
             }
-            _ => return Err(unknown("stats socket", name, "", "global")),
+            _ => return Err(unknown(keyword, name, "", "global")),
         }
     }
     socket.mode = unix.mode;

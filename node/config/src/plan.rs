@@ -33,6 +33,8 @@ pub struct Global {
     pub maxconn: u32,
     pub nbthread: u16,
     pub stats_sockets: Vec<StatsSocket>,
+    /// `admin bind`: where health and metrics are answered over HTTP. Their `level` means nothing.
+    pub admin_binds: Vec<StatsSocket>,
     pub stats_timeout_ms: u32,
     pub stats_maxconn: u32,
     pub logs: Vec<LogTarget>,
@@ -85,7 +87,7 @@ pub enum Address {
     Fd(i32),
 }
 
-/// `stats socket`.
+/// `stats socket`, `admin bind`.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct StatsSocket {
@@ -101,6 +103,9 @@ pub struct StatsSocket {
     /// as written
     pub text: String,
 }
+
+/// Connections to one `admin bind` at a time.
+pub const ADMIN_CONNECTIONS_MAX: u16 = 32;
 
 /// Rights on the CLI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

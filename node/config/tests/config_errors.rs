@@ -80,6 +80,27 @@ fn global_statements() {
                 "stats socket",
                 "'stats socket' in global section expects an address or a path to a UNIX socket",
             ),
+            ("admin", "'admin' only supports 'bind' (got '')"),
+            (
+                "admin bind",
+                "'admin bind' in global section expects an address or a path to a UNIX socket",
+            ),
+            (
+                "admin bind 127.0.0.1",
+                "'admin bind' : missing port specification in '127.0.0.1'",
+            ),
+            (
+                "admin bind 127.0.0.1:8404-8405",
+                "'admin bind' : only one address is possible",
+            ),
+            (
+                "admin bind /x level admin",
+                "'admin bind' : unknown keyword 'level'",
+            ),
+            (
+                "admin bind /x mod 600",
+                "'admin bind' : unknown keyword 'mod'; did you mean 'mode' maybe ?",
+            ),
             (
                 "stats socket /x level foo",
                 "'stats socket' : 'level' only supports 'user', 'operator', and 'admin' (got 'foo')",

@@ -13,7 +13,7 @@ fn actions() {
         &[
             (
                 "http-request foo",
-                "'http-request' expects 'allow', 'reject', 'deny', 'tarpit', 'return', 'redirect', 'silent-drop', 'track-sc(*)', ",
+                "'http-request' expects 'allow', 'reject', 'deny', 'tarpit', 'return', 'use-service', 'redirect', 'silent-drop', 'track-sc(*)', ",
             ),
             ("http-request foo", ", but got 'foo'."),
             ("http-request", "but got '' (missing argument)."),
@@ -69,6 +69,23 @@ fn actions() {
             (
                 "tcp-request connection accept foo",
                 "'tcp-request connection accept' only accepts 'if' or 'unless', in frontend 'fe' (got 'foo')",
+            ),
+            ("http-request use-service prometheus-exporter if known", ""),
+            (
+                "http-request use-service",
+                "'use-service' expects a service name.",
+            ),
+            (
+                "http-request use-service prometheus",
+                "unknown service 'prometheus'; the only one is 'prometheus-exporter'.",
+            ),
+            (
+                "http-request use-service lua.x",
+                "'http-request use-service lua.x' is a HAProxy feature that Remora does not support.",
+            ),
+            (
+                "tcp-request content use-service lua.x",
+                "'tcp-request content use-service' is a HAProxy feature that Remora does not support.",
             ),
             ("tcp-request connection silent-drop", ""),
             ("http-request silent-drop rst-ttl 3 if known", ""),

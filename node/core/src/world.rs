@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
+use crate::rule::hits::RuleHits;
 use crate::rule::proxy::ProxyRules;
 use crate::rule::vars::Vars;
 use crate::stats::{BackStats, FreqCounter, FrontStats, ServerStats};
@@ -99,6 +100,8 @@ pub struct ProcessState {
     pub bytes_out: AtomicU64,
     pub spliced_bytes_out: AtomicU64,
     pub dropped_logs: AtomicU64,
+    /// Matches of rules, by their numbers.
+    pub rule_hits: RuleHits,
     /// Status codes that count as client errors / server failures: bit per code 0-599.
     pub http_err_codes: StatusSet,
     pub http_fail_codes: StatusSet,

@@ -281,16 +281,16 @@ fn headers_are_computed_before_they_are_removed() {
 #[test]
 fn an_edit_that_would_break_the_message_is_an_error() {
     let world = world_with(|_, w| {
-        let rule = Rule {
-            action: Action::SetHeader {
+        let rule = Rule::new(
+            Action::SetHeader {
                 name: b"X-A".to_vec(),
                 value: Format {
                     items: Box::new([FormatItem::Text(b"a\r\nEvil: yes".to_vec())]),
                 },
             },
-            cond: None,
-            place: (0, 0),
-        };
+            None,
+            (0, 0),
+        );
         w.proxies[0].rules.http_request = RuleSet {
             rules: Box::new([rule]),
         };

@@ -245,11 +245,7 @@ fn an_empty_redirect_may_be_passed_over() {
         ignore_empty: true,
         set_cookie: None,
     };
-    let rule = Rule {
-        action: Action::Redirect(Box::new(redirect)),
-        cond: None,
-        place: (0, 0),
-    };
+    let rule = Rule::new(Action::Redirect(Box::new(redirect)), None, (0, 0));
     world.proxies[0].rules.redirects = RuleSet {
         rules: Box::new([rule]),
     };

@@ -38,8 +38,9 @@ pub struct Console {
     level: CliLevel,
 }
 
+/// A listening socket of the process itself, non-blocking.
 #[derive(Debug)]
-enum Listening {
+pub(crate) enum Listening {
     Unix(OwnedFd),
     Tcp(OwnedFd),
 }
@@ -76,8 +77,8 @@ pub fn open(
     let mut consoles = Vec::new();
     let mut errors = Vec::new();
     for s in &plan.global.stats_sockets {
-        match adopt_or_open(s, pool, offer) {
-            Ok(listener) => consoles.push(Console {
+        match adopt_or_open(s, Purpose::Console, pool, offer) {
+            Ok((listener, _)) => consoles.push(Console {
                 listener,
                 level: s.level,
             }),
@@ -99,11 +100,13 @@ pub fn open(
     }
 }
 
-fn adopt_or_open(
+/// Opens a socket of the process itself, or takes it from `pool`, and adds it to `offer`. Also says whether it was taken.
+pub(crate) fn adopt_or_open(
     s: &StatsSocket,
+    purpose: Purpose,
     pool: &mut Inherited,
     offer: &mut Offer,
-) -> Result<Listening, String> {
+) -> Result<(Listening, bool), String> {
     let mut at = match &s.address {
         Address::Unix(path) => Where::Unix {
             path: path.clone(),
@@ -116,8 +119,9 @@ fn adopt_or_open(
         },
         Address::Fd(n) => Where::Fd(*n),
     };
-    let adopted = pool.adopt(Purpose::Console, &at);
+    let adopted = pool.adopt(purpose, &at);
     let id = adopted.as_ref().map_or_else(inherited::fresh_id, |a| a.id);
+    let taken = adopted.is_some();
     let listening = match adopted.and_then(|mut a| a.fds.pop()) {
         Some(fd) => listening(fd).map_err(|e| format!("cannot take over the socket ({e})"))?,
         None => open_one(s)?,
@@ -130,13 +134,9 @@ fn adopt_or_open(
         .as_fd()
         .try_clone_to_owned()
         .map_err(|e| format!("cannot duplicate the socket ({e})"))?;
-    let info = ListenerInfo {
-        id,
-        purpose: Purpose::Console,
-        at,
-    };
+    let info = ListenerInfo { id, purpose, at };
     offer.push((info, Arc::new(copy)));
-    Ok(listening)
+    Ok((listening, taken))
 }
 
 fn open_one(s: &StatsSocket) -> Result<Listening, String> {
@@ -307,25 +307,29 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     drop(listed);
 }
 
-enum Listener {
+/// [`Listening`] on a runtime.
+pub(crate) enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
 }
 
-enum Stream {
+/// An accepted connection.
+pub(crate) enum Stream {
     Unix(tokio::net::UnixStream),
     Tcp(tokio::net::TcpStream),
 }
 
 impl Listener {
-    fn new(from: Listening) -> io::Result<Listener> {
+    /// Must be called on the runtime that is to serve it.
+    pub(crate) fn new(from: Listening) -> io::Result<Listener> {
         Ok(match from {
             Listening::Unix(fd) => Listener::Unix(UnixListener::from_std(fd.into())?),
             Listening::Tcp(fd) => Listener::Tcp(TcpListener::from_std(fd.into())?),
         })
     }
 
-    async fn accept(&self) -> io::Result<Stream> {
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Stream> {
         Ok(match self {
             Listener::Unix(l) => Stream::Unix(l.accept().await?.0),
             Listener::Tcp(l) => Stream::Tcp(l.accept().await?.0),

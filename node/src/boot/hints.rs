@@ -23,6 +23,9 @@ pub(super) fn show(plan: &Plan, listening: &[(ProxyId, u16, String)], args: &Arg
         };
         info!("stats socket {} (level {level})", shown(&s.address));
     }
+    for bind in &plan.global.admin_binds {
+        info!("health and metrics on {}", shown(&bind.address));
+    }
     if args.foreground || args.worker {
         return;
     }

@@ -27,7 +27,11 @@ pub(super) fn resolve_names(plan: &mut Plan) -> Result<(), Vec<String>> {
         "group",
         &mut errors,
     );
-    for s in &mut global.stats_sockets {
+    for s in global
+        .stats_sockets
+        .iter_mut()
+        .chain(&mut global.admin_binds)
+    {
         fill(
             &mut s.uid,
             s.user.as_deref(),

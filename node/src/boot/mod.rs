@@ -21,8 +21,10 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::cli::Args;
+use crate::endpoint::{self, exporter};
 use crate::handoff::frames::{SeenFile, Settings};
 use crate::handoff::{Inherited, worker as supervised};
+use crate::health::Health;
 use crate::messages::{self, Volume};
 use crate::observe::log::{Logs, load_time_zone};
 use crate::observe::peaks::Peaks;
@@ -155,6 +157,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let binds: usize = plan.proxies.iter().map(|p| p.binds.len()).sum();
     let others = (binds + 8) as u64 * u64::from(plan.global.nbthread)
         + u64::from(plan.global.stats_maxconn)
+        + endpoint::connections_max(&plan)
         + 32;
     if let Err(why) = limits::raise(plan.global.maxconn, others, plan.global.ulimit_n) {
         warn!("{why}");
@@ -173,6 +176,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let mut offer = listeners.offer();
     let consoles = admin::open(&plan, &mut pool, &mut offer)?;
     let doors = peers::open(&plan, &mut pool, &mut offer)?;
+    let endpoints = endpoint::open(&plan, &mut pool, &mut offer)?;
     // What the configuration no longer mentions.
     drop(pool);
     if let Some(path) = pidfile.filter(|_| !args.worker) {
@@ -190,6 +194,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
             (WorkerHandle { ask }, asks)
         })
         .unzip();
+    let (exporter, pages) = exporter::channel();
     let shared = Arc::new(Shared {
         plane: DataPlane::new(&plan),
         peaks: Peaks::new(&world),
@@ -197,6 +202,8 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         world,
         logs,
         workers: handles,
+        health: Health::default(),
+        exporter,
         ready: Readiness::of(doors.sections()),
         peers: OnceLock::new(),
     });
@@ -204,6 +211,8 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;
     peers::start(&shared, doors, &lineages)
         .map_err(|e| format!("cannot start the thread of the peers: {e}"))?;
+    endpoint::start(&shared, endpoints, pages, console.door.subscribe())
+        .map_err(|e| format!("cannot start the thread of the admin endpoint: {e}"))?;
     let threads = asks
         .into_iter()
         .enumerate()
@@ -249,13 +258,37 @@ pub(crate) fn write_pidfile(path: &str) -> Result<(), String> {
         .map_err(|e| format!("Cannot create pidfile {path} : {}", sources::reason(&e)))
 }
 
-/// Reads and compiles the configuration, and says what there is to say about it. `files` gets all that it was read
-/// from.
-fn load(args: &Args, files: &mut Vec<SeenFile>) -> Result<Plan, Alerts> {
-    let sources = sources::read(&args.configs, files)?;
-    let hostname = hostname();
-    let options = Options {
-        hostname: hostname.clone(),
+/// The first UNIX socket among the `admin bind`s of a configuration.
+///
+/// # Errors
+/// There is none, or the configuration cannot be read that far.
+pub fn admin_socket(args: &Args) -> Result<String, String> {
+    if let Some(dir) = args.chdir.as_deref() {
+        std::env::set_current_dir(dir).map_err(|e| {
+            format!(
+                "Could not change to directory {dir} : {}",
+                sources::reason(&e)
+            )
+        })?;
+    }
+    let sources = sources::read(&args.configs, &mut Vec::new()).map_err(|all| all.join("\n"))?;
+    let found = remora_config::admin_sockets(&sources, &options(args), &mut system(args));
+    match found {
+        Ok(paths) => paths.into_iter().next().ok_or_else(|| {
+            "the configuration has no 'admin bind' on a UNIX socket, which a probe needs".to_owned()
+        }),
+        Err(diags) => Err(diags
+            .iter()
+            .filter(|d| d.level == Level::Alert)
+            .map(|d| d.text.as_str())
+            .collect::<Vec<_>>()
+            .join("\n")),
+    }
+}
+
+fn options(args: &Args) -> Options {
+    Options {
+        hostname: hostname(),
         localpeer: args.localpeer.clone(),
         cpus: std::thread::available_parallelism()
             .ok()
@@ -264,12 +297,22 @@ fn load(args: &Args, files: &mut Vec<SeenFile>) -> Result<Plan, Alerts> {
         fd_limit: limits::files_available(),
         maxconn: args.maxconn,
         pid: std::process::id(),
-    };
-    let mut system = sources::System {
+    }
+}
+
+fn system(args: &Args) -> sources::System {
+    sources::System {
         ignore_unresolved: args.ignore_unresolved,
         ..sources::System::default()
-    };
-    let Loaded { plan, diags } = remora_config::load(&sources, &options, &mut system);
+    }
+}
+
+/// Reads and compiles the configuration, and says what there is to say about it. `files` gets all that it was read
+/// from.
+fn load(args: &Args, files: &mut Vec<SeenFile>) -> Result<Plan, Alerts> {
+    let sources = sources::read(&args.configs, files)?;
+    let mut system = system(args);
+    let Loaded { plan, diags } = remora_config::load(&sources, &options(args), &mut system);
     files.append(&mut system.files);
     let plan = match plan {
         Some(plan) if diags.iter().all(|d| d.level != Level::Alert) => plan,

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use remora_config::plan::{Mode, Plan, Proxy, Server};
+use remora_core::rule::hits::RuleHits;
 use remora_core::table::{Lineage, Lineages, Table, TableSpec};
 use remora_core::time::Now;
 use remora_core::world::{ProcessState, ProxyState, ServerState, World};
@@ -18,13 +19,18 @@ pub(super) fn lineages() -> Arc<Lineages> {
 
 /// Empty tables, zero counters, servers as configured.
 pub(super) fn build(plan: &Plan, pid: u32, now: Now, lineages: &Arc<Lineages>) -> World {
+    let mut proxies: Box<[ProxyState]> = plan.proxies.iter().map(proxy).collect();
+    let mut rules = 0;
+    for p in &mut proxies {
+        p.rules.number(&mut rules);
+    }
     World {
         tables: plan
             .tables
             .iter()
             .map(|spec| table(plan, spec, lineages))
             .collect(),
-        proxies: plan.proxies.iter().map(proxy).collect(),
+        proxies,
         proc_vars: Default::default(),
         process: ProcessState {
             pid,
@@ -36,6 +42,7 @@ pub(super) fn build(plan: &Plan, pid: u32, now: Now, lineages: &Arc<Lineages>) -
             http_err_codes: plan.global.http_err_codes.clone(),
             http_fail_codes: plan.global.http_fail_codes.clone(),
             stick_counters: plan.global.stick_counters,
+            rule_hits: RuleHits::new(plan.global.nbthread, rules),
             local_addrs: local_addresses(),
             ..ProcessState::default()
         },

@@ -129,6 +129,8 @@ pub enum Purpose {
     Master,
     /// `bind` of a `peers` section.
     Peers,
+    /// `admin bind`
+    Admin,
 }
 
 /// Where a socket listens, and those of its options that cannot be changed afterwards.

@@ -335,7 +335,10 @@ fn answer_instead(
             x.response_denied();
             accept::vanish(&*talk.sock, rst_ttl, client.conn.src.get());
         }
-        Verdict::Pass | Verdict::Wait | Verdict::Reject => x.response_denied(),
+        // A service answers requests only.
+        Verdict::Pass | Verdict::Wait | Verdict::Reject | Verdict::Service(_) => {
+            x.response_denied();
+        }
     }
     Some(keep)
 }

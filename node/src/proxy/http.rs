@@ -1,12 +1,13 @@
 //! HTTP/1 on the client side: reads requests, runs the rules, answers by itself or hands over to `forward`.
 
 use remora_core::http1::{Body, Head, Limits, ParseError, Version};
-use remora_core::rule::action::{self, Verdict};
+use remora_core::rule::action::{self, Service, Verdict};
 use remora_core::rule::cx::{Content, Msgs};
 use remora_core::rule::proxy::{Progress, RequestOutcome, request_phase};
 use remora_core::rule::track;
 use tokio::net::TcpStream;
 
+use crate::endpoint::exporter;
 use crate::proxy::accept;
 use crate::proxy::buffers::Buf;
 use crate::proxy::client::Client;
@@ -329,7 +330,7 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
         }
     };
     let end = LocalEnd::new(client, req, &mut ways.from_client, facts.keep_alive);
-    let mut tarpit = false;
+    let (mut tarpit, mut serve) = (false, false);
     let cx = th.cx(&client.conn, Some(stream), proxy);
     let msgs = Msgs {
         req: Some(req),
@@ -360,6 +361,11 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
             x.term = *b"LR";
             redirect.render(&cx, &msgs, head_only, !end.keep, &mut out.bytes);
         }
+        Verdict::Service(Service::PrometheusExporter) => {
+            add(&client.front().front.intercepted, 1);
+            x.term = *b"LR";
+            serve = true;
+        }
         Verdict::EditFailed => {
             x.term = *b"PR";
             action::render_error_page(
@@ -379,6 +385,14 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
             x.term = *b"PR";
             accept::vanish(sock, rst_ttl, client.conn.src.get());
         }
+    }
+    if serve {
+        // Boxed, because every request's state would be larger for the sake of the few that come here.
+        let out = &mut ways.to_client.bytes;
+        Box::pin(exporter::answer(
+            &th.shared, proxy, req, head_only, !end.keep, out,
+        ))
+        .await;
     }
     // What the client is told, or would have been had it waited.
     let answered = !ways.to_client.is_empty();
@@ -406,6 +420,10 @@ async fn request(client: &Client, sock: &mut TcpStream, work: &mut Work) -> Afte
     }
     x.took(end.taken as u64);
     x.gave(local::send(client, sock, &mut ways.to_client).await);
+    if serve {
+        // A page may be large, and this buffer is used again.
+        ways.to_client.bytes = Vec::new();
+    }
     x.finish(stream, request_line, true);
     drop(x);
     stream.reset(&th.shared.world, th.clock.now());

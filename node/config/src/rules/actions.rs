@@ -82,6 +82,7 @@ const ROWS: &[Row] = &[
     row("deny", Shape::Plain, HREQ | HRES, reply::deny),
     row("tarpit", Shape::Plain, HREQ, reply::tarpit),
     row("return", Shape::Plain, HREQ | HRES, reply::return_),
+    row("use-service", Shape::Plain, HREQ, reply::use_service),
     row("redirect", Shape::Plain, HREQ | HRES, |words, scope| {
         redirect::parse(words, true, scope)
     }),

@@ -167,11 +167,7 @@ pub fn track_needs_content(rule: &Rule) -> Option<bool> {
 }
 
 fn rule(action: Action, cond: Option<Cond>, scope: &Scope<'_>) -> Rule {
-    Rule {
-        action,
-        cond,
-        place: (scope.place.file, scope.place.line),
-    }
+    Rule::new(action, cond, (scope.place.file, scope.place.line))
 }
 
 fn expected_tcp(at: Where, word: &str, scope: &Scope<'_>) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remora_core::rule::action::{Action, Reply, ReplyBody};
+use remora_core::rule::action::{Action, Reply, ReplyBody, Service};
 
 use super::Words;
 use super::headers::checked_name;
@@ -46,6 +46,23 @@ pub(super) fn silent_drop(words: &mut Words<'_>, _scope: &mut Scope<'_>) -> Resu
         })?;
     }
     Ok(Action::SilentDrop { rst_ttl })
+}
+
+/// `use-service NAME`.
+pub(super) fn use_service(words: &mut Words<'_>, _scope: &mut Scope<'_>) -> Result<Action, Fail> {
+    let name = words
+        .take_value()
+        .map_or(String::new(), |w| w.text().into_owned());
+    match name.as_str() {
+        "prometheus-exporter" => Ok(Action::UseService(Service::PrometheusExporter)),
+        "" => Err(Fail::detail("'use-service' expects a service name.")),
+        lua if lua.starts_with("lua.") => Err(Fail::Whole(unsupported(&format!(
+            "http-request use-service {lua}"
+        )))),
+        other => Err(Fail::Detail(format!(
+            "unknown service '{other}'; the only one is 'prometheus-exporter'."
+        ))),
+    }
 }
 
 /// `is_error`: deny and tarpit, which send an error page when nothing else is said.

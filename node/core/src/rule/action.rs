@@ -1,5 +1,6 @@
 //! Actions, rule sets and their verdicts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::cond::Cond;
@@ -17,6 +18,8 @@ pub enum Action {
     Tarpit(Box<Reply>),
     Return(Box<Reply>),
     Redirect(Box<Redirect>),
+    /// `use-service NAME`
+    UseService(Service),
     Reject,
     SilentDrop {
         rst_ttl: u8,
@@ -66,6 +69,39 @@ pub enum Action {
     DelHeader {
         matches: HeaderMatch,
     },
+}
+
+/// Services that answer requests by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// `prometheus-exporter`: the metrics page.
+    PrometheusExporter,
+}
+
+impl Action {
+    /// How it is written, without arguments: `deny`, `track-sc0`.
+    pub fn name(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Action::Allow => "allow",
+            Action::Deny(_) => "deny",
+            Action::Tarpit(_) => "tarpit",
+            Action::Return(_) => "return",
+            Action::Redirect(_) => "redirect",
+            Action::UseService(_) => "use-service",
+            Action::Reject => "reject",
+            Action::SilentDrop { .. } => "silent-drop",
+            Action::Track { slot, .. } => return Cow::Owned(format!("track-sc{slot}")),
+            Action::IncGpc { .. } => "sc-inc-gpc",
+            Action::AddGpc { .. } => "sc-add-gpc",
+            Action::SetGpt { .. } => "sc-set-gpt",
+            Action::SetVar { .. } => "set-var",
+            Action::SetVarFmt { .. } => "set-var-fmt",
+            Action::UnsetVar { .. } => "unset-var",
+            Action::SetHeader { .. } => "set-header",
+            Action::AddHeader { .. } => "add-header",
+            Action::DelHeader { .. } => "del-header",
+        })
+    }
 }
 
 /// `N | EXPR`.
@@ -147,6 +183,24 @@ pub struct Rule {
     pub cond: Option<Cond>,
     /// File index and line, for messages.
     pub place: (u16, u32),
+    /// Its number among the rules of the process, for [`super::hits::RuleHits`]: see
+    /// [`super::proxy::ProxyRules::number`].
+    pub number: u32,
+}
+
+impl Rule {
+    /// The number of a rule that has none: its matches are not counted.
+    pub const UNNUMBERED: u32 = u32::MAX;
+
+    /// A rule without a number.
+    pub fn new(action: Action, cond: Option<Cond>, place: (u16, u32)) -> Rule {
+        Rule {
+            action,
+            cond,
+            place,
+            number: Rule::UNNUMBERED,
+        }
+    }
 }
 
 /// One set of rules (say, a frontend's `http-request`).
@@ -168,6 +222,8 @@ pub enum Verdict<'p> {
     Tarpit(&'p Reply),
     Return(&'p Reply),
     Redirect(&'p Redirect),
+    /// The service makes the answer.
+    Service(Service),
     /// Close without an answer.
     Reject,
     /// An edit could not be made safely (`set-header` with a line break …): 500, in a response 502.

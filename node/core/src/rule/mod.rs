@@ -7,6 +7,7 @@ pub mod cx;
 pub mod expr;
 pub mod fetch;
 pub mod format;
+pub mod hits;
 pub mod matcher;
 pub mod proxy;
 pub mod registry;

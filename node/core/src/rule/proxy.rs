@@ -27,6 +27,41 @@ pub struct ProxyRules {
     pub default_backend: Option<ProxyId>,
 }
 
+impl ProxyRules {
+    /// All sets with the words that select them, in the order in which they run.
+    pub fn sets(&self) -> [(&'static str, &RuleSet); 8] {
+        [
+            ("tcp-request connection", &self.tcp_connection),
+            ("tcp-request session", &self.tcp_session),
+            ("tcp-request content", &self.tcp_content),
+            ("http-request", &self.http_request),
+            ("redirect", &self.redirects),
+            ("tcp-response content", &self.tcp_response),
+            ("http-response", &self.http_response),
+            ("http-after-response", &self.http_after_response),
+        ]
+    }
+
+    /// Numbers the rules from `next` on, which moves along.
+    pub fn number(&mut self, next: &mut u32) {
+        for set in [
+            &mut self.tcp_connection,
+            &mut self.tcp_session,
+            &mut self.tcp_content,
+            &mut self.http_request,
+            &mut self.redirects,
+            &mut self.tcp_response,
+            &mut self.http_response,
+            &mut self.http_after_response,
+        ] {
+            for rule in &mut set.rules {
+                rule.number = *next;
+                *next = next.saturating_add(1);
+            }
+        }
+    }
+}
+
 /// One `use_backend` line.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]

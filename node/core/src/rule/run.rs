@@ -57,9 +57,13 @@ impl RuleSet {
                     Ternary::Unknown => return Verdict::Wait,
                 }
             }
-            match rule.action.run(phase, cx, msgs) {
-                Step::Next => {}
-                Step::Stop(verdict) => return verdict,
+            let step = rule.action.run(phase, cx, msgs);
+            if let Step::Stop(Verdict::Wait) = step {
+                return Verdict::Wait; // it will run again
+            }
+            cx.world.process.rule_hits.count(cx.thread, rule.number);
+            if let Step::Stop(verdict) = step {
+                return verdict;
             }
         }
         Verdict::Pass
@@ -81,6 +85,7 @@ impl Action {
             Action::Return(reply) => Step::Stop(Verdict::Return(reply)),
             Action::Redirect(redirect) if redirect.goes_nowhere(cx, msgs) => Step::Next,
             Action::Redirect(redirect) => Step::Stop(Verdict::Redirect(redirect)),
+            Action::UseService(service) => Step::Stop(Verdict::Service(*service)),
             Action::Reject => Step::Stop(Verdict::Reject),
             Action::SilentDrop { rst_ttl } => Step::Stop(Verdict::SilentDrop { rst_ttl: *rst_ttl }),
             Action::Track { slot, key, table } => track_key(phase, cx, msgs, *slot, key, *table),

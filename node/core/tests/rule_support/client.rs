@@ -106,6 +106,7 @@ pub fn name_of(verdict: &Verdict<'_>) -> &'static str {
         Verdict::Tarpit(_) => "tarpit",
         Verdict::Return(_) => "return",
         Verdict::Redirect(_) => "redirect",
+        Verdict::Service(_) => "service",
         Verdict::Reject => "reject",
         Verdict::EditFailed => "edit failed",
         Verdict::SilentDrop { .. } => "silent drop",

@@ -243,11 +243,7 @@ impl Names {
             },
             _ => panic!("action {name}"),
         };
-        Rule {
-            action,
-            cond,
-            place: (0, 0),
-        }
+        Rule::new(action, cond, (0, 0))
     }
 
     fn operand(&self, text: &str) -> remora_core::rule::action::Operand {

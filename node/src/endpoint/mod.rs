@@ -1,0 +1,196 @@
+//! The admin endpoint (`admin bind`): health and metrics over HTTP/1.1, on a thread and runtime of its own. Everything a
+//! client could use up has a bound: connections, the size of a request, time.
+
+pub mod exporter;
+mod pulse;
+mod service;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use remora_config::plan::{ADMIN_CONNECTIONS_MAX, Plan};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::LocalOptions;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_local;
+use tracing::warn;
+
+use crate::admin::{self, Door, Listener, Listening, Stream};
+use crate::handoff::Purpose;
+use crate::handoff::inherited::{Inherited, Offer};
+use crate::shared::Shared;
+use service::Service;
+
+/// An `admin bind` that is open.
+#[derive(Debug)]
+pub struct Endpoint {
+    listening: Listening,
+    /// Another process has served it until now, and goes on until this one accepts connections.
+    taken: bool,
+}
+
+/// Bytes of a request's head, and its header lines.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+const HEADERS_MAX: usize = 64;
+/// How long a request's head may take to arrive.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may live: one request each, pages of some megabytes over slow links included.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause when a connection could not be accepted: descriptors are scarce.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Descriptors that connections to it may use.
+pub fn connections_max(plan: &Plan) -> u64 {
+    plan.global.admin_binds.len() as u64 * u64::from(ADMIN_CONNECTIONS_MAX)
+}
+
+/// Opens every `admin bind`, or takes it from `pool`. What is open is added to `offer`.
+///
+/// # Errors
+/// One message per address that could not be opened.
+pub fn open(
+    plan: &Plan,
+    pool: &mut Inherited,
+    offer: &mut Offer,
+) -> Result<Vec<Endpoint>, Vec<String>> {
+    let mut endpoints = Vec::new();
+    let mut errors = Vec::new();
+    for bind in &plan.global.admin_binds {
+        match admin::adopt_or_open(bind, Purpose::Admin, pool, offer) {
+            Ok((listening, taken)) => endpoints.push(Endpoint { listening, taken }),
+            Err(why) => {
+                let file = plan.files.get(usize::from(bind.place.file));
+                errors.push(format!(
+                    "Binding [{}:{}] for 'admin bind': {why} for [{}]",
+                    file.map_or("?", String::as_str),
+                    bind.place.line,
+                    bind.text
+                ));
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(endpoints)
+    } else {
+        Err(errors)
+    }
+}
+
+/// Starts the thread that serves them as long as `door` allows, and the metrics pages that rules ask for. It ends with the
+/// process.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn start(
+    shared: &Arc<Shared>,
+    endpoints: Vec<Endpoint>,
+    asks: exporter::Asks,
+    door: watch::Receiver<Door>,
+) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("remora-admin".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(serve(shared, endpoints, asks, door)),
+                Err(e) => warn!("the admin endpoint is not available: {e}"),
+            }
+        })?;
+    Ok(())
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    endpoints: Vec<Endpoint>,
+    asks: exporter::Asks,
+    door: watch::Receiver<Door>,
+) {
+    let service = Rc::new(Service::new(Arc::clone(&shared)));
+    for endpoint in endpoints {
+        spawn_local(accept(endpoint, door.clone(), Rc::clone(&service)));
+    }
+    exporter::serve(&shared, asks).await;
+}
+
+/// Accepts while it is this process's turn. A socket that nobody has served before is served at once, so that it can say
+/// that it is not ready yet.
+async fn accept(endpoint: Endpoint, mut door: watch::Receiver<Door>, service: Rc<Service>) {
+    let mut fresh = !endpoint.taken;
+    let listener = match Listener::new(endpoint.listening) {
+        Ok(listener) => listener,
+        Err(e) => {
+            warn!("an 'admin bind' cannot be served: {e}");
+            return;
+        }
+    };
+    // More wait in the kernel's queue. Each bind has places of its own, so that strangers on a port cannot lock out the
+    // probes of a UNIX socket.
+    let places = Arc::new(Semaphore::new(usize::from(ADMIN_CONNECTIONS_MAX)));
+    loop {
+        let now = *door.borrow_and_update();
+        match now {
+            Door::Open => fresh = false,
+            Door::Held if fresh => {}
+            Door::Held => {
+                if door.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Door::Closed => return,
+        }
+        let stream = tokio::select! {
+            biased;
+            _ = door.changed() => continue,
+            accepted = next(&listener, &places) => accepted,
+        };
+        let Some((stream, place)) = stream else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let service = Rc::clone(&service);
+        spawn_local(async move {
+            match stream {
+                Stream::Unix(s) => talk(s, service).await,
+                Stream::Tcp(s) => talk(s, service).await,
+            }
+            drop(place);
+        });
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn next(
+    listener: &Listener,
+    places: &Arc<Semaphore>,
+) -> Option<(Stream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    Some((listener.accept().await.ok()?, place))
+}
+
+/// One request and its answer.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(io: S, service: Rc<Service>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(
+            TokioIo::new(io),
+            hyper::service::service_fn(move |request| {
+                let service = Rc::clone(&service);
+                async move { Ok::<_, std::convert::Infallible>(service.answer(&request)) }
+            }),
+        );
+    // Either way it is over: a client that breaks off or is too slow is nothing to tell anybody.
+    let _ = tokio::time::timeout(CONNECTION_PATIENCE, connection).await;
+}
