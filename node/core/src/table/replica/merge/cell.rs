@@ -1,0 +1,239 @@
+//! The row's cell: newer versions replace older ones; shares that their owner lost are kept, offered and taken back.
+
+use super::super::cells::{CELL_HELD, CELL_PARTIAL};
+use super::super::edicts::{NEVER, register_stamp};
+use super::super::state::{ReplicaShard, count, flags};
+use super::{Merger, Row, ext};
+use crate::peers::batch::RowFlags;
+use crate::table::data_type::Kind;
+use crate::table::rate::{Rate, age_ms};
+use crate::table::schema::{
+    CELL_DATA, CELL_LINEAGE, CELL_VERSION, Cell, FLAGS, VERSION, rate, set_rate, set_wide,
+    set_word, wide, word,
+};
+use crate::table::shard::Shard;
+
+impl Merger<'_> {
+    /// Merges another lineage's cell.
+    pub(super) fn cell(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
+        let layout = self.replica.layout;
+        let now = self.now_ms;
+        let epoch = row.head.epoch.unwrap_or(NEVER);
+        if let Some(ext) = ext(shard, slot) {
+            ReplicaShard::void_by_epoch(ext, layout, &mut self.cell, epoch);
+        }
+        let (record, Some(replica)) = shard.parts(slot) else {
+            return false;
+        };
+        let old = replica.find_cell(record, row.lineage);
+        let mut partial = row.is(RowFlags::PARTIAL);
+        let mut version = row.head.version;
+        if let Some(old) = old {
+            let kept_for_adoption =
+                old.version() < row.head.first && !layout.is_blank(old.bytes, now);
+            let newer = row.head.version > old.version();
+            partial |= old.is_partial() && !newer;
+            let completes = old.is_partial() && row.head.version == old.version();
+            if kept_for_adoption {
+                count(&replica.shared.counts.rows_kept_back);
+                return false;
+            }
+            if !(newer || old.is_partial()) {
+                return false;
+            }
+            version = version.max(old.version());
+            if partial && completes && !row.is(RowFlags::PARTIAL) {
+                partial = false;
+            } else if partial {
+                // Columns that one of the two lacks are those of the other.
+                let before = old.bytes.get(CELL_DATA..).unwrap_or_default().to_vec();
+                for column in layout.summed() {
+                    join(column, &mut self.cell, old.bytes, newer);
+                }
+                if !newer && self.cell.get(CELL_DATA..) == Some(&before[..]) {
+                    return false;
+                }
+            }
+        }
+        let at = match old.map(|old| old.slot) {
+            Some(at) => at,
+            None => match replica.add_cell(record, row.lineage) {
+                Some(at) => at,
+                None => return false,
+            },
+        };
+        let cell = replica.cells.record_mut(at);
+        if let (Some(to), Some(from)) = (cell.get_mut(CELL_DATA..), self.cell.get(CELL_DATA..)) {
+            to.copy_from_slice(from);
+        }
+        let held = if row.is(RowFlags::HELD) { CELL_HELD } else { 0 };
+        let partial = if partial { CELL_PARTIAL } else { 0 };
+        set_word(cell, CELL_LINEAGE, u32::from(row.lineage) | held | partial);
+        set_wide(cell, CELL_VERSION, version);
+        if epoch > NEVER || word(record, FLAGS) & flags::EXT != 0 {
+            set_word(record, FLAGS, word(record, FLAGS) | flags::EXT);
+            replica.ext_or_new(slot).set_epoch(row.lineage, epoch);
+        }
+        true
+    }
+    /// Whether the sender of a fresh row has lost something that only comes when told.
+    pub(super) fn should_offer(&self, shard: &Shard, slot: u32, row: &Row<'_>) -> bool {
+        let Some(replica) = shard.replica.as_deref() else {
+            return false;
+        };
+        let record = shard.record(slot);
+        let held = replica.find_cell(record, row.lineage);
+        let known = held.map_or(0, |cell| cell.version());
+        if !row.has_cell() || row.head.version <= known {
+            return false; // no news: offers are fresh rows themselves, and must not be answered by offers for ever
+        }
+        let older_share = known < row.head.first
+            && held.is_some_and(|cell| !self.replica.layout.is_blank(cell.bytes, self.now_ms));
+        let newer_edict = || {
+            ext(shard, slot).is_some_and(|ext| {
+                ext.all > row.all
+                    || ext
+                        .columns
+                        .iter()
+                        .any(|(column, stamp)| *stamp > row.edict_on(Some(*column)))
+            })
+        };
+        let newer_register = || {
+            let start = self.replica.layout.arithmetic;
+            let registers = self.replica.layout.registers().iter();
+            registers.enumerate().any(|(at, register)| {
+                let theirs = row
+                    .registers
+                    .iter()
+                    .find(|(column, ..)| *column == start + at);
+                let theirs = theirs.map_or(NEVER, |(_, _, stamp)| *stamp);
+                register_stamp(record, register) > theirs.max(row.all)
+            })
+        };
+        let lacks_all = || {
+            let own = wide(record, VERSION);
+            let dead = |cell: super::super::RemoteCell<'_>| {
+                !replica.shared.lineages.is_alive(cell.lineage())
+            };
+            !row.is(RowFlags::HOLDS_OTHERS)
+                && ((own > 0 && own <= self.acked_to_sender) || replica.chain(record).any(dead))
+        };
+        older_share || newer_edict() || newer_register() || lacks_all()
+    }
+
+    /// Takes back an own share that was lost here: it is added, for what was counted since is not in it.
+    pub(super) fn adopt(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
+        let layout = self.replica.layout;
+        if let Some(ext) = ext(shard, slot) {
+            let epoch = row.head.epoch.unwrap_or(NEVER);
+            ReplicaShard::void_by_epoch(ext, layout, &mut self.cell, epoch);
+        }
+        let (record, Some(replica)) = shard.parts(slot) else {
+            return false;
+        };
+        let version = wide(record, VERSION);
+        let bits = word(record, FLAGS);
+        if bits & flags::FRESH == 0
+            || (version > 0 && row.head.version >= super::super::journal::first(record, version))
+        {
+            return false;
+        }
+        for column in layout.summed() {
+            add(column, record, &self.cell, self.now_ms);
+        }
+        set_word(record, FLAGS, bits & !flags::FRESH);
+        count(&replica.shared.counts.adopted);
+        replica.mark(record, slot);
+        true
+    }
+}
+
+/// Joins a column of two states of a cell of which one at least is partial: what is missing is 0, and counts only grow.
+fn join(column: &Cell, cell: &mut [u8], old: &[u8], newer: bool) {
+    let at = column.remote;
+    match column.kind {
+        Kind::Counter64 => {
+            let most = wide(cell, at).max(wide(old, at));
+            set_wide(cell, at, most);
+        }
+        Kind::Gauge if newer => {}
+        Kind::Gauge => set_word(cell, at, word(old, at)),
+        Kind::Rate => {
+            // Which of two windows is the later one cannot be told for sure: ages creep at every relay.
+            let idle = |rate: Rate| rate.start & 1 != 0;
+            let (new, old) = (rate(cell, at), rate(old, at));
+            if idle(new) || (!newer && !idle(old)) {
+                set_rate(cell, at, old);
+            }
+        }
+        _ => {
+            let most = word(cell, at).max(word(old, at));
+            set_word(cell, at, most);
+        }
+    }
+}
+
+/// Adds an older share of a column to the own cell.
+fn add(column: &Cell, record: &mut [u8], old: &[u8], now_ms: u64) {
+    match column.kind {
+        Kind::Gauge => {}
+        Kind::Counter64 => {
+            let sum = wide(record, column.at).saturating_add(wide(old, column.remote));
+            set_wide(record, column.at, sum);
+        }
+        Kind::Rate => {
+            let own = rate(record, column.at);
+            let sum = joined(own, rate(old, column.remote), now_ms as u32, column.period);
+            set_rate(record, column.at, sum);
+        }
+        _ => {
+            let sum = word(record, column.at).saturating_add(word(old, column.remote));
+            set_word(record, column.at, sum);
+        }
+    }
+}
+
+/// One window for what was counted in two. Exact when the own one began in the old one's period; else the old one is
+/// taken for what it read when the own one began, and fades with it.
+fn joined(mut own: Rate, mut old: Rate, now: u32, period: u32) -> Rate {
+    if old.is_over(now, period) {
+        return own;
+    }
+    if own.is_over(now, period) {
+        return old;
+    }
+    // Bring both into the present.
+    own.add(0, now, period);
+    old.add(0, now, period);
+    let older = age_ms(now, old.start) >= age_ms(now, own.start);
+    if older && own.prev == 0 {
+        old.cur = old.cur.saturating_add(own.cur);
+        return old;
+    }
+    let read = u32::try_from(old.read(own.start, period)).unwrap_or(u32::MAX);
+    own.prev = own.prev.saturating_add(read);
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_join() {
+        let rate = |start, cur, prev| Rate { start, cur, prev };
+        for (own, old, expected) in [
+            (Rate::IDLE, rate(1_000, 5, 7), rate(1_000, 5, 7)),
+            (rate(2_000, 3, 0), Rate::IDLE, rate(2_000, 3, 0)),
+            // Began in the old one's period.
+            (rate(6_000, 3, 0), rate(1_000, 5, 7), rate(1_000, 8, 7)),
+            // In the present the old one's period is over: half of its events were left when the own one began.
+            (rate(16_000, 3, 0), rate(1_000, 8, 0), rate(11_000, 3, 8)),
+        ] {
+            assert_eq!(
+                joined(own, old, 18_000.min(own.start + 3_000), 10_000),
+                expected
+            );
+        }
+    }
+}
