@@ -60,6 +60,12 @@ pub struct Args {
     pub notify: bool,
     /// `-S`: addresses of the master CLI, with their options.
     pub master_sockets: Vec<String>,
+    /// `-sf`: processes that finish once this one accepts.
+    pub finish: Vec<i32>,
+    /// `-st`: processes that end once this one accepts.
+    pub terminate: Vec<i32>,
+    /// `-x`: the `handoff` socket of the process to take over from.
+    pub take_from: Option<String>,
     /// `--watch`: reload when the configuration changes.
     pub watch: bool,
     /// This process is a supervisor's worker: standard input is the channel between them.
@@ -102,7 +108,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
             .map_err(|bad| Usage(format!("argument {bad:?} is not valid UTF-8.")))?;
         rest.push(text);
     }
-    let mut rest = rest.into_iter();
+    let mut rest = rest.into_iter().peekable();
     let mut run = Args::default();
     let mut probe = None;
     let mut probed = None;
@@ -159,6 +165,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
             "-S" => run
                 .master_sockets
                 .push(value("an address for the master CLI")?),
+            "-x" => run.take_from = Some(value("the path of a 'handoff' socket")?),
+            "-sf" | "-st" => {
+                let list = if arg == "-sf" {
+                    &mut run.finish
+                } else {
+                    &mut run.terminate
+                };
+                // None at all is fine: `-sf $(cat pidfile)` at the first start. What is no number ends the list.
+                while let Some(pid) = rest.peek().and_then(|next| next.parse::<i32>().ok()) {
+                    if pid <= 0 {
+                        return Err(Usage(format!("'{arg}' wants process ids, not '{pid}'.")));
+                    }
+                    list.push(pid);
+                    rest.next();
+                }
+            }
             "--watch" => run.watch = true,
             DETACHED => run.detached = true,
             WORKER => run.worker = true,
@@ -261,6 +283,9 @@ fn nearest(arg: &str) -> Option<&'static str> {
         "-W",
         "-Ws",
         "-S",
+        "-x",
+        "-sf",
+        "-st",
         "--watch",
         "-L",
         "-n",
@@ -284,9 +309,6 @@ fn nearest(arg: &str) -> Option<&'static str> {
 
 /// Options of HAProxy that this release refuses: name, whether it stands alone (else more letters may follow), meaning.
 const HAPROXY_ONLY: &[(&str, bool, &str)] = &[
-    ("-sf", true, "let old processes finish"),
-    ("-st", true, "terminate old processes"),
-    ("-x", true, "fetch listening sockets"),
     ("-m", true, "memory limit"),
     ("-N", true, "default maxconn of proxies"),
     ("-G", true, "dump the help of commands"),
@@ -344,6 +366,8 @@ Running
   -d             the same, with debug messages
   -D             go to the background once everything listens; the exit code tells
   -p FILE        write the process id to FILE
+  -x PATH        take over the sockets of the process whose 'handoff' socket this is; it then finishes
+  -sf PID...     these finish once this one accepts; -st: they end
   -W             a supervisor that starts workers, restarts them if they crash, and reloads
   -Ws            the same, and tells systemd (Type=notify)
   -S ADDR[,...]  the supervisor's CLI: path or address, then options as of 'stats socket' (mode,600,level,admin)
@@ -403,6 +427,15 @@ mod tests {
     }
 
     #[test]
+    fn processes_to_follow() {
+        let Ok(Command::Run(args)) = words("-sf 12 13 -st -x /s -f a.cfg -st 14") else {
+            panic!("a run");
+        };
+        assert_eq!((args.finish, args.terminate), (vec![12, 13], vec![14]));
+        assert_eq!(args.take_from.as_deref(), Some("/s"));
+    }
+
+    #[test]
     fn short_answers() {
         assert_eq!(words("--help"), Ok(Command::Help));
         assert_eq!(words("-v"), Ok(Command::Version { details: false }));
@@ -447,10 +480,9 @@ mod tests {
                 "-dt -f x",
                 "'-dt' (traces) is a HAProxy option that Remora does not support.",
             ),
-            ("-sf 12", "'-sf'"),
+            ("-sf 12 -3 -f x", "'-sf' wants process ids"),
             ("-W -S", "'-S' needs an address"),
-            ("-st 1", "'-st'"),
-            ("-x p", "'-x'"),
+            ("-x", "'-x' needs the path"),
             ("-m 10", "'-m'"),
             ("-dKall", "'-dKall'"),
             ("-dV", "'-dV'"),

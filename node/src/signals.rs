@@ -1,5 +1,6 @@
 //! The main thread after start-up: signals, table upkeep, and the end (reference: reload-and-peers 1.1).
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use remora_core::world::{ProxyId, ProxyState};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{error, warn};
 
 use remora_config::plan::CliLevel;
@@ -16,7 +18,9 @@ use remora_config::plan::CliLevel;
 use crate::admin;
 use crate::boot::LOG_PATIENCE;
 use crate::handoff::Frame;
+use crate::handoff::giver::{self, Wish};
 use crate::handoff::inherited::Offer;
+use crate::handoff::taker::Taker;
 use crate::handoff::worker::{self, Link, Order};
 use crate::observe::log::Severity;
 use crate::peers;
@@ -36,6 +40,10 @@ pub struct Running {
     pub offer: Offer,
     /// The channel to the supervisor, if there is one: then nothing is accepted before it says so.
     pub supervisor: Option<worker::Start>,
+    /// Whom it takes over from.
+    pub taker: Taker,
+    /// The socket on which others may take over.
+    pub handoff: Option<Arc<OwnedFd>>,
 }
 
 /// Waits for the end and returns the exit code: 0 after a soft stop, 128 plus the signal's number after a hard one
@@ -77,9 +85,16 @@ async fn serve(running: Running) -> u8 {
             return 1;
         }
     };
+    let mut taker = Some(running.taker);
     if link.is_none() {
-        tokio::spawn(accept(Arc::clone(&shared), console.clone()));
+        let begin = accept(Arc::clone(&shared), console.clone());
+        tokio::spawn(take_over(taker.take(), offer.clone(), begin));
     }
+    let (to_wishes, mut wishes) = unbounded_channel();
+    let mut giver = running
+        .handoff
+        .zip(offer.clone())
+        .map(|(fd, offer)| tokio::spawn(giver::serve(fd, offer, to_wishes.clone())));
     let mut upkeep = interval(UPKEEP_PERIOD);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = false;
@@ -128,6 +143,7 @@ async fn serve(running: Running) -> u8 {
             }
             signal = signals.next() => Told::Signal(signal),
             order = next_order(link.as_deref(), orphaned) => Told::Order(order),
+            Some(wish) = wishes.recv() => Told::Wish(wish),
         };
         let successor = match told {
             Told::Signal(Caught::Term) => {
@@ -153,6 +169,7 @@ async fn serve(running: Running) -> u8 {
             }
             Told::Order(Order::Accept) => {
                 let begin = accept(Arc::clone(&shared), console.clone());
+                let begin = take_over(taker.take(), offer.clone(), begin);
                 let link = link.clone();
                 tokio::spawn(async move {
                     begin.await;
@@ -189,6 +206,31 @@ async fn serve(running: Running) -> u8 {
                     orphans: orphans.into(),
                 }
             }
+            Told::Wish(Wish::Hold(done)) => {
+                let hold = hold(Arc::clone(&shared), Some(console.clone()), false);
+                tokio::spawn(async move {
+                    hold.await;
+                    let _ = done.send(());
+                });
+                continue;
+            }
+            Told::Wish(Wish::Resume) => {
+                if !draining {
+                    tokio::spawn(accept(Arc::clone(&shared), console.clone()));
+                }
+                continue;
+            }
+            Told::Wish(Wish::Drain { orphans }) => {
+                warn!("another process has taken over: finishing what runs.");
+                console.door.send_replace(admin::Door::Closed);
+                if let Some(link) = link.clone() {
+                    // Not the supervisor's doing: it must not replace this process.
+                    let _ = timeout(LEAVE_PATIENCE, link.tell(Frame::Left)).await;
+                }
+                Successor::Process {
+                    orphans: orphans.into(),
+                }
+            }
             Told::Order(Order::Gone) => {
                 orphaned = true;
                 warn!("the supervisor is gone: finishing what runs.");
@@ -206,6 +248,9 @@ async fn serve(running: Running) -> u8 {
             .hard_stop_after_ms
             .map(|ms| Instant::now() + Duration::from_millis(u64::from(ms)));
         drop(offer.take());
+        if let Some(giver) = giver.take() {
+            giver.abort();
+        }
         for worker in &shared.workers {
             let _ = worker.ask.send(Ask::Drain(successor.clone()));
         }
@@ -216,6 +261,17 @@ async fn serve(running: Running) -> u8 {
 enum Told {
     Signal(Caught),
     Order(Order),
+    Wish(Wish),
+}
+
+/// Begins to accept when the process before has stopped, which then finishes.
+async fn take_over(taker: Option<Taker>, offer: Option<Offer>, begin: impl Future<Output = ()>) {
+    let Some(mut taker) = taker.filter(|t| !t.is_idle()) else {
+        return begin.await;
+    };
+    taker.hold().await;
+    begin.await;
+    taker.take(&offer.unwrap_or_default());
 }
 
 async fn next_order(link: Option<&Link>, orphaned: bool) -> Order {
@@ -408,3 +464,5 @@ const UPKEEP_RECORDS: usize = 2_000;
 const UPKEEP_ROUNDS_MAX: usize = 100;
 /// How long killed streams may take to write their log lines.
 const KILL_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the supervisor may take to hear that another process has taken over.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);

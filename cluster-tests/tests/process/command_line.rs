@@ -49,7 +49,7 @@ fn versions_and_help() {
     assert_eq!(help.code, Some(0));
     for option in [
         "-f", "-c", "-V", "-v", "-vv", "-d", "-db", "-D", "-q", "-L", "-n", "-p", "-C", "-dW",
-        "-dM", "-dI", "-dr", "-cc",
+        "-dM", "-dI", "-dr", "-cc", "-W", "-Ws", "-S", "-x", "-sf", "--watch",
     ] {
         let found = help.stdout.lines().any(|line| {
             line.split([' ', ','])

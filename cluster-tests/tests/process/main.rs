@@ -13,6 +13,7 @@ mod cli_tables;
 mod command_line;
 mod differential;
 mod examples;
+mod handover;
 mod http_connections;
 mod http_rules;
 mod logs;

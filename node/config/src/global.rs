@@ -26,6 +26,7 @@ pub(crate) fn defaults(options: &Options) -> Global {
         description: None,
         daemon: false,
         master_worker: false,
+        handoff: None,
         mworker_max_reloads: MWORKER_MAX_RELOADS,
         pidfile: None,
         hard_stop_after_ms: None,
@@ -218,6 +219,10 @@ impl<'c> Cx<'c> {
                         ));
                     }
                 }
+            }
+            // Remora's own.
+            "handoff" => {
+                self.global.handoff = Some(self.one(s, "expects the path of a socket.")?);
             }
             "mworker-max-reloads" => {
                 let n = self.one(s, "expects an integer argument.")?;

@@ -23,14 +23,16 @@ use crate::admin;
 use crate::cli::Args;
 use crate::endpoint::{self, exporter};
 use crate::handoff::frames::{SeenFile, Settings};
-use crate::handoff::{Inherited, worker as supervised};
+use crate::handoff::taker::Taker;
+use crate::handoff::{Inherited, giver, worker as supervised};
 use crate::health::Health;
 use crate::messages::{self, Volume};
 use crate::observe::log::{Logs, load_time_zone};
 use crate::observe::peaks::Peaks;
 use crate::peers::{self, Readiness};
 use crate::proxy::control::WorkerHandle;
-use crate::proxy::{DataPlane, clock, listen, worker};
+use crate::proxy::listen::{self, Listeners};
+use crate::proxy::{DataPlane, clock, worker};
 use crate::shared::Shared;
 use crate::signals::{self, Running};
 use crate::supervisor;
@@ -166,7 +168,20 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let mut pool = above
         .as_mut()
         .map_or_else(Inherited::default, |a| std::mem::take(&mut a.pool));
-    let mut listeners = listen::open(&plan, &mut pool, args.worker)?;
+    // A later worker of the same supervisor takes over from the one before it.
+    let taker = if above.as_ref().is_none_or(|a| a.begin.first) {
+        let path = args.take_from.as_deref();
+        Taker::begin(path, &args.finish, &args.terminate, &mut pool).map_err(|e| {
+            format!(
+                "cannot take over the sockets of the process at {}: {e}",
+                path.unwrap_or_default()
+            )
+        })?
+    } else {
+        Taker::default()
+    };
+    let takeover = args.worker || plan.global.handoff.is_some();
+    let mut listeners = open_listeners(&plan, &mut pool, takeover, &taker)?;
     if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
         return Err(String::from(
             "no listening socket: give a 'frontend' or 'listen' section a 'bind' line.",
@@ -177,6 +192,10 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let consoles = admin::open(&plan, &mut pool, &mut offer)?;
     let doors = peers::open(&plan, &mut pool, &mut offer)?;
     let endpoints = endpoint::open(&plan, &mut pool, &mut offer)?;
+    let handoff = match &plan.global.handoff {
+        Some(path) => Some(giver::open(path, &mut pool, &mut offer)?),
+        None => None,
+    };
     // What the configuration no longer mentions.
     drop(pool);
     if let Some(path) = pidfile.filter(|_| !args.worker) {
@@ -243,8 +262,39 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         console,
         offer,
         supervisor: above,
+        taker,
+        handoff,
     })))
 }
+
+/// As [`listen::open`]. Where an address is taken, processes that are to be stopped are asked to make room.
+fn open_listeners(
+    plan: &Plan,
+    pool: &mut Inherited,
+    takeover: bool,
+    taker: &Taker,
+) -> Result<Listeners, Vec<String>> {
+    let first = listen::open(plan, pool, takeover);
+    if first.is_ok() || !taker.can_ask_for_room() {
+        return first;
+    }
+    taker.ask_for_room(true);
+    for _ in 0..ROOM_ATTEMPTS {
+        std::thread::sleep(ROOM_PAUSE);
+        if let Ok(opened) = listen::open(plan, pool, takeover) {
+            return Ok(opened);
+        }
+    }
+    let last = listen::open(plan, pool, takeover);
+    if last.is_err() {
+        taker.ask_for_room(false);
+    }
+    last
+}
+
+/// How long old processes may take to make room.
+const ROOM_ATTEMPTS: u32 = 100;
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether this process only starts others.
 fn supervises(args: &Args, plan: &Plan) -> bool {

@@ -58,7 +58,7 @@ pub enum Frame {
     },
     /// From a worker: another process, not one of this supervisor's, has taken over.
     Left,
-    /// To a process that offers its sockets: send them (it answers with its listeners and `Go`).
+    /// To a process that offers its sockets: send them (it answers with its listeners and `Begin`).
     Take,
     /// From a supervisor to itself across the execution of a new program: the first descriptor is a file that holds its
     /// state, the others belong to that.
@@ -125,12 +125,12 @@ pub enum Purpose {
     Bind,
     /// `stats socket`
     Console,
-    /// The supervisor's own CLI.
-    Master,
     /// `bind` of a `peers` section.
     Peers,
     /// `admin bind`
     Admin,
+    /// `handoff`
+    HandOff,
 }
 
 /// Where a socket listens, and those of its options that cannot be changed afterwards.

@@ -7,7 +7,9 @@
 
 pub mod channel;
 pub mod frames;
+pub mod giver;
 pub mod inherited;
+pub mod taker;
 pub mod worker;
 
 pub use channel::{Channel, Packet};

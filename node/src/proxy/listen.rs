@@ -310,9 +310,13 @@ fn open_inet(
 }
 
 fn stream_socket(family: AddressFamily) -> Result<OwnedFd, String> {
+    socket(family, SocketType::STREAM)
+}
+
+fn socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd, String> {
     net::socket_with(
         family,
-        SocketType::STREAM,
+        kind,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )
@@ -363,12 +367,24 @@ pub fn unix_listener(
     gid: Option<u32>,
     backlog: i32,
 ) -> Result<OwnedFd, String> {
+    unix_socket(SocketType::STREAM, path, mode, uid, gid, backlog)
+}
+
+/// See [`open_unix`]; of any type.
+pub fn unix_socket(
+    kind: SocketType,
+    path: &Path,
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    backlog: i32,
+) -> Result<OwnedFd, String> {
     if let Ok(there) = std::fs::symlink_metadata(path)
         && !there.file_type().is_socket()
     {
         return Err("this path exists and is not a socket".to_owned());
     }
-    let fd = stream_socket(AddressFamily::UNIX)?;
+    let fd = socket(AddressFamily::UNIX, kind)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = Path::new(&temporary);

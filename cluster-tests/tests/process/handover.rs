@@ -1,0 +1,198 @@
+//! Taking over from an unrelated process: `-x`, `-sf`, `-st`.
+
+use std::net::{SocketAddr, TcpStream};
+
+use cluster_tests::server::Gate;
+use cluster_tests::wait::{until, until_true};
+use cluster_tests::{Client, Launch, Proxy, Server, get, ports};
+use rustix::process::Signal;
+
+use crate::common::{HEAD, haproxy_lacks};
+use crate::supervisor::{Load, edit};
+
+const FE: &str = "frontend fe\n  bind 127.0.0.1:{{port:fe}}\n  http-request return status 200 content-type text/plain string one\n";
+
+/// A proxy that others may take over from, and its directory.
+fn offering(args: &[&str]) -> Proxy {
+    let head = HEAD.replacen("global\n", "global\n  handoff {{dir}}/handoff.sock\n", 1);
+    let launch = Launch::new(&format!("{head}{FE}"));
+    let launch = args.iter().fold(launch, |launch, arg| launch.arg(arg));
+    launch.arg("-f").arg("test.cfg").start()
+}
+
+/// Another process with the same configuration as the first, as it is now.
+fn successor(first: &Proxy, args: &[&str]) -> Proxy {
+    let config = first.dir().join("test.cfg");
+    let launch = args
+        .iter()
+        .fold(Launch::new(""), |launch, arg| launch.arg(arg));
+    launch.arg("-f").arg(&config.to_string_lossy()).spawn()
+}
+
+/// Whether a request is served; a refusal is an answer, too.
+fn answers(fe: SocketAddr, path: &str) -> bool {
+    TcpStream::connect(fe).is_ok() && get(fe, path).is_ok_and(|answer| answer.status == 200)
+}
+
+/// Waits until the CLI, which both share in turn, is that of this process.
+fn serves(first: &Proxy, pid: impl Fn(u32) -> bool) -> u32 {
+    until("the other process serves", || {
+        let now = first
+            .cli()
+            .try_open()
+            .ok()
+            .and_then(|_| first.cli().info("Pid"))?;
+        now.parse().ok().filter(|now| pid(*now))
+    })
+}
+
+#[test]
+fn a_process_takes_over_the_sockets_of_another() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    let mut first = offering(&[]);
+    let socket = first
+        .dir()
+        .join("handoff.sock")
+        .to_string_lossy()
+        .into_owned();
+    let load = Load::on(first.addr("fe"));
+    edit(&first, "string one", "string two");
+    let mut second = successor(&first, &["-x", &socket]);
+    assert_eq!(
+        first.wait().code(),
+        Some(0),
+        "it finishes: {}",
+        first.stderr()
+    );
+    assert_eq!(serves(&first, |pid| pid == second.pid()), second.pid());
+    load.moves();
+    assert_eq!(
+        get(first.addr("fe"), "/").map(|r| r.text()),
+        Ok("two".into())
+    );
+    // The socket has gone over, too: a third process uses it.
+    let third = successor(&first, &["-x", &socket]);
+    assert_eq!(second.wait().code(), Some(0), "{}", second.stderr());
+    serves(&first, |pid| pid == third.pid());
+    load.moves();
+    assert_eq!(load.failures(), 0);
+}
+
+#[test]
+fn a_process_that_does_not_come_up_takes_nothing() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    let first = offering(&[]);
+    let socket = first
+        .dir()
+        .join("handoff.sock")
+        .to_string_lossy()
+        .into_owned();
+    let load = Load::on(first.addr("fe"));
+    edit(
+        &first,
+        "frontend fe\n",
+        "frontend fe\n  bind /nonexistent/dir/s\n",
+    );
+    let mut second = successor(&first, &["-x", &socket]);
+    assert_eq!(second.wait().code(), Some(1));
+    load.moves();
+    assert_eq!(load.failures(), 0);
+    // Nor does one that finds nobody, or the wrong socket.
+    let cli = first.dir().join("cli.sock").to_string_lossy().into_owned();
+    for (path, why) in [
+        ("/nonexistent/s", "cannot take over"),
+        (&cli, "'handoff' socket"),
+    ] {
+        let mut second = successor(&first, &["-x", path]);
+        assert_eq!(second.wait().code(), Some(1));
+        assert!(second.stderr().contains(why), "{}", second.stderr());
+    }
+}
+
+#[test]
+fn a_supervisor_whose_worker_handed_over_ends_with_it() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    let mut first = offering(&["-W"]);
+    let before = serves(&first, |_| true);
+    let socket = first
+        .dir()
+        .join("handoff.sock")
+        .to_string_lossy()
+        .into_owned();
+    let load = Load::on(first.addr("fe"));
+    let second = successor(&first, &["-W", "-x", &socket]);
+    assert_eq!(first.wait().code(), Some(0), "{}", first.stderr());
+    let now = serves(&first, |pid| pid != before);
+    load.moves();
+    // The next worker of the second one is not told to take over again.
+    second.signal(Signal::USR2);
+    serves(&first, |pid| pid != now);
+    load.moves();
+    assert_eq!(load.failures(), 0);
+}
+
+#[test]
+fn processes_make_room_for_their_successor() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::with(move |_, peer| {
+        held.wait();
+        peer.reply(200, "", "done")
+    });
+    let config = format!(
+        "defaults\n  mode http\n  timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  http-request return status 200 if {{ path /up }}\n  default_backend be\nbackend be\n  server s {}\n",
+        server.addr(),
+    );
+    let mut first = Launch::new(&config).start();
+    let fe = first.addr("fe");
+    let pid = first.pid().to_string();
+    let mut busy = Client::connect(fe);
+    busy.get("/");
+    until_true("a request runs", || server.requests().len() == 1);
+    // One that fails for another reason gives the addresses back.
+    edit(
+        &first,
+        "frontend fe\n",
+        "frontend fe\n  bind /nonexistent/dir/s\n",
+    );
+    let mut failing = successor(&first, &["-sf", &pid]);
+    assert_eq!(failing.wait().code(), Some(1));
+    until_true("the first one accepts again", || answers(fe, "/up"));
+    edit(
+        &first,
+        "frontend fe\n  bind /nonexistent/dir/s\n",
+        "frontend fe\n",
+    );
+    let second = successor(&first, &["-sf", &pid]);
+    until_true("the second one serves", || answers(fe, "/up"));
+    assert!(first.try_wait().is_none(), "it finishes first");
+    gate.open();
+    assert_eq!(busy.response().map(|r| r.text()), Ok("done".into()));
+    drop(busy);
+    assert_eq!(first.wait().code(), Some(0));
+    // `-st` does not wait.
+    let pid = second.pid().to_string();
+    let third = successor(&first, &["-st", &pid]);
+    let mut second = second;
+    assert_ne!(second.wait().code(), Some(0));
+    assert_eq!(get(fe, "/up").map(|r| r.status), Ok(200));
+    drop(third);
+}
+
+#[test]
+fn listening_is_paused_and_resumed() {
+    let proxy = Launch::new(&format!("{HEAD}{FE}")).start();
+    let fe = proxy.addr("fe");
+    for _ in 0..2 {
+        proxy.signal(Signal::TTOU);
+        until_true("the port refuses", || !ports::is_listening(fe.port()));
+        proxy.signal(Signal::TTIN);
+        until_true("it is served", || answers(fe, "/"));
+    }
+}
