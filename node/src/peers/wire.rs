@@ -339,6 +339,7 @@ fn refusal_out(why: Refusal) -> proto::Refusal {
         Refusal::Version => proto::Refusal::Version,
         Refusal::Lineages => proto::Refusal::Lineages,
         Refusal::Stopping => proto::Refusal::Stopping,
+        Refusal::Duplicate => proto::Refusal::Duplicate,
         Refusal::Other => proto::Refusal::Unspecified,
     }
 }
@@ -350,6 +351,7 @@ fn refusal_in(why: proto::Refusal) -> Refusal {
         proto::Refusal::Version => Refusal::Version,
         proto::Refusal::Lineages => Refusal::Lineages,
         proto::Refusal::Stopping => Refusal::Stopping,
+        proto::Refusal::Duplicate => Refusal::Duplicate,
         proto::Refusal::Unspecified => Refusal::Other,
     }
 }

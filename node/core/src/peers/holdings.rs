@@ -12,7 +12,7 @@ use super::limits::{LEASE_MS, TEACH_FROM};
 use super::messages::{Held, Holdings, Reply};
 use super::receive::{Asked, InSession};
 use super::store::Store;
-use crate::table::{LINEAGES_MAX, Lineage};
+use crate::table::{EXPIRED_GRACE_MS, LINEAGES_MAX, Lineage};
 
 impl Shared {
     fn known(&self, lineage: Lineage) -> Known {
@@ -31,10 +31,21 @@ impl Shared {
         }
     }
     /// See [`Known::all`]: the caller vouches for it that nothing is missing up to there.
-    fn raise(&mut self, lineage: Lineage, number: u64) {
+    /// `resume`: that lineage's journal may also be resumed there.
+    fn raise(&mut self, lineage: Lineage, number: u64, resume: bool) {
         let known = self.known.entry(lineage).or_default();
         known.all = known.all.max(number);
-        known.resume = known.resume.max(number);
+        if resume {
+            known.resume = known.resume.max(number);
+        }
+    }
+    /// A lineage's journal comes again after a long break. Entries may be gone there that its trackers hold here, and
+    /// gone here although its trackers hold them there: it has to say everything again.
+    pub(super) fn read_again(&mut self, store: &dyn Store, lineage: Lineage) {
+        store.forget_held(lineage);
+        if let Some(known) = self.known.get_mut(&lineage) {
+            known.resume = 0;
+        }
     }
     /// What to tell others about a lineage.
     pub(super) fn held(&self, store: &dyn Store, lineage: Lineage) -> Held {
@@ -76,11 +87,26 @@ impl Hub {
                 known.revision = known.revision.wrapping_add(1);
             }
         }
+        // See `is_steady`.
+        let steady =
+            table.claims.is_empty() || holdings.iter().any(|(lineage, _)| *lineage != pusher);
+        let teacher = shared.learn == Learn::From(id);
         for (lineage, number) in holdings {
             // A table that lacks some of our columns has cells of third parties only in part.
             let complete = lineage == pusher || !table.partial;
             if complete && lineage != self.own && self.config.lineages.index(lineage).is_some() {
-                shared.raise(lineage, number);
+                let alive = self.lives.get(&lineage).is_some_and(|life| life.alive);
+                shared.raise(lineage, number, alive || shared.def.expire_ms.is_none());
+            }
+        }
+        if teacher && steady {
+            // What the teacher had not missed is not missed here.
+            self.taught_at = Some(now);
+            let started_at = self.started_at;
+            for life in self.lives.values_mut() {
+                if life.fed_since.is_some_and(|at| at >= started_at) {
+                    life.fed_since = Some(0);
+                }
             }
         }
         self.was_taught(id, own, now);
@@ -101,6 +127,15 @@ impl Hub {
         for held in holdings {
             if held.lineage != self.own {
                 table.claims.insert(held.lineage, held);
+            }
+            // A walk that begins after this was said covers it.
+            if let Some(asked) = table.asked.as_mut().filter(|asked| !asked.begun) {
+                let claim = asked.claims.iter_mut().find(|c| c.lineage == held.lineage);
+                match claim {
+                    Some(claim) => *claim = held,
+                    None if asked.all => asked.claims.push(held),
+                    None => {}
+                }
             }
             if table.claims.len() > 2 * LINEAGES_MAX {
                 return Err(Ended::Protocol("holdings of too many lineages"));
@@ -132,6 +167,7 @@ impl Hub {
                         table.asked = Some(Asked {
                             all: false,
                             claims,
+                            begun: false,
                             news: false,
                         });
                     }
@@ -178,6 +214,20 @@ impl Hub {
             }
         }
         asked
+    }
+
+    /// Whether what this node has merged of others is also what it holds: in a table whose entries expire, one that was
+    /// parted from somebody for long may have dropped cells of entries that live on elsewhere. Then it must not vouch for
+    /// numbers of third parties.
+    pub(super) fn is_steady(&self, own: usize, now: u64) -> bool {
+        let expire = self.tables.get(own).and_then(|t| t.def.expire_ms);
+        let Some(expire) = expire else {
+            return true;
+        };
+        let since = now.saturating_sub(u64::from(expire) + u64::from(EXPIRED_GRACE_MS));
+        self.lives
+            .values()
+            .all(|life| !life.alive || life.fed_since(since, now))
     }
 
     /// Whether a lineage's own journal comes, or may be expected to come soon.

@@ -23,6 +23,7 @@ use super::push::OutSession;
 use super::receive::InSession;
 use super::report::HubCounters;
 use super::store::{Store, Stores};
+use super::wants::Wanted;
 use crate::table::{Key, Lineage, Lineages, TableId};
 
 /// How a hub is set up.
@@ -54,7 +55,7 @@ pub(super) struct Shared {
     /// Which claims of whom about which lineage were followed up: they need not be again.
     pub(super) filled: BTreeMap<(Lineage, Lineage), Held>,
     /// Keys to ask about once there is a session for it, and whom.
-    pub(super) wants: Vec<(Lineage, Key)>,
+    pub(super) wants: Vec<(Lineage, Wanted)>,
     /// Keys to offer once there is a session for it, and to whom.
     pub(super) offers: Vec<(Lineage, Key)>,
     /// What others have acknowledged of our journal, by lineage.
@@ -72,8 +73,9 @@ pub(super) struct Shared {
 pub(super) struct Known {
     /// Everything up to this number.
     pub(super) all: u64,
-    /// Every key that has not changed again since, up to this number; not below `all`. While this node reads on, the
+    /// Every key that has not changed again since, up to this number. While this node reads on, the
     /// others come with newer numbers: here its reading is resumed. Once the lineage is dead only `all` counts.
+    /// 0 again after a long break, see [`Shared::read_again`].
     pub(super) resume: u64,
     /// See [`Held::revision`].
     pub(super) revision: u32,
@@ -99,8 +101,13 @@ pub struct Hub {
     next_session: u64,
     random: u64,
     pub(super) started_at: u64,
-    /// When the shell was asked to call [`Hub::tick`] again.
-    tick_due_at: u64,
+    /// [`Hub::tick`] has been called.
+    ticked: bool,
+    /// While there is somebody to watch, [`Hub::tick`] is to be called by then: being late means that the process stood
+    /// still.
+    pulse_at: u64,
+    /// When a teacher that had missed nothing was through.
+    pub(super) taught_at: Option<u64>,
     /// When holdings are compared next.
     pub(super) beat_at: u64,
     pub(super) wall_offset_ms: i64,
@@ -162,7 +169,9 @@ impl Hub {
             next_peer: 0,
             next_session: 0,
             started_at: now,
-            tick_due_at: now,
+            ticked: false,
+            pulse_at: u64::MAX,
+            taught_at: None,
             beat_at: now + HEARTBEAT_MS,
             wall_offset_ms: 0,
             ready: false,
@@ -198,23 +207,29 @@ impl Hub {
                 store.set_wall_offset(offset);
             }
         }
-        let stalled = now.saturating_sub(self.tick_due_at);
+        let stalled = now.saturating_sub(self.pulse_at);
         if stalled > STALL_MS {
             // Nobody could be heard while this process did not run: what they sent may be waiting.
             self.excuse(stalled);
         }
+        self.ticked = true;
         self.collect(now);
         self.close_silent(now);
         self.refresh_lives(now);
         if now >= self.beat_at {
             self.beat_at = now + HEARTBEAT_MS;
             self.ask_for_gaps(now);
-            self.ask_again();
+            self.ask_again(now);
             self.report_acks(now);
             self.forget_lineages(now);
         }
         self.check_ready(now);
-        self.tick_due_at = self.next_deadline(now);
+        let watching = !(self.vouching.is_empty() && self.outs.is_empty() && self.ins.is_empty());
+        self.pulse_at = if watching {
+            now + HEARTBEAT_MS
+        } else {
+            u64::MAX
+        };
     }
 
     /// Flushes what changed, as far as it is due: at once when the last flush is [`FLUSH_MS`] or longer ago.
@@ -235,7 +250,7 @@ impl Hub {
     /// When [`Hub::tick`] wants to be called next, if nothing else happens; never before `now`. `u64::MAX`: never. A table's
     /// waker makes it earlier: ask again after it.
     pub fn next_deadline(&self, now: u64) -> u64 {
-        let mut at = u64::MAX;
+        let mut at = if self.ticked { u64::MAX } else { now };
         for shared in &self.tables {
             if self.store(shared).is_some_and(Store::is_dirty) {
                 at = at.min(shared.flush_at);
@@ -244,6 +259,7 @@ impl Hub {
         if !self.ins.is_empty() || !self.outs.is_empty() {
             at = at.min(self.beat_at);
         }
+        at = at.min(self.pulse_at);
         at = at.min(self.next_dial());
         at = at.min(self.next_lapse());
         for out in self.outs.values() {

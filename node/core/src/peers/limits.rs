@@ -18,6 +18,8 @@ pub const BACKOFF_MS: (u64, u64) = (100, 5_000);
 pub const RETRY_SELF_MS: u64 = 60_000;
 /// A process that did not run for longer than this gives everybody as much more time to be heard.
 pub const STALL_MS: u64 = 1_000;
+/// A break in a session no longer than this changes nothing: entries that expire meanwhile are kept that long.
+pub const SHORT_BREAK_MS: u64 = 2_000;
 /// What a lineage had acknowledged is remembered for so long after it was last heard.
 pub const FORGET_LINEAGE_MS: u64 = 3_600_000;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::event::Event;
 use super::hub::Hub;
-use super::limits::{FORGET_LINEAGE_MS, LEASE_MS, SILENCE_MS};
+use super::limits::{FORGET_LINEAGE_MS, LEASE_MS, SHORT_BREAK_MS, SILENCE_MS};
 use super::peer::Peer;
 use crate::table::{LINEAGES_MAX, Lineage};
 
@@ -20,6 +20,8 @@ pub(super) struct Life {
     pub(super) alive: bool,
     /// Since when no session brings its journal; `None`: one does.
     pub(super) unfed_since: Option<u64>,
+    /// Since when its journal has come without a long break; 0: since it began. `None`: it never came.
+    pub(super) fed_since: Option<u64>,
     pub(super) met_at: u64,
 }
 
@@ -27,6 +29,26 @@ impl Life {
     /// It is there, or was not long ago and did not say goodbye.
     pub(super) fn may_return(&self, now: u64) -> bool {
         !self.ended && (self.alive || self.heard_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
+    }
+    /// A session that brings its journal begins. `from_start`: nothing of it was missed. Returns whether it comes again
+    /// after a long break.
+    pub(super) fn feeds(&mut self, from_start: bool, now: u64) -> bool {
+        let Some(unfed_since) = self.unfed_since.take() else {
+            return false;
+        };
+        let short = now <= unfed_since + SHORT_BREAK_MS;
+        let again = self.fed_since.is_some();
+        self.fed_since = Some(match self.fed_since {
+            None if from_start => 0,
+            Some(since) if short => since,
+            _ => now,
+        });
+        again && !short
+    }
+    /// Its journal has come without a long break since that time, or since it began.
+    pub(super) fn fed_since(&self, time: u64, now: u64) -> bool {
+        self.fed_since.is_some_and(|since| since <= time)
+            && self.unfed_since.is_none_or(|at| now <= at + SHORT_BREAK_MS)
     }
     /// It was heard here within the lease.
     pub(super) fn is_heard(&self, now: u64) -> bool {
@@ -44,6 +66,7 @@ impl Hub {
             ended: false,
             alive: false,
             unfed_since: Some(now),
+            fed_since: None,
             met_at: now,
         });
         if !node.is_empty() {

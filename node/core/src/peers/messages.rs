@@ -182,6 +182,9 @@ pub enum Refusal {
     /// The node is about to stop.
     #[error("stopping")]
     Stopping,
+    /// The dialer has opened a newer stream: also said on one that was accepted, when it is given up for that reason.
+    #[error("replaced by a newer session")]
+    Duplicate,
     /// A reason of a later version, or a message that makes no sense.
     #[error("refused")]
     Other,

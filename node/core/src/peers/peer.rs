@@ -184,6 +184,10 @@ impl Hub {
     pub(super) fn ended_out(&mut self, out: OutSession, why: &Ended, now: u64) {
         self.counters.add_sent(&out.traffic);
         self.keep_offers(&out);
+        let is_duplicate = matches!(
+            why,
+            Ended::Duplicate | Ended::Refused(Refusal::Duplicate, _)
+        );
         let ix = out.peer;
         let Some(peer) = self.peers.get_mut(&ix) else {
             return;
@@ -199,7 +203,7 @@ impl Hub {
                 peer.last_error = None;
                 self.pause_until(ix, now, now + RETRY_SELF_MS);
             }
-            Ended::Duplicate => {
+            Ended::Duplicate | Ended::Refused(Refusal::Duplicate, _) => {
                 peer.answer = Answer::Duplicate;
                 self.pause_until(ix, now, now + RETRY_SELF_MS);
             }
@@ -217,16 +221,14 @@ impl Hub {
                 if other.answer == Answer::Duplicate
                     && other.met.as_ref().is_some_and(|(_, met)| *met == lineage)
                     && let Dial::Pause(at) = &mut other.dial
-                    && *why != Ended::Duplicate
+                    && !is_duplicate
                 {
                     *at = (*at).min(now);
                 }
             }
         }
-        if !matches!(
-            why,
-            Ended::Refused(Refusal::Myself, _) | Ended::Duplicate | Ended::Removed
-        ) {
+        let expected = matches!(why, Ended::Refused(Refusal::Myself, _) | Ended::Removed);
+        if !expected && !is_duplicate {
             self.log(Event::Down {
                 node,
                 incoming: false,

@@ -305,15 +305,21 @@ impl Hub {
     }
 
     fn read_walk(&mut self, id: SessionId, now: u64) -> Option<Batch> {
+        let table = self.outs.get(&id)?.walks.front()?.table;
+        let steady = self.is_steady(table, now);
         for _ in 0..WALK_SLICES {
             let out = self.outs.get_mut(&id)?;
             let walk = out.walks.front_mut()?;
-            let table = walk.table;
+            if walk.table != table {
+                break;
+            }
             let shared = self.tables.get_mut(table)?;
             let store = self.stores.store(shared.id)?;
             if walk.holdings.is_none() {
-                let mut holdings: Holdings =
-                    shared.known.iter().map(|(l, k)| (*l, k.all)).collect();
+                let mut holdings = Holdings::new();
+                if steady {
+                    holdings.extend(shared.known.iter().map(|(l, k)| (*l, k.all)));
+                }
                 holdings.push((self.own, store.newest()));
                 if let Some(asked) = &walk.lineages {
                     holdings.retain(|(lineage, _)| asked.iter().any(|(l, _)| l == lineage));

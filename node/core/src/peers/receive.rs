@@ -6,12 +6,15 @@ use super::batch::ColumnDef;
 use super::delay::Delay;
 use super::event::{Ended, Event, SessionId};
 use super::hub::{Hub, Shared};
-use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SILENCE_MS, TABLES_MAX};
+use super::limits::{
+    HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SHORT_BREAK_MS, SILENCE_MS, TABLES_MAX,
+};
 use super::matching::{compare, lacking};
 use super::messages::{Batch, BatchKind, Held, Hello, Push, Refusal, Reply, VERSION, Welcome};
 use super::replies::skew;
 use super::report::Traffic;
-use crate::table::{Key, LINEAGES_MAX, Lineage};
+use super::wants::Wanted;
+use crate::table::{LINEAGES_MAX, Lineage};
 
 /// A stream that a peer dialed.
 pub(super) struct InSession {
@@ -53,7 +56,7 @@ pub(super) struct InTable {
     pub(super) own: Option<usize>,
     name: String,
     columns: Vec<ColumnDef>,
-    /// It lacks columns of ours that are summed: it has cells of third parties only in part.
+    /// It lacks columns of ours: it has what third parties counted and assigned only in part.
     pub(super) partial: bool,
     pub(super) started: bool,
     /// The last number of its journal that came.
@@ -63,9 +66,9 @@ pub(super) struct InTable {
     /// What the pusher says it holds of others.
     pub(super) claims: BTreeMap<Lineage, Held>,
     /// Keys to ask about.
-    pub(super) wants: VecDeque<Key>,
+    pub(super) wants: VecDeque<Wanted>,
     /// Questions that were asked and not answered.
-    pub(super) asked_keys: VecDeque<Vec<Key>>,
+    pub(super) asked_keys: VecDeque<Vec<Wanted>>,
     pub(super) mismatches: Vec<String>,
 }
 
@@ -76,6 +79,8 @@ pub(super) struct Asked {
     pub(super) all: bool,
     /// The claims that made us ask.
     pub(super) claims: Vec<Held>,
+    /// It has begun.
+    pub(super) begun: bool,
     /// It has brought something new.
     pub(super) news: bool,
 }
@@ -143,12 +148,13 @@ impl InSession {
         table.asked = Some(Asked {
             all: true,
             claims: table.claims.values().copied().collect(),
+            begun: false,
             news: false,
         });
         Some(theirs)
     }
     /// Takes the keys that were not answered, by our number of the table.
-    pub(super) fn take_wants(&mut self) -> Vec<(usize, Vec<Key>)> {
+    pub(super) fn take_wants(&mut self) -> Vec<(usize, Vec<Wanted>)> {
         let take = |table: &mut InTable| {
             let asked = std::mem::take(&mut table.asked_keys).into_iter().flatten();
             let keys = asked.chain(std::mem::take(&mut table.wants)).collect();
@@ -314,10 +320,27 @@ impl Hub {
             .map(|(other, _)| *other)
             .collect();
         for older in older {
-            self.end(older, Ended::Replaced, now, true);
+            self.replace(older, now);
         }
         self.agree(id, hello, now);
         Ok(())
+    }
+
+    /// Gives a session up for a newer one and says so: if the peer has two addresses for us, it should leave one alone.
+    fn replace(&mut self, id: SessionId, now: u64) {
+        let Some(remote) = self.ins.get(&id).map(|session| session.remote.clone()) else {
+            return;
+        };
+        self.end(id, Ended::Replaced, now, false);
+        let why = Refusal::Duplicate;
+        let mut session = InSession::new(remote, now);
+        session.phase = Phase::Refused;
+        session.replies.push_back(Reply::Refuse {
+            why,
+            text: "there is a newer session".to_owned(),
+        });
+        session.ending = Some(Ended::Replaced);
+        self.ins.insert(id, session);
     }
 
     /// Compares tables, says welcome, and asks for what is needed.
@@ -334,11 +357,8 @@ impl Hub {
             if let Some(place) = own.and_then(|own| theirs.get_mut(own)) {
                 *place = Some(number as u32);
             }
-            let partial = ours.is_some_and(|ours| {
-                lacking(&table.columns, &ours.def.columns)
-                    .iter()
-                    .any(|c| c.kind.is_arithmetic())
-            });
+            let partial =
+                ours.is_some_and(|ours| !lacking(&table.columns, &ours.def.columns).is_empty());
             for text in &answer.mismatches {
                 self.log(Event::Mismatch {
                     node: hello.node.clone(),
@@ -384,8 +404,15 @@ impl Hub {
         session.heartbeat_at = now + HEARTBEAT_MS;
         session.replies.push_back(Reply::Welcome(welcome));
         let remote = session.remote.clone();
-        if let Some(life) = self.lives.get_mut(&hello.lineage) {
-            life.unfed_since = None;
+        let from_start =
+            hello.newcomer || self.taught_at.is_some_and(|at| now <= at + SHORT_BREAK_MS);
+        let life = self.lives.get_mut(&hello.lineage);
+        if life.is_some_and(|life| life.feeds(from_start, now)) {
+            for shared in &mut self.tables {
+                if let Some(store) = self.stores.store(shared.id) {
+                    shared.read_again(store, hello.lineage);
+                }
+            }
         }
         self.log(Event::Up {
             node: hello.node.clone(),
@@ -393,7 +420,7 @@ impl Hub {
             incoming: true,
         });
         self.learn();
-        self.ask_again();
+        self.ask_again(now);
         self.dial_back(&hello.node, hello.lineage, hello.newcomer, &remote, now);
         self.check_ready(now);
     }
@@ -455,6 +482,7 @@ impl Hub {
             }
             BatchKind::Walk => {
                 if let Some(asked) = &mut table.asked {
+                    asked.begun = true;
                     asked.news |= applied.news > 0;
                 }
             }
@@ -468,8 +496,7 @@ impl Hub {
             session.answered(theirs)?;
         }
         if curious && !applied.wants.is_empty() {
-            self.counters.keys_wanted += applied.wants.len() as u64;
-            session.want(theirs, applied.wants);
+            self.want(id, own, applied.wants, now);
         }
         if !applied.wants_of_all.is_empty() {
             self.want_of_all(own, &applied.wants_of_all, now);

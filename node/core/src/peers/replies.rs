@@ -34,7 +34,7 @@ impl Hub {
             Reply::Welcome(welcome) if out.phase == Phase::HelloSent => {
                 return self.welcomed(id, welcome, now);
             }
-            Reply::Refuse { why, text } if out.phase == Phase::HelloSent => {
+            Reply::Refuse { why, text } if out.phase != Phase::Opened => {
                 return Err(Ended::Refused(why, text));
             }
             Reply::Heartbeat { wall_ms, .. } if out.phase == Phase::Up => {

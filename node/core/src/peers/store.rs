@@ -63,6 +63,8 @@ pub trait Store {
     ) -> Result<Applied, BadBatch>;
     /// The highest version held of a lineage; 0: none.
     fn highest(&self, lineage: Lineage) -> u64;
+    /// Takes every tracker of a lineage for gone until its rows say otherwise, even rows of versions that are known.
+    fn forget_held(&self, lineage: Lineage);
     /// The number that every other node has acknowledged, connected or not; `u64::MAX` when there is none.
     fn set_acked_by_all(&self, number: u64);
 }
@@ -148,6 +150,11 @@ impl Store for Table {
     }
     fn highest(&self, lineage: Lineage) -> u64 {
         self.replica().map_or(0, |r| r.highest(lineage))
+    }
+    fn forget_held(&self, lineage: Lineage) {
+        if let Some(replica) = self.replica() {
+            replica.forget_held(lineage);
+        }
     }
     fn set_acked_by_all(&self, number: u64) {
         if let Some(replica) = self.replica() {

@@ -11,9 +11,27 @@ use super::push::OutSession;
 use super::receive::InSession;
 use crate::table::{Key, Lineage};
 
+/// A key to ask about.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    key: Key,
+    /// The others are asked too: what this one says can be said by nobody else.
+    of_that_one: bool,
+}
+
+impl Wanted {
+    /// One that whoever is there may answer.
+    pub(super) fn of_anyone(key: Key) -> Wanted {
+        Wanted {
+            key,
+            of_that_one: false,
+        }
+    }
+}
+
 impl InSession {
     /// Asks the pusher about keys of one of its tables, a few at a time.
-    pub(super) fn want(&mut self, theirs: u32, keys: impl IntoIterator<Item = Key>) {
+    pub(super) fn want(&mut self, theirs: u32, keys: impl IntoIterator<Item = Wanted>) {
         let Some(table) = self.table_mut(theirs) else {
             return;
         };
@@ -21,8 +39,9 @@ impl InSession {
         let mut replies = Vec::new();
         while table.asked_keys.len() < WANTS_OPEN && !table.wants.is_empty() {
             let count = table.wants.len().min(WANT_KEYS);
-            let keys: Vec<Key> = table.wants.drain(..count).collect();
-            table.asked_keys.push_back(keys.clone());
+            let asked: Vec<Wanted> = table.wants.drain(..count).collect();
+            let keys = asked.iter().map(|wanted| wanted.key.clone()).collect();
+            table.asked_keys.push_back(asked);
             replies.push(Reply::Want {
                 table: theirs,
                 keys,
@@ -53,9 +72,23 @@ impl Hub {
             if let Some(shared) = self.tables.get_mut(own) {
                 let room = KEPT_KEYS_MAX.saturating_sub(shared.wants.len());
                 self.counters.wants_dropped += asked.len().saturating_sub(room) as u64;
-                let kept = asked.into_iter().take(room).map(|key| (from, key));
+                let kept = asked.into_iter().take(room).map(|wanted| (from, wanted));
                 shared.wants.extend(kept);
             }
+        }
+    }
+    /// Asks a pusher about keys of which it knows more.
+    pub(super) fn want(&mut self, id: SessionId, own: usize, keys: Vec<Key>, now: u64) {
+        if !self.is_steady(own, now) {
+            // Entries may have expired on some nodes and not on others: each may hold what no other does.
+            self.want_of_all(own, &keys, now);
+            return;
+        }
+        self.counters.keys_wanted += keys.len() as u64;
+        if let Some(session) = self.ins.get_mut(&id)
+            && let Some(theirs) = session.theirs(own)
+        {
+            session.want(theirs, keys.into_iter().map(Wanted::of_anyone));
         }
     }
     /// Asks every other node about keys: those that are away when they are back.
@@ -70,20 +103,28 @@ impl Hub {
             self.counters.keys_wanted += keys.len() as u64;
             let room = KEPT_KEYS_MAX.saturating_sub(shared.wants.len());
             self.counters.wants_dropped += keys.len().saturating_sub(room) as u64;
-            let kept = keys.iter().take(room).map(|key| (*lineage, key.clone()));
+            let kept = keys.iter().take(room).map(|key| {
+                let wanted = Wanted {
+                    key: key.clone(),
+                    of_that_one: true,
+                };
+                (*lineage, wanted)
+            });
             shared.wants.extend(kept);
         }
-        self.ask_again();
+        self.ask_again(now);
     }
-    /// Asks again: whoever was asked, if it is back; anyone, if it is dead.
-    pub(super) fn ask_again(&mut self) {
+    /// Asks again: whoever was asked, if it is back; if it is dead, anyone that will do.
+    pub(super) fn ask_again(&mut self, now: u64) {
         for own in 0..self.tables.len() {
             let Some(shared) = self.tables.get_mut(own).filter(|t| !t.wants.is_empty()) else {
                 continue;
             };
             let mut kept = Vec::new();
-            for (from, key) in std::mem::take(&mut shared.wants) {
-                let dead = self.lives.get(&from).is_none_or(|life| !life.alive);
+            for (from, wanted) in std::mem::take(&mut shared.wants) {
+                let life = self.lives.get(&from);
+                let gone = life.is_none_or(|life| !life.may_return(now));
+                let dead = !wanted.of_that_one && life.is_none_or(|life| !life.alive);
                 let same = |s: &&mut InSession| s.pusher() == Some(from) && s.matches(own);
                 let any = |s: &&mut InSession| dead && s.matches(own) && !s.newcomer;
                 let session = match self.ins.values_mut().find(same) {
@@ -91,8 +132,9 @@ impl Hub {
                     None => self.ins.values_mut().find(any),
                 };
                 match session.and_then(|s| Some((s.theirs(own)?, s))) {
-                    Some((theirs, session)) => session.want(theirs, Some(key)),
-                    None => kept.push((from, key)),
+                    Some((theirs, session)) => session.want(theirs, Some(wanted)),
+                    None if gone && wanted.of_that_one => {}
+                    None => kept.push((from, wanted)),
                 }
             }
             shared.wants = kept;

@@ -622,8 +622,9 @@ impl History {
                     })
                     .unwrap_or((0, 0));
                 if gauge != held as u64 {
+                    let shares = self.shares(node, usize::from(t > 0), &key);
                     return Err(format!(
-                        "node{node}: conn_cur {gauge} of {key:?}, true {held}"
+                        "node{node}: conn_cur {gauge} of {key:?}, true {held}\n  {shares}"
                     ));
                 }
                 if rate != 0 {

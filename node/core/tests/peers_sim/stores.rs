@@ -161,6 +161,9 @@ impl Store for SimTable {
         }
         self.table.highest(lineage)
     }
+    fn forget_held(&self, lineage: Lineage) {
+        self.table.forget_held(lineage);
+    }
     fn set_acked_by_all(&self, number: u64) {
         self.table.set_acked_by_all(number);
     }

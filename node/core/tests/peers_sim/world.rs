@@ -102,6 +102,13 @@ pub struct Life {
     pub stopping: bool,
 }
 
+impl Life {
+    /// Says where an address leads that was added by hand.
+    pub fn leads_to(&mut self, ix: PeerIx, node: usize) {
+        self.peers.insert(ix, node);
+    }
+}
+
 enum Item<T> {
     Message(T),
     End,
@@ -591,6 +598,15 @@ impl World {
             let at = self.now + self.rng.between(0, wait);
             self.at(at, EventKey::Notice { conn: id, dialer });
         }
+    }
+
+    /// The stream is gone with everything on its way.
+    pub fn sever_all(&mut self, id: u64) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.up.items.clear();
+            conn.down.items.clear();
+        }
+        self.sever(id);
     }
 
     /// Lets time pass until then.

@@ -10,6 +10,7 @@
 
 mod cells;
 mod edicts;
+mod held;
 mod inherit;
 mod journal;
 mod life;
@@ -268,6 +269,11 @@ impl<'t> Replica<'t> {
         }
         let highest = self.shared.highest.lock();
         highest.get(&lineage).copied().unwrap_or(0)
+    }
+    /// Takes every tracker of a lineage for gone until its rows say otherwise: rows of known versions too. For a lineage
+    /// that comes back after it was away for long.
+    pub fn forget_held(&self, lineage: Lineage) {
+        held::forget(self, lineage);
     }
     /// Own rows with numbers above `after`, oldest first, until the budget is used up or the journal ends. An entry that
     /// changed since it was stamped is stamped again on the spot: a number never has two contents.

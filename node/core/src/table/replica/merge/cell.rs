@@ -159,12 +159,19 @@ fn join(column: &Cell, cell: &mut [u8], old: &[u8], newer: bool) {
         Kind::Gauge if newer => {}
         Kind::Gauge => set_word(cell, at, word(old, at)),
         Kind::Rate => {
-            // Which of two windows is the later one cannot be told for sure: ages creep at every relay.
             let idle = |rate: Rate| rate.start & 1 != 0;
-            let (new, old) = (rate(cell, at), rate(old, at));
-            if idle(new) || (!newer && !idle(old)) {
-                set_rate(cell, at, old);
+            let (mut new, old) = (rate(cell, at), rate(old, at));
+            // Ages creep at every relay: windows that begin at about the same time are the same.
+            let ahead = new.start.wrapping_sub(old.start) as i32;
+            let slack = (column.period / 2) as i32;
+            if idle(new) || (!idle(old) && ahead < -slack) {
+                new = old;
+            } else if !idle(old) && ahead <= slack {
+                new.start = old.start;
+                new.cur = new.cur.max(old.cur);
+                new.prev = new.prev.max(old.prev);
             }
+            set_rate(cell, at, new);
         }
         _ => {
             let most = word(cell, at).max(word(old, at));

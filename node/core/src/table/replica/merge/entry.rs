@@ -144,9 +144,14 @@ impl Merger<'_> {
             );
         }
         let was_aside = ReplicaShard::is_aside(shard.record(slot));
+        let expired = !tomb && shard.is_expired(schema, slot, now);
         let mut changed = self.edicts(shard, slot, row);
         self.applied.news += usize::from(changed);
         changed |= self.content(shard, slot, row);
+        if expired && wide(shard.record(slot), VERSION) > 0 && !shard.is_expired(schema, slot, now)
+        {
+            self.mark(shard, slot); // who read the journal meanwhile took the own row for dead on arrival
+        }
         if was_aside && !ReplicaShard::is_aside(shard.record(slot)) {
             self.table
                 .note_added(self.deadline(shard.touched(slot, now)));
