@@ -16,6 +16,7 @@ pub mod netns;
 pub mod ports;
 pub mod process;
 pub mod relay;
+pub mod scrape;
 pub mod server;
 pub mod tools;
 pub mod wait;

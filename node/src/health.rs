@@ -1,33 +1,70 @@
-//! Whether this process accepts and will go on: half of what `/readyz` says. The rest is in [`crate::shared::Shared`].
+//! Whether this process accepts and will go on: what `/readyz` says apart from the peers (see
+//! [`crate::shared::Shared::not_ready`]), and which process answers on an admin socket that is handed from one to the next.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::watch;
+
+/// Whose turn it is to answer on sockets that another process served before, or will serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// Still, or again, the other one's.
+    #[default]
+    Others,
+    /// This process's.
+    Own,
+    /// For good the other one's, but for sockets with these ids, which nobody took over.
+    Gone(Arc<[u64]>),
+}
 
 /// Set by the main thread, read by others.
 #[derive(Debug, Default)]
 pub struct Health {
     accepting: AtomicBool,
     draining: AtomicBool,
+    turn: watch::Sender<Turn>,
 }
 
 impl Health {
-    /// Whether connections are accepted now.
-    pub fn set_accepting(&self, accepting: bool) {
-        self.accepting.store(accepting, Relaxed);
+    /// All threads accept connections.
+    pub fn accepts(&self) {
+        self.accepting.store(true, Relaxed);
+        self.turn.send_replace(Turn::Own);
     }
 
-    /// What was set last; at first, `false`.
+    /// Clients are refused until further notice.
+    pub fn pauses(&self) {
+        self.accepting.store(false, Relaxed);
+    }
+
+    /// Another process is about to take over. This one is as ready as it was for whoever asked before.
+    pub fn holds(&self) {
+        self.turn.send_replace(Turn::Others);
+    }
+
+    /// From now on the process finishes what runs and ends. `orphans`: another one has taken over all sockets but these.
+    pub fn drains(&self, orphans: Option<Arc<[u64]>>) {
+        // In this order: nobody who asked before the change may hear of the draining.
+        if let Some(orphans) = orphans {
+            self.turn.send_replace(Turn::Gone(orphans));
+        }
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Whether connections are accepted.
     pub fn is_accepting(&self) -> bool {
         self.accepting.load(Relaxed)
     }
 
-    /// From now on the process finishes what runs and ends.
-    pub fn set_draining(&self) {
-        self.draining.store(true, Relaxed);
-    }
-
-    /// Whether it does.
+    /// Whether the process will end.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
+    }
+
+    /// Follows the turns.
+    pub fn turns(&self) -> watch::Receiver<Turn> {
+        self.turn.subscribe()
     }
 }

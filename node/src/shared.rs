@@ -45,7 +45,7 @@ impl Shared {
             return vec!["learning: peers have not taught the tables yet".into()];
         }
         if !self.health.is_accepting() {
-            return vec!["starting: it does not accept connections yet".into()];
+            return vec!["starting or paused: it does not accept connections".into()];
         }
         Vec::new()
     }

@@ -241,7 +241,10 @@ async fn serve(running: Running) -> u8 {
             continue;
         }
         draining = true;
-        shared.health.set_draining();
+        shared.health.drains(match &successor {
+            Successor::None => None,
+            Successor::Process { orphans } => Some(Arc::clone(orphans)),
+        });
         hard_stop = shared
             .plan
             .global
@@ -290,7 +293,7 @@ async fn accept(shared: Arc<Shared>, console: admin::Control) {
     // Until the tables have been learned, connections wait in the kernel's queue.
     shared.ready.wait().await;
     everyone(&shared, |done| Ask::Accept { done }).await;
-    shared.health.set_accepting(true);
+    shared.health.accepts();
 }
 
 /// Closes all doors, but keeps the sockets; done when no thread accepts any more. `pause`: clients are refused.
@@ -298,7 +301,11 @@ async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, pause: bool)
     if let Some(console) = console {
         console.door.send_replace(admin::Door::Held);
     }
-    shared.health.set_accepting(false);
+    if pause {
+        shared.health.pauses();
+    } else {
+        shared.health.holds();
+    }
     everyone(&shared, |done| Ask::Hold { pause, done }).await;
 }
 

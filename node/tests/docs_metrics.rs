@@ -26,10 +26,11 @@ scrape does not hold up traffic. Each bind serves 32 connections at a time, one 
 | page | answer |
 |---|---|
 | `/livez` | 200 while the worker threads answer; 503 with a line for each that has not for 30 seconds |
-| `/readyz` | 200 while the process accepts connections; 503 with a line for each reason: it starts, it drains |
+| `/readyz` | 200 while the process accepts connections; 503 and the reason: it starts, it learns its tables from peers, it is paused, it drains |
 | `/metrics` | the metrics below |
 
-Both verdicts end with the process: a port that nobody answers means the same as 503.
+A reload (`-W`) is not seen here: the old worker answers until the new one accepts connections, which then takes over the
+endpoint's sockets too. A worker that drains afterwards is not asked any more.
 
 ## Probes
 
@@ -91,7 +92,8 @@ const GROUPS: &[(&str, &str)] = &[
     (
         "sticktable",
         "### Tables\n\nLabels `name` and `type`. Alert on `remora_sticktable_used / remora_sticktable_size > 0.9`, and on \
-         any increase of\nevictions or refusals: from there on something is not counted.\n",
+         any increase of\nevictions or refusals: from there on something is not counted. What begins with \"edicts\" or is about lives and\n\
+         shares is there for tables that nodes share.\n",
     ),
     (
         "rule",
@@ -107,6 +109,11 @@ const GROUPS: &[(&str, &str)] = &[
         "peer",
         "### Peers\n\nLabels `peers` and `peer`: the name of a `server` line, or a discovered address. A node that dials \
          this one without being\ndialed has no series of its own; `remora_peers_undialed` counts it.\n",
+    ),
+    (
+        "certificate",
+        "### Certificates of peers\n\nLabels `peers` and `file`. Read at every scrape, since files are renewed while the \
+         process runs; a file that cannot be\nread, as inside a `chroot`, has no sample.\n",
     ),
 ];
 

@@ -10,6 +10,7 @@ mod expiry;
 mod harness;
 mod impostor;
 mod links;
+mod metrics;
 mod newcomers;
 mod strangers;
 mod types;

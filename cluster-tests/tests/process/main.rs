@@ -5,6 +5,7 @@ mod common;
 
 mod acls;
 mod admin_endpoint;
+mod admin_endpoint_life;
 mod bad_config;
 mod bad_traffic;
 mod ban_across_sites;
@@ -17,6 +18,7 @@ mod handover;
 mod http_connections;
 mod http_rules;
 mod logs;
+mod metrics_oracle;
 mod mistakes;
 mod peers_cli;
 mod peers_wire;

@@ -78,8 +78,8 @@ pub fn open(
     let mut errors = Vec::new();
     for s in &plan.global.stats_sockets {
         match adopt_or_open(s, Purpose::Console, pool, offer) {
-            Ok((listener, _)) => consoles.push(Console {
-                listener,
+            Ok(opened) => consoles.push(Console {
+                listener: opened.listening,
                 level: s.level,
             }),
             Err(why) => {
@@ -100,13 +100,23 @@ pub fn open(
     }
 }
 
-/// Opens a socket of the process itself, or takes it from `pool`, and adds it to `offer`. Also says whether it was taken.
+/// A listening socket of the process itself.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) listening: Listening,
+    /// [`ListenerInfo::id`]
+    pub(crate) id: u64,
+    /// Another process has served it until now.
+    pub(crate) taken: bool,
+}
+
+/// Opens a socket of the process itself, or takes it from `pool`, and adds it to `offer`.
 pub(crate) fn adopt_or_open(
     s: &StatsSocket,
     purpose: Purpose,
     pool: &mut Inherited,
     offer: &mut Offer,
-) -> Result<(Listening, bool), String> {
+) -> Result<Opened, String> {
     let mut at = match &s.address {
         Address::Unix(path) => Where::Unix {
             path: path.clone(),
@@ -136,7 +146,11 @@ pub(crate) fn adopt_or_open(
         .map_err(|e| format!("cannot duplicate the socket ({e})"))?;
     let info = ListenerInfo { id, purpose, at };
     offer.push((info, Arc::new(copy)));
-    Ok((listening, taken))
+    Ok(Opened {
+        listening,
+        id,
+        taken,
+    })
 }
 
 fn open_one(s: &StatsSocket) -> Result<Listening, String> {

@@ -230,7 +230,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;
     peers::start(&shared, doors, &lineages)
         .map_err(|e| format!("cannot start the thread of the peers: {e}"))?;
-    endpoint::start(&shared, endpoints, pages, console.door.subscribe())
+    endpoint::start(&shared, endpoints, pages)
         .map_err(|e| format!("cannot start the thread of the admin endpoint: {e}"))?;
     let threads = asks
         .into_iter()

@@ -19,19 +19,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_local;
 use tracing::warn;
 
-use crate::admin::{self, Door, Listener, Listening, Stream};
+use crate::admin::{self, Listener, Opened, Stream};
 use crate::handoff::Purpose;
 use crate::handoff::inherited::{Inherited, Offer};
+use crate::health::Turn;
 use crate::shared::Shared;
 use service::Service;
 
 /// An `admin bind` that is open.
 #[derive(Debug)]
-pub struct Endpoint {
-    listening: Listening,
-    /// Another process has served it until now, and goes on until this one accepts connections.
-    taken: bool,
-}
+pub struct Endpoint(Opened);
 
 /// Bytes of a request's head, and its header lines.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -61,7 +58,7 @@ pub fn open(
     let mut errors = Vec::new();
     for bind in &plan.global.admin_binds {
         match admin::adopt_or_open(bind, Purpose::Admin, pool, offer) {
-            Ok((listening, taken)) => endpoints.push(Endpoint { listening, taken }),
+            Ok(opened) => endpoints.push(Endpoint(opened)),
             Err(why) => {
                 let file = plan.files.get(usize::from(bind.place.file));
                 errors.push(format!(
@@ -80,8 +77,7 @@ pub fn open(
     }
 }
 
-/// Starts the thread that serves them as long as `door` allows, and the metrics pages that rules ask for. It ends with the
-/// process.
+/// Starts the thread that serves them, and the metrics pages that rules ask for. It ends with the process.
 ///
 /// # Errors
 /// The thread could not be started.
@@ -89,7 +85,6 @@ pub fn start(
     shared: &Arc<Shared>,
     endpoints: Vec<Endpoint>,
     asks: exporter::Asks,
-    door: watch::Receiver<Door>,
 ) -> io::Result<()> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
@@ -100,56 +95,54 @@ pub fn start(
                 .enable_time()
                 .build_local(LocalOptions::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(serve(shared, endpoints, asks, door)),
+                Ok(runtime) => runtime.block_on(serve(shared, endpoints, asks)),
                 Err(e) => warn!("the admin endpoint is not available: {e}"),
             }
         })?;
     Ok(())
 }
 
-async fn serve(
-    shared: Arc<Shared>,
-    endpoints: Vec<Endpoint>,
-    asks: exporter::Asks,
-    door: watch::Receiver<Door>,
-) {
+async fn serve(shared: Arc<Shared>, endpoints: Vec<Endpoint>, asks: exporter::Asks) {
     let service = Rc::new(Service::new(Arc::clone(&shared)));
     for endpoint in endpoints {
-        spawn_local(accept(endpoint, door.clone(), Rc::clone(&service)));
+        spawn_local(accept(
+            endpoint.0,
+            shared.health.turns(),
+            Rc::clone(&service),
+        ));
     }
     exporter::serve(&shared, asks).await;
 }
 
-/// Accepts while it is this process's turn. A socket that nobody has served before is served at once, so that it can say
-/// that it is not ready yet.
-async fn accept(endpoint: Endpoint, mut door: watch::Receiver<Door>, service: Rc<Service>) {
-    let mut fresh = !endpoint.taken;
-    let listener = match Listener::new(endpoint.listening) {
+/// Accepts while it is this process's turn. A socket that nobody else has served is served at once, so that it can say that
+/// the process is not ready yet; and one that nobody takes over, to the end.
+async fn accept(opened: Opened, mut turns: watch::Receiver<Turn>, service: Rc<Service>) {
+    let (id, mut own) = (opened.id, !opened.taken);
+    let listener = match Listener::new(opened.listening) {
         Ok(listener) => listener,
         Err(e) => {
             warn!("an 'admin bind' cannot be served: {e}");
             return;
         }
     };
-    // More wait in the kernel's queue. Each bind has places of its own, so that strangers on a port cannot lock out the
-    // probes of a UNIX socket.
     let places = Arc::new(Semaphore::new(usize::from(ADMIN_CONNECTIONS_MAX)));
     loop {
-        let now = *door.borrow_and_update();
-        match now {
-            Door::Open => fresh = false,
-            Door::Held if fresh => {}
-            Door::Held => {
-                if door.changed().await.is_err() {
+        let turn = turns.borrow_and_update().clone();
+        match turn {
+            Turn::Own => own = false,
+            Turn::Others if own => {}
+            Turn::Others => {
+                if turns.changed().await.is_err() {
                     return;
                 }
                 continue;
             }
-            Door::Closed => return,
+            Turn::Gone(orphans) if orphans.contains(&id) => {}
+            Turn::Gone(_) => return,
         }
         let stream = tokio::select! {
             biased;
-            _ = door.changed() => continue,
+            _ = turns.changed() => continue,
             accepted = next(&listener, &places) => accepted,
         };
         let Some((stream, place)) = stream else {
@@ -157,10 +150,13 @@ async fn accept(endpoint: Endpoint, mut door: watch::Receiver<Door>, service: Rc
             continue;
         };
         let service = Rc::clone(&service);
+        let turns = turns.clone();
         spawn_local(async move {
+            // Whoever asked before the socket was handed over hears what the successor would say.
+            let left = move || matches!(&*turns.borrow(), Turn::Gone(kept) if !kept.contains(&id));
             match stream {
-                Stream::Unix(s) => talk(s, service).await,
-                Stream::Tcp(s) => talk(s, service).await,
+                Stream::Unix(s) => talk(s, service, left).await,
+                Stream::Tcp(s) => talk(s, service, left).await,
             }
             drop(place);
         });
@@ -177,7 +173,11 @@ async fn next(
 }
 
 /// One request and its answer.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin>(io: S, service: Rc<Service>) {
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+    io: S,
+    service: Rc<Service>,
+    left: impl Fn() -> bool,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
@@ -187,8 +187,8 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(io: S, service: Rc<Service>) {
         .serve_connection(
             TokioIo::new(io),
             hyper::service::service_fn(move |request| {
-                let service = Rc::clone(&service);
-                async move { Ok::<_, std::convert::Infallible>(service.answer(&request)) }
+                let answer = service.answer(&request, left());
+                std::future::ready(Ok::<_, std::convert::Infallible>(answer))
             }),
         );
     // Either way it is over: a client that breaks off or is too slow is nothing to tell anybody.

@@ -27,8 +27,12 @@ impl Service {
         }
     }
 
-    /// One answer. Bodies of requests are not read.
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    /// One answer. Bodies of requests are not read. `handed_over`: another process serves this socket now.
+    pub(super) fn answer<B>(
+        &self,
+        request: &Request<B>,
+        handed_over: bool,
+    ) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if !matches!(path, "/livez" | "/readyz" | "/metrics") {
             return text(
@@ -44,6 +48,8 @@ impl Service {
         }
         match path {
             "/livez" => self.live(),
+            // It would not have taken over if it were not ready.
+            "/readyz" if handed_over => verdict("ready", &[]),
             "/readyz" => verdict("ready", &self.shared.not_ready()),
             _ => self.metrics(request),
         }

@@ -1,6 +1,7 @@
 //! The metrics page: what the process counts, as text for Prometheus. Made on the thread of the admin endpoint, never on
 //! one that serves traffic. Documented in `docs/metrics.md`; a test compares the two.
 
+mod certificates;
 mod family;
 mod peers;
 mod process;
@@ -130,21 +131,19 @@ pub fn page(shared: &Shared, query: &Query, format: Format) -> Vec<u8> {
     if query.wants(Group::Rule) {
         write(&mut page, "rule", process::RULE, &process::rules(shared));
     }
-    if query.wants(Group::Peers)
-        && let Some(sections) = shared.peers.get()
-    {
-        let reports: Vec<peers::Section> = sections
-            .iter()
-            .map(|s| (s.name().to_owned(), s.report()))
-            .collect();
-        write_peers(&mut page, &reports);
+    if query.wants(Group::Peers) {
+        let sections = peers::now(shared);
+        write(
+            &mut page,
+            "peers",
+            peers::SECTION,
+            &peers::sections(&sections),
+        );
+        write(&mut page, "peer", peers::PEER, &peers::peers(&sections));
+        let files = certificates::files(shared);
+        write(&mut page, "certificate", peers::CERTIFICATE, &files);
     }
     page.finish()
-}
-
-fn write_peers(page: &mut Page, reports: &[peers::Section]) {
-    write(page, "peers", peers::SECTION, &peers::sections(reports));
-    write(page, "peer", peers::PEER, &peers::peers(reports));
 }
 
 /// Every family that a page may have, in order.
@@ -158,6 +157,7 @@ pub fn families() -> Vec<Described> {
         describe("rule", process::RULE),
         describe("peers", peers::SECTION),
         describe("peer", peers::PEER),
+        describe("certificate", peers::CERTIFICATE),
     ]
     .concat()
 }

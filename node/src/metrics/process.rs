@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use remora_core::table::{Events, Table};
+use remora_core::table::{Events, ReplicaCounters, Table};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -16,6 +16,7 @@ pub(super) struct Process<'a> {
     shared: &'a Shared,
     now_ms: u64,
     listeners: u64,
+    peers: (usize, usize),
     system: System,
 }
 
@@ -61,6 +62,7 @@ pub(super) fn process(shared: &Shared) -> Vec<(Labels, Process<'_>)> {
         shared,
         now_ms: clock::read().mono_ms,
         listeners: listeners as u64,
+        peers: super::peers::connected(shared),
         system: System::read(),
     };
     vec![(Labels::default(), process)]
@@ -96,6 +98,8 @@ pub(super) static PROCESS: &[ProcessFamily] = families! {
     gauge "max_session_rate" "Highest number of sessions per second." (|p| Some(p.shared.world.process.sess_rate.rate(p.now_ms).max(p.shared.peaks.sess_rate()).into()));
     gauge "listeners" "Listening addresses." (|p| Some(p.listeners.into()));
     gauge "jobs" "Connections and listeners." (|p| Some((u64::from(p.shared.world.process.curr_conns.load(Relaxed)) + p.listeners).into()));
+    gauge "connected_peers" "Peers with a session from or to this node." (|p| Some(p.peers.0.into()));
+    gauge "active_peers" "Peers that the session of this node is up to." (|p| Some(p.peers.1.into()));
     counter "dropped_logs_total" "Log lines lost." (|p| Some((p.shared.world.process.dropped_logs.load(Relaxed) + p.shared.logs.lost()).into()));
     counter "bytes_out_total" "Bytes sent." (|p| Some(p.shared.world.process.bytes_out.load(Relaxed).into()));
     counter "spliced_bytes_out_total" "Bytes sent through a kernel pipe." (|p| Some(p.shared.world.process.spliced_bytes_out.load(Relaxed).into()));
@@ -105,6 +109,8 @@ pub(super) static PROCESS: &[ProcessFamily] = families! {
 pub(super) struct Stick<'a> {
     table: &'a Table,
     events: Events,
+    /// Of a table that nodes share.
+    replica: Option<ReplicaCounters>,
     now_ms: u64,
 }
 
@@ -117,6 +123,7 @@ pub(super) fn tables(shared: &Shared) -> Vec<(Labels, Stick<'_>)> {
         let stick = Stick {
             table,
             events,
+            replica: table.replica().map(|r| r.counters()),
             now_ms,
         };
         (labels, stick)
@@ -134,6 +141,13 @@ pub(super) static TABLE: &[TableFamily] = families! {
     counter "expirations_total" "Entries whose time was up." (|t| Some(t.events.expirations.into()));
     counter "evictions_total" "Entries that had to go before their time because the table was full." (|t| Some(t.events.evictions.into()));
     counter "refusals_total" "Keys that were not counted because the table was full and nothing could go." (|t| Some(t.events.refusals.into()));
+    gauge "tombstones" "Removed entries that are remembered for the sake of peers." (|t| t.replica.map(|r| r.tombstones.into()));
+    counter "edicts_issued_total" "Changes made by hand here that hold for the whole cluster." (|t| t.replica.map(|r| r.edicts_issued.into()));
+    counter "edicts_applied_total" "Such changes that came from peers." (|t| t.replica.map(|r| r.edicts_applied.into()));
+    counter "edicts_dropped_total" "Tombstones that had to make room before everybody knew of them." (|t| t.replica.map(|r| r.edicts_dropped.into()));
+    counter "shares_adopted_total" "Counts of this node that were lost here and came back from a peer." (|t| t.replica.map(|r| r.adopted.into()));
+    counter "stamps_refused_total" "Changes that came from more than a year ahead." (|t| t.replica.map(|r| r.stamps_refused.into()));
+    counter "lineages_refused_total" "Lives of nodes for which there was no place." (|t| t.replica.map(|r| r.lineages_refused.into()));
 };
 
 /// A rule's number.

@@ -112,6 +112,12 @@ impl From<bool> for Value {
         Value::Int(u64::from(is))
     }
 }
+impl From<i64> for Value {
+    fn from(n: i64) -> Value {
+        // Dates before 1970 do not matter here.
+        Value::Int(u64::try_from(n).unwrap_or(0))
+    }
+}
 impl From<f64> for Value {
     fn from(n: f64) -> Value {
         Value::Float(n)
