@@ -186,7 +186,12 @@ pub fn compare(dumps: &[Dump], expected: &Expected) -> Result<(), String> {
         let all = present.iter().all(|&is| is);
         let none = !present.iter().any(|&is| is);
         if wanted.is_none() && !expected.open && !none {
-            wrong.push(format!("{key}: not expected, but there: {present:?}"));
+            let held = dumps.iter().map(|dump| dump.entries.get(key));
+            let held: Vec<String> = held.map(|entry| format!("{entry:?}")).collect();
+            wrong.push(format!(
+                "{key}: not expected, but there: {}",
+                held.join("; ")
+            ));
             continue;
         }
         if !all {

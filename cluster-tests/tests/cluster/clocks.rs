@@ -43,6 +43,8 @@ fn the_later_wins(cluster: &Cluster, tally: &mut Tally, round: u64) {
             .node(node)
             .order(&format!("set table t key tag data.gpt0 {value}"));
         until_true("the tag reaches everyone", || tag(value));
+        // Requests that end touch what they counted: not after the clear.
+        cluster.settled(&Expected::of(tally).with("tag", "gpt0", value as i64));
         cluster.node(node).order("clear table t key cleared");
         tally.forget("cleared");
         cluster.settled(&Expected::of(tally).with("tag", "gpt0", value as i64));

@@ -146,11 +146,12 @@ impl Hub {
         self.peers.values().all(|peer| match peer.answer {
             Answer::Refused => matches!(peer.dial, Dial::Pause(_)),
             Answer::Newcomer | Answer::Myself | Answer::Duplicate => true,
-            // It has dialed us and does not have the table.
+            // It has dialed us and does not have the table, or had just started then: what it was taught since, its
+            // teacher can teach us too.
             Answer::Teacher => peer.met.as_ref().is_some_and(|(_, lineage)| {
                 self.ins
                     .values()
-                    .any(|s| s.pusher() == Some(*lineage) && !s.matches(table))
+                    .any(|s| s.pusher() == Some(*lineage) && (s.newcomer || !s.matches(table)))
             }),
             Answer::None => self
                 .ins
