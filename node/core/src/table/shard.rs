@@ -24,6 +24,8 @@ const ASIDE: u32 = u32::MAX - 2;
 pub(super) const HELD: u32 = u32::MAX - 3;
 /// Steps back from the tail before an entry is put aside.
 const STEPS_BACK_MAX: u32 = 8;
+/// An entry so much older than one that it should come before is put aside at once.
+const FAR_BACK_MS: u32 = 2_000;
 
 /// Bits of a slot number in [`aside_key`].
 const SLOT_BITS: u32 = SLOTS_MAX.trailing_ones();
@@ -365,8 +367,12 @@ impl Shard {
         if schema.lifetime.is_some() {
             let age = age_ms(now as u32, self.word(slot, TOUCHED));
             let mut steps = 0;
-            while after != NIL && age_ms(now as u32, self.word(after, TOUCHED)) < age {
-                if steps == STEPS_BACK_MAX {
+            while after != NIL {
+                let younger = age_ms(now as u32, self.word(after, TOUCHED));
+                if younger >= age {
+                    break;
+                }
+                if steps == STEPS_BACK_MAX || age - younger > FAR_BACK_MS {
                     let date = date(now, self.word(slot, TOUCHED));
                     self.aside.insert(aside_key(date, slot));
                     self.set_word(slot, PREV, ASIDE);
