@@ -22,6 +22,8 @@ pub(super) struct InSession {
     pub(super) remote: String,
     pub(super) opened_at: u64,
     pub(super) heard_at: u64,
+    /// The same, whether this process stood still meanwhile or not.
+    fed_at: u64,
     phase: Phase,
     pub(super) node: String,
     lineage: Lineage,
@@ -91,6 +93,7 @@ impl InSession {
             remote,
             opened_at: now,
             heard_at: now,
+            fed_at: now,
             phase: Phase::Opened,
             node: String::new(),
             lineage: Lineage(0),
@@ -236,6 +239,7 @@ impl Hub {
             return;
         };
         session.heard_at = now;
+        session.fed_at = now;
         if session.phase == Phase::Refused {
             return; // it may not have read yet that it is refused
         }
@@ -545,7 +549,7 @@ impl Hub {
             if let Some(life) = self.lives.get_mut(&lineage)
                 && !fed
             {
-                life.unfed_since = Some(now);
+                life.unfed_since = Some(session.fed_at);
             }
         }
         if *why != Ended::Replaced && (session.is_up() || !matches!(why, Ended::Broken(_))) {

@@ -191,7 +191,19 @@ impl History {
     }
     fn pass(&mut self, ms: u64) {
         let until = self.world.now + ms;
+        while until > self.world.now + 1_000 {
+            self.pass(1_000);
+        }
         self.world.run_until(until);
+        // Upkeep, about as often as a process does it.
+        for node in self.world.running() {
+            if !self.world.nodes[node].frozen {
+                let mono = self.world.mono(node);
+                for table in &self.world.life(node).stores.tables {
+                    table.table.maintain(mono, 1_000);
+                }
+            }
+        }
         // A process that has said all goodbyes ends.
         for node in self.world.running() {
             let life = self.world.life(node);
