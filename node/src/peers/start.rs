@@ -225,7 +225,7 @@ pub fn leave(shared: &Shared) {
     }
 }
 
-/// Tells the peers what they do not know yet, and goodbye. Takes at most [`STOP_PATIENCE`].
+/// Tells the peers what they do not know yet, and goodbye. Takes at most `STOP_PATIENCE`.
 pub async fn stop(shared: &Shared) {
     let sections = shared.peers.get().map_or(&[][..], Vec::as_slice);
     for section in sections {

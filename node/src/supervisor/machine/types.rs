@@ -37,7 +37,7 @@ pub enum Event {
     SoftStop,
     /// A signal for all workers.
     PassOn(Signal),
-    /// [`Machine::deadline`] has come.
+    /// `Machine::deadline` has come.
     Tick,
 }
 

@@ -129,7 +129,7 @@ impl Shard {
 }
 
 impl Table {
-    /// Begins to note which entries change, for an [`Exporter`], or ends all noting and forgets what was noted.
+    /// Begins to note which entries change, for an [`Exporter`](super::Exporter), or ends all noting and forgets what was noted.
     pub fn follow(&self, on: bool) {
         for shard in &self.shards {
             shard.lock().follow = on.then(|| Box::new(Follow::Marks(Marks::default())));
@@ -143,7 +143,7 @@ impl Table {
         };
         self.shards.iter().map(of).sum()
     }
-    /// Takes out what was counted since the last round of [`Exporter::changes`], of about `most` entries, and adds it to
+    /// Takes out what was counted since the last round of [`Exporter::changes`](super::Exporter::changes), of about `most` entries, and adds it to
     /// `to`. Returns whether there is more.
     pub fn take_deltas(&self, most: usize, to: &mut BTreeMap<Key, Delta>) -> bool {
         let mut taken = 0;
