@@ -350,14 +350,15 @@ fn a_check_finds_what_would_not_start() {
 #[test]
 fn the_examples_are_valid() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    for example in ["throttle.cfg", "ban-across-sites.cfg"] {
+    for example in ["throttle.cfg", "ban-across-sites.cfg", "cluster.cfg"] {
         let name = format!("docs/examples/{example}");
         if haproxy_lacks("looking beside the configuration for the files it names") {
             return;
         }
-        let done = plain(&["-C", root, "-c", "-dW", "-f", &name]);
+        let done = plain(&["-C", root, "-c", "-dW", "-L", "node1", "-f", &name]);
         assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{name}");
-        let done = plain(&["-C", "/", "-c", "-dW", "-f", &format!("{root}/{name}")]);
+        let path = format!("{root}/{name}");
+        let done = plain(&["-C", "/", "-c", "-dW", "-L", "node1", "-f", &path]);
         assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{name}");
     }
 }

@@ -3,6 +3,8 @@
 use cluster_tests::wait::{until, until_true};
 use cluster_tests::{Launch, Server, get};
 
+use crate::common::haproxy_lacks;
+
 fn shipped(name: &str) -> String {
     let path = format!("{}/../docs/examples/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -132,4 +134,55 @@ fn ban_across_sites_is_shipped_as_documented_and_bans() {
         .collect();
     assert_eq!(outcomes[..4], [Some(200), Some(200), Some(200), None]);
     assert_eq!(outcomes[4..], [Some(503); 4]);
+}
+
+/// A node of `cluster.cfg`, with the test's addresses, and a rate that does not fall while the test runs.
+fn cluster_node(name: &str, dir: &std::path::Path) -> Launch {
+    let text = shipped("cluster.cfg");
+    let peer = format!("{}/", dir.display());
+    let pairs = [
+        (
+            "\"/tmp/remora-${USER-demo}-$HAPROXY_LOCALPEER.sock\"",
+            "{{cli}}",
+        ),
+        ("unix@/tmp/remora-${USER-demo}-", &format!("unix@{peer}")),
+        ("127.0.0.1:$WEB", "127.0.0.1:{{port:web}}"),
+        ("_rate(10s)", "_rate(1h)"),
+    ];
+    Launch::new(&replaced(&text, &pairs)).arg("-L").arg(name)
+}
+
+#[test]
+fn cluster_limits_what_all_nodes_get_together() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let one = cluster_node("node1", dir.path()).start();
+    let two = cluster_node("node2", dir.path()).start();
+    for (node, name) in [(&one, "node1"), (&two, "node2")] {
+        for _ in 0..10 {
+            let answer = get(node.addr("web"), "/").expect("an answer");
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.text(), format!("Hello from {name}.\n"));
+        }
+    }
+    for node in [&one, &two] {
+        until_true("both know of all requests", || {
+            node.ask("show table web").contains("http_req_cnt=20 ")
+        });
+    }
+    for node in [&one, &two] {
+        assert_eq!(
+            get(node.addr("web"), "/").expect("an answer").status,
+            429,
+            "the sum is above 20"
+        );
+    }
+    let shares = one.ask("show table web key 127.0.0.1 origins");
+    assert_eq!(shares.matches("lineage=").count(), 2, "{shares}");
+    two.ask("clear table web");
+    until_true("node1 answers again", || {
+        get(one.addr("web"), "/").expect("an answer").status == 200
+    });
 }

@@ -317,9 +317,15 @@ pub(super) fn root(error: &(dyn Error + 'static)) -> String {
 pub(super) fn said(status: &Status) -> String {
     match status.source() {
         Some(source) => root(source),
-        None => status.message().to_owned(),
+        None => match status.message().strip_prefix(NO_GRPC) {
+            Some(code) => format!("it answers with HTTP status {code}, as no peer would"),
+            None => status.message().to_owned(),
+        },
     }
 }
+
+/// How tonic begins what it says of an answer from a server that does not speak gRPC.
+const NO_GRPC: &str = "grpc-status header missing, mapped from HTTP status code ";
 
 /// Hyper's client as the kind of service that generated clients call.
 #[derive(Clone)]

@@ -279,7 +279,10 @@ fn severity(event: &Event) -> Severity {
             | Ended::Stopping => Severity::Notice,
             _ => Severity::Warning,
         },
-        Event::Unreachable { .. } | Event::Mismatch { .. } | Event::Dropped(_) => Severity::Warning,
+        Event::Unreachable { .. }
+        | Event::Misnamed { .. }
+        | Event::Mismatch { .. }
+        | Event::Dropped(_) => Severity::Warning,
         _ => Severity::Notice,
     }
 }

@@ -99,6 +99,16 @@ pub enum Event {
         /// What the shell said.
         error: String,
     },
+    /// The node at the address of a static line has another name than the line says: two nodes were started under one
+    /// name, or addresses were mixed up. Said again when the name is another.
+    Misnamed {
+        /// Name of the line.
+        peer: String,
+        /// Its address.
+        address: String,
+        /// Name that the node gave.
+        node: String,
+    },
     /// Tables differ.
     Mismatch {
         /// Name of the peer.
@@ -174,6 +184,11 @@ impl fmt::Display for Event {
                 direction(*incoming)
             ),
             Event::Unreachable { node, error } => write!(f, "peer {node} is unreachable: {error}"),
+            Event::Misnamed {
+                peer,
+                address,
+                node,
+            } => write!(f, "peer {peer} at {address} calls itself '{node}'"),
             Event::Mismatch { node, table, text } => {
                 write!(f, "table {table} differs at peer {node}: {text}")
             }
@@ -191,8 +206,13 @@ impl fmt::Display for Event {
                 alive,
             } => write!(
                 f,
-                "lineage {:016x} of {node} {}",
+                "lineage {:016x} of {} {}",
                 lineage.0,
+                if node.is_empty() {
+                    "a node that was never met" // others hear it
+                } else {
+                    node
+                },
                 if *alive {
                     "is alive"
                 } else {

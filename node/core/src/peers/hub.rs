@@ -94,6 +94,8 @@ pub struct Hub {
     /// Lineages that are heard here directly, in order: what heartbeats carry.
     pub(super) vouching: Vec<Lineage>,
     pub(super) counters: HubCounters,
+    /// Who was turned away last, and why: it comes again and again, and need not be told of each time.
+    pub(super) turned_away: BTreeMap<String, String>,
     actions: VecDeque<Action>,
     events_waiting: usize,
     events_dropped: u64,
@@ -163,6 +165,7 @@ impl Hub {
             lives: BTreeMap::new(),
             vouching: Vec::new(),
             counters: HubCounters::default(),
+            turned_away: BTreeMap::new(),
             actions: VecDeque::new(),
             events_waiting: 0,
             events_dropped: 0,
@@ -303,6 +306,11 @@ impl Hub {
 
     /// Ends a session of either kind. `ours`: the shell does not know yet.
     pub(super) fn end(&mut self, id: SessionId, why: Ended, now: u64, ours: bool) {
+        let why = if matches!(why, Ended::Broken(_)) && self.has_left(id) {
+            Ended::PeerStops // as announced
+        } else {
+            why
+        };
         let known = if let Some(out) = self.outs.remove(&id) {
             self.ended_out(out, &why, now);
             true
@@ -316,6 +324,17 @@ impl Hub {
             self.counters.sessions_closed += 1;
             self.act(Action::Close(id, why));
         }
+    }
+
+    /// Whether the node at the other end said goodbye.
+    fn has_left(&self, id: SessionId) -> bool {
+        let out = self.outs.get(&id).and_then(|out| out.remote.as_ref());
+        let lineage = match out {
+            Some(remote) => Some(remote.lineage),
+            None => self.ins.get(&id).and_then(InSession::pusher),
+        };
+        let life = lineage.and_then(|lineage| self.lives.get(&lineage));
+        life.is_some_and(|life| life.ended)
     }
 
     pub(super) fn hello(&self, now: u64) -> Hello {

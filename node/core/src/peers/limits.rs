@@ -52,5 +52,7 @@ pub const TABLES_MAX: usize = 4_096;
 pub const REPLIES_MAX: usize = 4_096;
 /// Sessions that peers opened.
 pub const SESSIONS_IN_MAX: usize = 1_024;
+/// Nodes and hosts of which is remembered why they were turned away.
+pub const TURNED_AWAY_MAX: usize = 256;
 /// Actions that wait for the shell before log lines are dropped.
 pub const EVENTS_MAX: usize = 1_024;

@@ -174,9 +174,17 @@ impl Hub {
             } else {
                 Answer::Teacher
             };
-            peer.met = Some((node.to_owned(), lineage));
+            let met = peer.met.replace((node.to_owned(), lineage));
             peer.last_error = None;
             peer.unreachable_logged = false;
+            if !peer.discovered && peer.name != node && met.is_none_or(|(met, _)| met != node) {
+                let event = Event::Misnamed {
+                    peer: peer.name.clone(),
+                    address: peer.address.clone(),
+                    node: node.to_owned(),
+                };
+                self.log(event);
+            }
         }
     }
 
@@ -193,7 +201,10 @@ impl Hub {
             return;
         };
         let node = peer.name.clone();
-        peer.last_error = Some(why.to_string());
+        let text = why.to_string();
+        // A peer that refuses every attempt says the same each time.
+        let is_news = out.is_up() || peer.last_error.as_ref() != Some(&text);
+        peer.last_error = Some(text);
         if out.is_up() && now.saturating_sub(out.opened_at) >= SILENCE_MS {
             peer.failures = 0; // it held: what happened is news
         }
@@ -228,7 +239,7 @@ impl Hub {
             }
         }
         let expected = matches!(why, Ended::Refused(Refusal::Myself, _) | Ended::Removed);
-        if !expected && !is_duplicate {
+        if is_news && !expected && !is_duplicate {
             self.log(Event::Down {
                 node,
                 incoming: false,

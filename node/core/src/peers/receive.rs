@@ -8,6 +8,7 @@ use super::event::{Ended, Event, SessionId};
 use super::hub::{Hub, Shared};
 use super::limits::{
     HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SHORT_BREAK_MS, SILENCE_MS, TABLES_MAX,
+    TURNED_AWAY_MAX,
 };
 use super::matching::{compare, lacking};
 use super::messages::{Batch, BatchKind, Held, Hello, Push, Refusal, Reply, VERSION, Welcome};
@@ -408,6 +409,7 @@ impl Hub {
         session.heartbeat_at = now + HEARTBEAT_MS;
         session.replies.push_back(Reply::Welcome(welcome));
         let remote = session.remote.clone();
+        self.turned_away.remove(&hello.node);
         let from_start =
             hello.newcomer || self.taught_at.is_some_and(|at| now <= at + SHORT_BREAK_MS);
         let life = self.lives.get_mut(&hello.lineage);
@@ -552,21 +554,42 @@ impl Hub {
                 life.unfed_since = Some(session.fed_at);
             }
         }
-        if *why != Ended::Replaced && (session.is_up() || !matches!(why, Ended::Broken(_))) {
+        let is_up = session.is_up();
+        if *why != Ended::Replaced && (is_up || !matches!(why, Ended::Broken(_))) {
             let node = if session.node.is_empty() {
                 session.remote
             } else {
                 session.node
             };
-            self.log(Event::Down {
-                node,
-                incoming: true,
-                why: why.clone(),
-            });
+            if is_up || self.is_first_refusal(&node, why) {
+                self.log(Event::Down {
+                    node,
+                    incoming: true,
+                    why: why.clone(),
+                });
+            }
         }
         self.lost_teacher(id);
         self.refresh_lives(now);
         self.check_ready(now);
+    }
+
+    /// Whether somebody was not turned away for the same reason the last time. `who`: a node, or an address, of which the
+    /// port does not matter.
+    fn is_first_refusal(&mut self, who: &str, why: &Ended) -> bool {
+        let who = match who.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => host,
+            _ => who,
+        };
+        let why = why.to_string();
+        if self.turned_away.get(who) == Some(&why) {
+            return false;
+        }
+        if self.turned_away.len() >= TURNED_AWAY_MAX {
+            self.turned_away.pop_first();
+        }
+        self.turned_away.insert(who.to_owned(), why);
+        true
     }
 
     /// Tells those who push to us that this is in vain.

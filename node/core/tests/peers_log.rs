@@ -1,0 +1,188 @@
+//! What hubs say in the log: each thing once, and by its right name.
+
+use std::sync::Arc;
+
+use remora_core::peers::messages::{Push, Reply};
+use remora_core::peers::store::{Store, Stores};
+use remora_core::peers::{Action, Ended, Hub, HubConfig, PeerIx, SessionId};
+use remora_core::table::{Key, Lineage, Lineages, TableId, Tag};
+
+struct NoTables;
+
+impl Stores for NoTables {
+    fn store(&self, _: TableId) -> Option<&dyn Store> {
+        None
+    }
+    fn write_tags(&self, _: TableId, _: &[(Key, Vec<Tag>)], _: u64) {}
+}
+
+/// A node without tables, and what it has logged.
+struct Node {
+    hub: Hub,
+    said: Vec<String>,
+    closed: Vec<Ended>,
+}
+
+impl Node {
+    fn new(name: &str, cluster: &str, lineage: u64) -> Node {
+        let config = HubConfig {
+            cluster: cluster.into(),
+            node: name.into(),
+            lineages: Arc::new(Lineages::new(Lineage(lineage))),
+            newcomer: true,
+            discovers: false,
+            learn_timeout_ms: 5_000,
+            seed: lineage,
+        };
+        Node {
+            hub: Hub::new(config, Arc::new(NoTables), &[], 0),
+            said: Vec::new(),
+            closed: Vec::new(),
+        }
+    }
+    /// Peers to be dialed.
+    fn act(&mut self, now: u64) -> Vec<PeerIx> {
+        let mut dials = Vec::new();
+        while let Some(action) = self.hub.poll_action(now) {
+            match action {
+                Action::Dial(ix) => dials.push(ix),
+                Action::Log(event) => self.said.push(event.to_string()),
+                Action::Close(_, why) => self.closed.push(why),
+                Action::Ready => {}
+            }
+        }
+        dials
+    }
+    fn says(&self, text: &str) -> usize {
+        self.said.iter().filter(|line| line.contains(text)).count()
+    }
+}
+
+/// Carries messages on one stream until there are none.
+fn carry(dialer: &mut Node, out: SessionId, answerer: &mut Node, into: SessionId, now: u64) {
+    loop {
+        let push: Option<Push> = dialer.hub.poll_push(out, now);
+        let reply: Option<Reply> = answerer.hub.poll_reply(into, now);
+        if push.is_none() && reply.is_none() {
+            break;
+        }
+        if let Some(push) = push {
+            answerer.hub.handle_push(into, push, now);
+        }
+        if let Some(reply) = reply {
+            dialer.hub.handle_reply(out, reply, now);
+        }
+        dialer.act(now);
+        answerer.act(now);
+    }
+}
+
+/// `dialer` opens a stream to its peer `ix` at `answerer`.
+fn open(
+    dialer: &mut Node,
+    ix: PeerIx,
+    answerer: &mut Node,
+    port: u64,
+    now: u64,
+) -> (SessionId, SessionId) {
+    let remote = format!("127.0.0.1:{port}");
+    let (out, into) = (
+        dialer.hub.opened_out(ix, now),
+        answerer.hub.opened_in(remote, now),
+    );
+    carry(dialer, out, answerer, into, now);
+    (out, into)
+}
+
+#[test]
+fn a_peer_that_is_refused_each_time_is_reported_once_by_both() {
+    let (mut a, mut b) = (Node::new("a", "one", 1), Node::new("b", "two", 2));
+    a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+    let mut dialed = 0;
+    for now in (0..60_000).step_by(100) {
+        a.hub.tick(now, now);
+        b.hub.tick(now, now);
+        b.act(now);
+        for ix in a.act(now) {
+            dialed += 1;
+            let (out, into) = open(&mut a, ix, &mut b, 40_000 + now, now);
+            a.hub.closed(out, "gone", now);
+            b.hub.closed(into, "gone", now);
+        }
+    }
+    assert!(dialed > 5, "it goes on trying: {dialed}");
+    assert_eq!(a.says("other cluster"), 1, "{:?}", a.said);
+    assert_eq!(b.says("other cluster"), 1, "{:?}", b.said);
+}
+
+#[test]
+fn strangers_of_one_host_are_reported_once() {
+    let mut a = Node::new("a", "one", 1);
+    for port in 1..100 {
+        let id = a.hub.opened_in(format!("10.0.0.1:{port}"), port);
+        let push = Push::Goodbye { numbers: vec![] };
+        a.hub.handle_push(id, push, port);
+        a.act(port);
+    }
+    assert_eq!(a.says("10.0.0.1"), 1, "{:?}", a.said);
+    // What is remembered of strangers has an end.
+    for host in 0..5_000u32 {
+        let id = a.hub.opened_in(format!("node{host}:1"), 1_000);
+        let push = Push::Goodbye { numbers: vec![] };
+        a.hub.handle_push(id, push, 1_000);
+        a.act(1_000);
+    }
+    let id = a.hub.opened_in("10.0.0.1:7".into(), 2_000);
+    a.hub
+        .handle_push(id, Push::Goodbye { numbers: vec![] }, 2_000);
+    a.act(2_000);
+    assert_eq!(a.says("10.0.0.1"), 2, "forgotten meanwhile");
+}
+
+#[test]
+fn a_node_with_another_name_than_its_line_is_named_once() {
+    let (mut a, mut b) = (Node::new("a", "one", 1), Node::new("a", "one", 2));
+    a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+    for now in [0, 10_000] {
+        for ix in a.act(now) {
+            let (out, into) = open(&mut a, ix, &mut b, 40_000, now);
+            a.hub.closed(out, "cut", now);
+            b.hub.closed(into, "cut", now);
+            assert_eq!(a.act(now), [], "not at once");
+        }
+    }
+    let line = "peer b at 127.0.0.1:1 calls itself 'a'";
+    assert_eq!(a.says(line), 1, "{:?}", a.said);
+    assert_eq!(a.says("session to peer b ended: cut"), 2, "{:?}", a.said);
+
+    // What discovery finds has no name of its own.
+    let mut c = Node::new("c", "one", 3);
+    c.hub.add_peer("127.0.0.1:1", "127.0.0.1:1", true, 0);
+    for ix in c.act(0) {
+        open(&mut c, ix, &mut b, 40_000, 0);
+    }
+    assert_eq!(c.says("is up"), 1, "{:?}", c.said);
+    assert_eq!(c.says("calls itself"), 0, "{:?}", c.said);
+}
+
+#[test]
+fn the_end_of_a_node_that_said_goodbye_is_no_fault() {
+    let (mut a, mut b) = (Node::new("a", "one", 1), Node::new("b", "one", 2));
+    a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+    let Some(ix) = a.act(0).pop() else {
+        panic!("nothing is dialed")
+    };
+    let (out, into) = open(&mut a, ix, &mut b, 40_000, 0);
+    a.hub.stop(10);
+    carry(&mut a, out, &mut b, into, 10);
+    assert!(a.hub.is_stopped());
+    b.hub.closed(into, "connection reset", 20);
+    b.act(20);
+    assert_eq!(
+        b.says("session from peer a ended: peer stops"),
+        1,
+        "{:?}",
+        b.said
+    );
+    assert_eq!(b.says("connection reset"), 0, "{:?}", b.said);
+}
