@@ -6,6 +6,7 @@ use remora_config::plan::Plan;
 use remora_core::world::World;
 
 use crate::endpoint::exporter::Exporter;
+use crate::handoff::tables::Heritage;
 use crate::health::Health;
 use crate::observe::log::Logs;
 use crate::observe::peaks::Peaks;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub plane: DataPlane,
     /// Traffic waits for this.
     pub ready: Readiness,
+    /// What was taken over from the process before.
+    pub heritage: Heritage,
     /// Running `peers` sections; set once, when they are started.
     pub peers: OnceLock<Vec<Arc<Section>>>,
     /// Whether this process should get traffic.

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use remora_core::table::Lineages;
 use remora_core::world::{ProxyId, ProxyState};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use remora_config::plan::CliLevel;
 
@@ -20,8 +21,9 @@ use crate::boot::LOG_PATIENCE;
 use crate::handoff::Frame;
 use crate::handoff::giver::{self, Wish};
 use crate::handoff::inherited::Offer;
+use crate::handoff::tables::{self, Heritage, Teacher};
 use crate::handoff::taker::Taker;
-use crate::handoff::worker::{self, Link, Order};
+use crate::handoff::worker::{self, Errand, Link, Order};
 use crate::observe::log::Severity;
 use crate::peers;
 use crate::proxy::clock;
@@ -44,6 +46,10 @@ pub struct Running {
     pub taker: Taker,
     /// The socket on which others may take over.
     pub handoff: Option<Arc<OwnedFd>>,
+    /// What the process before has shown.
+    pub learned: Option<tables::Learned>,
+    /// What peers need to be started, once the process before has let go of its lineage.
+    pub peers_later: Option<(peers::Open, Arc<Lineages>)>,
 }
 
 /// Waits for the end and returns the exit code: 0 after a soft stop, 128 plus the signal's number after a hard one
@@ -66,10 +72,33 @@ pub fn wait(running: Running) -> u8 {
 }
 
 async fn serve(running: Running) -> u8 {
+    let shared = Arc::clone(&running.shared);
+    let mut teacher = None;
+    let code = serve_until(running, &mut teacher).await;
+    if let Some(teacher) = &teacher {
+        let teacher: &Arc<Teacher> = teacher;
+        let clean = shared.world.process.curr_conns.load(Relaxed) == 0;
+        teacher.finish(clean).await;
+    }
+    code
+}
+
+async fn serve_until(running: Running, teacher: &mut Option<Arc<Teacher>>) -> u8 {
     let shared = running.shared;
     let console = running.console;
     // Let go of when this process stops listening.
     let mut offer = Some(running.offer);
+    let learned = running.learned;
+    if let Some((open, lineages)) = running.peers_later {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            shared.heritage.released().await;
+            if let Err(e) = peers::start(&shared, open, &lineages, true) {
+                error!("cannot start the thread of the peers: {e}");
+                shared.heritage.fail();
+            }
+        });
+    }
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => {
@@ -118,6 +147,7 @@ async fn serve(running: Running) -> u8 {
             _ = upkeep.tick() => {
                 let now_ms = clock::read().mono_ms;
                 shared.peaks.look(&shared.world, now_ms);
+                shared.heritage.tidy(&shared.world.tables);
                 for table in &shared.world.tables {
                     for _ in 0..UPKEEP_ROUNDS_MAX {
                         if !table.maintain(now_ms, UPKEEP_RECORDS) {
@@ -141,6 +171,7 @@ async fn serve(running: Running) -> u8 {
                 peers::stop(&shared).await;
                 return 0;
             }
+            () = shared.heritage.failed() => return 1,
             signal = signals.next() => Told::Signal(signal),
             order = next_order(link.as_deref(), orphaned) => Told::Order(order),
             Some(wish) = wishes.recv() => Told::Wish(wish),
@@ -168,11 +199,17 @@ async fn serve(running: Running) -> u8 {
                 continue;
             }
             Told::Order(Order::Accept) => {
+                if let Some(teacher) = teacher.take() {
+                    // Nobody took over.
+                    teacher.resume();
+                }
                 let begin = accept(Arc::clone(&shared), console.clone());
                 let begin = take_over(taker.take(), offer.clone(), begin);
                 let link = link.clone();
+                let served = Arc::clone(&shared);
                 tokio::spawn(async move {
                     begin.await;
+                    report_learned(&served, learned);
                     if let Some(link) = link {
                         link.served().await;
                     }
@@ -180,10 +217,15 @@ async fn serve(running: Running) -> u8 {
                 continue;
             }
             Told::Order(Order::Hold) => {
+                let held_ms = clock::read().mono_ms;
                 let hold = hold(Arc::clone(&shared), Some(console.clone()), false);
                 let link = link.clone();
+                let teacher = teacher.clone();
                 tokio::spawn(async move {
                     hold.await;
+                    if let Some(teacher) = teacher {
+                        teacher.seal(held_ms).await;
+                    }
                     if let Some(link) = link {
                         link.tell(Frame::Held).await;
                     }
@@ -199,7 +241,28 @@ async fn serve(running: Running) -> u8 {
                 let _ = console.visitors.send((fd, level));
                 continue;
             }
+            Told::Order(Order::Tables(errand, channel)) => {
+                let done = match (errand, &teacher) {
+                    (Errand::Teach, _) => Teacher::start(&shared, channel).map(|started| {
+                        *teacher = Some(Arc::new(started));
+                    }),
+                    (Errand::Child, _) => Heritage::adopt(&shared, channel),
+                    (Errand::Heir, Some(teacher)) => {
+                        teacher.heir(channel);
+                        Ok(())
+                    }
+                    // What was never handed over stays here.
+                    (Errand::Heir, None) => Ok(()),
+                };
+                if let Err(e) = done {
+                    warn!("cannot talk to another worker: {e}");
+                }
+                continue;
+            }
             Told::Order(Order::Drain { orphans }) => {
+                if let Some(teacher) = &teacher {
+                    teacher.release();
+                }
                 console.door.send_replace(admin::Door::Closed);
                 peers::leave(&shared);
                 Successor::Process {
@@ -291,6 +354,7 @@ async fn accept(shared: Arc<Shared>, console: admin::Control) {
     }
     console.door.send_replace(admin::Door::Open);
     // Until the tables have been learned, connections wait in the kernel's queue.
+    shared.heritage.complete().await;
     shared.ready.wait().await;
     everyone(&shared, |done| Ask::Accept { done }).await;
     shared.health.accepts();
@@ -320,6 +384,20 @@ async fn everyone(shared: &Shared, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
         // A thread that died is reported elsewhere.
         let _ = answer.await;
     }
+}
+
+/// After this process has begun to accept in the place of another one.
+fn report_learned(shared: &Shared, learned: Option<tables::Learned>) {
+    let (Some(learned), Some(held_ms)) = (learned, shared.heritage.held_ms()) else {
+        return;
+    };
+    info!(
+        "hand-off: {} entries of {} tables in {} ms, accept gap {} ms.",
+        learned.entries,
+        learned.tables,
+        learned.ms,
+        clock::read().mono_ms.saturating_sub(held_ms)
+    );
 }
 
 /// Resolves when all threads have ended: whether none of them panicked.

@@ -54,7 +54,7 @@ pub(crate) fn worker(proxy: &Proxy) -> u32 {
 }
 
 /// All processes of this table but the supervisor.
-fn workers(proxy: &Proxy) -> BTreeSet<u32> {
+pub(crate) fn workers(proxy: &Proxy) -> BTreeSet<u32> {
     let table = master(proxy).ask("show proc");
     let pids = table
         .lines()
@@ -119,11 +119,19 @@ impl Load {
     }
 
     pub(crate) fn failures(self) -> usize {
+        self.finish().1
+    }
+
+    /// How many requests were answered, and how many were not.
+    pub(crate) fn finish(self) -> (usize, usize) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().expect("no client panics");
         }
-        self.failed.load(Ordering::Relaxed)
+        (
+            self.answered.load(Ordering::Relaxed),
+            self.failed.load(Ordering::Relaxed),
+        )
     }
 }
 

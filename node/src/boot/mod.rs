@@ -23,6 +23,7 @@ use crate::admin;
 use crate::cli::Args;
 use crate::endpoint::{self, exporter};
 use crate::handoff::frames::{SeenFile, Settings};
+use crate::handoff::tables::{self, Heritage, Learner};
 use crate::handoff::taker::Taker;
 use crate::handoff::{Inherited, giver, worker as supervised};
 use crate::health::Health;
@@ -203,8 +204,14 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     }
     identity::give_up_privileges(&plan)?;
 
+    let learner = above.as_mut().and_then(|a| a.learn.take());
+    let learner = learner
+        .map(Learner::begin)
+        .transpose()
+        .map_err(|e| format!("the worker that serves does not show its tables: {e}"))?;
+    let continues = learner.as_ref().is_some_and(|l| l.lineage().is_some());
     let now = clock::read();
-    let lineages = world::lineages();
+    let lineages = world::lineages(learner.as_ref().and_then(Learner::lineage));
     let world = world::build(&plan, std::process::id(), now, &lineages);
     let logs = Logs::start(&plan, std::process::id())?;
     let (handles, asks): (Vec<_>, Vec<_>) = (0..plan.global.nbthread)
@@ -223,13 +230,20 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         workers: handles,
         health: Health::default(),
         exporter,
-        ready: Readiness::of(doors.sections()),
+        // Those who continue know what there is to know.
+        ready: Readiness::of(if continues { 0 } else { doors.sections() }),
+        heritage: Heritage::new(learner.is_some()),
         peers: OnceLock::new(),
     });
     let console = admin::start(&shared, consoles)
         .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;
-    peers::start(&shared, doors, &lineages)
-        .map_err(|e| format!("cannot start the thread of the peers: {e}"))?;
+    let mut peers_later = None;
+    if continues {
+        peers_later = Some((doors, lineages));
+    } else {
+        peers::start(&shared, doors, &lineages, false)
+            .map_err(|e| format!("cannot start the thread of the peers: {e}"))?;
+    }
     endpoint::start(&shared, endpoints, pages)
         .map_err(|e| format!("cannot start the thread of the admin endpoint: {e}"))?;
     let threads = asks
@@ -248,6 +262,10 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     } else {
         hints::show(&shared.plan, listeners.addresses(), args);
     }
+    let learned = learner
+        .map(|learner| tables::learn(learner, &shared))
+        .transpose()
+        .map_err(|e| format!("the tables of the worker that serves could not be learned: {e}"))?;
     if let Some(above) = &above {
         let settings = Settings {
             max_reloads: shared.plan.global.mworker_max_reloads,
@@ -264,6 +282,8 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         supervisor: above,
         taker,
         handoff,
+        learned,
+        peers_later,
     })))
 }
 

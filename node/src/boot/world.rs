@@ -11,10 +11,11 @@ use remora_core::table::{Lineage, Lineages, Table, TableSpec};
 use remora_core::time::Now;
 use remora_core::world::{ProcessState, ProxyState, ServerState, World};
 
-/// A new life of this node.
-pub(super) fn lineages() -> Arc<Lineages> {
+/// A new life of this node, or the one to continue.
+pub(super) fn lineages(before: Option<Lineage>) -> Arc<Lineages> {
     // Zero is what fields without a lineage hold.
-    Arc::new(Lineages::new(Lineage(rand::random::<u64>().max(1))))
+    let own = before.unwrap_or_else(|| Lineage(rand::random::<u64>().max(1)));
+    Arc::new(Lineages::new(own))
 }
 
 /// Empty tables, zero counters, servers as configured.

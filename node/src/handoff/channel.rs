@@ -41,6 +41,12 @@ impl From<Frame> for Packet {
     }
 }
 
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> OwnedFd {
+        channel.fd
+    }
+}
+
 impl Packet {
     /// Any number of listening sockets, in as many frames as they need.
     pub fn listeners(all: &[(ListenerInfo, Arc<OwnedFd>)]) -> Vec<Packet> {

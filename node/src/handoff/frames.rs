@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 
+pub mod tables;
+
+use tables::Pass;
+
 /// Version of the frames of this build. Both sides say theirs in [`Hello`] and the lower one is spoken; a build speaks
 /// every version from [`VERSION_MIN`] on.
 pub const VERSION: u8 = 1;
@@ -60,6 +64,16 @@ pub enum Frame {
     Left,
     /// To a process that offers its sockets: send them (it answers with its listeners and `Begin`).
     Take,
+    /// To the worker that serves: show your tables over the channel that comes with it.
+    Teach,
+    /// To a new worker, before [`Frame::Begin`]: learn the tables over the channel that comes with it.
+    Learn,
+    /// To a worker that drains: tell what you count over the channel that comes with it, no longer over the one before.
+    Heir,
+    /// To the worker that serves: one that drains tells what it counts over the channel that comes with it.
+    Child,
+    /// Between workers.
+    Pass(Box<Pass>),
     /// From a supervisor to itself across the execution of a new program: the first descriptor is a file that holds its
     /// state, the others belong to that.
     State,

@@ -21,6 +21,8 @@ pub struct Start {
     pub begin: Begin,
     /// The listening sockets it was given.
     pub pool: Inherited,
+    /// The channel to the worker that serves, to learn its tables.
+    pub learn: Option<Channel>,
 }
 
 /// What a worker is told once it runs.
@@ -42,8 +44,21 @@ pub enum Order {
         /// The connection.
         fd: OwnedFd,
     },
+    /// [`Frame::Teach`], [`Frame::Heir`], [`Frame::Child`]
+    Tables(Errand, Channel),
     /// The supervisor is gone.
     Gone,
+}
+
+/// What a channel to another worker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Show the tables to a new worker.
+    Teach,
+    /// Tell the worker there what is still counted here.
+    Heir,
+    /// The worker there tells what it still counts.
+    Child,
 }
 
 impl Start {
@@ -56,6 +71,7 @@ impl Start {
         let channel = Arc::new(Channel::from_stdin()?);
         channel.send(&Frame::hello().into(), PATIENCE)?;
         let mut pool = Inherited::default();
+        let mut learn = None;
         let begin = loop {
             match channel.recv(PATIENCE)? {
                 Some((Frame::Hello(hello), _)) => {
@@ -64,6 +80,9 @@ impl Start {
                 Some((Frame::Listeners(infos), fds)) => {
                     pool.accompanied = true;
                     pool.add(infos, fds);
+                }
+                Some((Frame::Learn, mut fds)) => {
+                    learn = fds.pop().map(Channel::new).transpose()?;
                 }
                 Some((Frame::Begin(begin), _)) => break begin,
                 Some((other, _)) => {
@@ -80,6 +99,7 @@ impl Start {
             channel,
             begin,
             pool,
+            learn,
         })
     }
 
@@ -128,6 +148,17 @@ impl Link {
                     Some(fd) => Order::Console { level, fd },
                     None => continue,
                 },
+                Ok(Some((frame @ (Frame::Teach | Frame::Heir | Frame::Child), mut fds))) => {
+                    let errand = match frame {
+                        Frame::Teach => Errand::Teach,
+                        Frame::Heir => Errand::Heir,
+                        _ => Errand::Child,
+                    };
+                    match fds.pop().map(Channel::new) {
+                        Some(Ok(channel)) => Order::Tables(errand, channel),
+                        _ => continue,
+                    }
+                }
                 Ok(Some((other, _))) => {
                     warn!("the supervisor says {other:?}, which is not expected now.");
                     continue;

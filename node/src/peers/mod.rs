@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use ready::Readiness;
 pub use section::{Counters, Section};
-pub use start::{Open, leave, open, start, stop, wait_until_ready};
+pub use start::{Open, leave, open, resume, start, stop, suspend, wait_until_ready};
 
 /// One message at most: a batch of 64 KiB, or a hello of many tables.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -22,7 +22,8 @@ impl Readiness {
     }
     /// One more is.
     pub(super) fn one_more(&self) {
-        if self.waiting_for.fetch_sub(1, SeqCst) == 1 {
+        // Sections that continue another process's are not waited for.
+        if !self.is_ready() && self.waiting_for.fetch_sub(1, SeqCst) == 1 {
             self.ready.send_replace(true);
         }
     }

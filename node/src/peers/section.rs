@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::dial::{self, Target};
 use super::outbox::{Outbox, Outgoing};
+use crate::handoff::tables::Hubs;
 use crate::observe::log::Severity;
 use crate::proxy::clock;
 use crate::shared::Shared;
@@ -158,6 +159,18 @@ impl Section {
     /// Completes when that was asked for.
     pub(super) async fn left(&self) {
         let _ = self.left.subscribe().wait_for(|left| *left).await;
+    }
+
+    /// Falls silent: another process goes on. Adds what that one needs to know.
+    pub(super) fn suspend(&self, to: &mut Hubs) {
+        self.with_hub(|hub, _| {
+            to.known.extend(hub.suspend());
+            to.lives.extend(hub.lives());
+        });
+    }
+    /// The other process did not.
+    pub(super) fn resume(&self) {
+        self.with_hub(Hub::resume);
     }
 
     /// Begins a clean stop. [`Section::stopped`] tells when it is complete.

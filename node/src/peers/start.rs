@@ -21,6 +21,7 @@ use super::section::Section;
 use super::tls;
 use crate::handoff::Inherited;
 use crate::handoff::inherited::Offer;
+use crate::handoff::tables::Hubs;
 use crate::proxy::clock;
 use crate::shared::Shared;
 
@@ -114,15 +115,21 @@ fn dialed(section: &PeersSection) -> impl Iterator<Item = &PeersTls> {
     servers.chain(discover).flatten()
 }
 
-/// Starts the thread of the peers. It ends with the process.
+/// Starts the thread of the peers. It ends with the process. `continues`: under the lineage of another process, which has
+/// let go of it.
 ///
 /// # Errors
 /// The thread could not be started.
-pub fn start(shared: &Arc<Shared>, open: Open, lineages: &Arc<Lineages>) -> io::Result<()> {
+pub fn start(
+    shared: &Arc<Shared>,
+    open: Open,
+    lineages: &Arc<Lineages>,
+    continues: bool,
+) -> io::Result<()> {
     let sections: Vec<(Arc<Section>, OpenSection)> = open
         .0
         .into_iter()
-        .map(|open| (section(shared, open.index, lineages), open))
+        .map(|open| (section(shared, open.index, lineages, continues), open))
         .collect();
     let all = sections.iter().map(|(section, _)| Arc::clone(section));
     let _ = shared.peers.set(all.collect());
@@ -165,20 +172,32 @@ impl Stores for Tables {
     }
 }
 
-fn section(shared: &Arc<Shared>, index: usize, lineages: &Arc<Lineages>) -> Arc<Section> {
+fn section(
+    shared: &Arc<Shared>,
+    index: usize,
+    lineages: &Arc<Lineages>,
+    continues: bool,
+) -> Arc<Section> {
     let plan = &shared.plan.peers[index];
     let config = HubConfig {
         cluster: plan.cluster.clone(),
         node: plan.local.clone(),
         lineages: Arc::clone(lineages),
-        newcomer: true,
+        newcomer: !continues,
         discovers: !plan.discover.is_empty(),
         learn_timeout_ms: plan.learn_timeout_ms.into(),
         seed: rand::random(),
     };
     let tables = Arc::new(Tables(Arc::clone(shared)));
     let now = clock::read().mono_ms;
-    let hub = Hub::new(config, tables, &plan.tables, now);
+    let mut hub = Hub::new(config, tables, &plan.tables, now);
+    if continues {
+        let known = shared.heritage.hubs.lock();
+        for (table, inheritance) in &known.known {
+            hub.inherit(*table, inheritance);
+        }
+        hub.inherit_lives(&known.lives, now);
+    }
     let section = Section::new(plan.name.clone(), index, hub, Arc::clone(shared));
     for table in &plan.tables {
         if let Some(replica) = shared.world.table(*table).and_then(Table::replica) {
@@ -222,6 +241,22 @@ pub fn wait_until_ready(shared: &Shared) -> io::Result<()> {
 pub fn leave(shared: &Shared) {
     for section in shared.peers.get().map_or(&[][..], Vec::as_slice) {
         section.leave();
+    }
+}
+
+/// Falls silent: another process goes on under the same lineage. Shows what its hubs need to know.
+pub fn suspend(shared: &Shared) -> Hubs {
+    let mut all = Hubs::default();
+    for section in shared.peers.get().map_or(&[][..], Vec::as_slice) {
+        section.suspend(&mut all);
+    }
+    all
+}
+
+/// The other process did not take over: goes on.
+pub fn resume(shared: &Shared) {
+    for section in shared.peers.get().map_or(&[][..], Vec::as_slice) {
+        section.resume();
     }
 }
 

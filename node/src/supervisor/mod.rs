@@ -102,6 +102,8 @@ struct Known {
     can_resume: bool,
     /// Its channel has ended.
     ended: bool,
+    /// Whose tables it learned; that one tells it what it still counts without being asked.
+    taught_by: Option<Id>,
     /// It has ended, but its last words may not have been read.
     reaped: Option<Status>,
 }
@@ -454,7 +456,10 @@ impl<'a> Supervisor<'a> {
                     children::kill(pid, signal);
                 }
             }
-            Action::Adopt { id } => self.adopt(id),
+            Action::Adopt { id } => {
+                self.adopt(id);
+                self.gather(id);
+            }
             Action::Forget { id } => {
                 if let Some(known) = self.known.remove(&id) {
                     self.startup_logs = known.said;
@@ -495,12 +500,27 @@ impl<'a> Supervisor<'a> {
         for packet in Packet::listeners(&self.duplicates) {
             link.send(packet);
         }
+        // The worker that serves shows its tables to the new one.
+        let serving = self.machine.workers.iter();
+        let serving = serving
+            .filter(|w| w.phase == machine::Phase::Serving)
+            .find_map(|w| Some((w.id, self.known.get(&w.id)?.link.as_ref()?)));
+        let taught_by = match serving {
+            Some((teacher, there)) => {
+                let (one, other) = Channel::pair()?;
+                there.send(with(Frame::Teach, one.into()));
+                link.send(with(Frame::Learn, other));
+                Some(teacher)
+            }
+            None => None,
+        };
         link.send(Frame::Begin(Begin {
             detach: self.start.detach,
             first: self.duplicates.is_empty() && self.machine.counts.reloads == 0,
         }));
         let known = Known {
             link: Some(link),
+            taught_by,
             ..Known::default()
         };
         self.known.insert(id, known);
@@ -523,6 +543,26 @@ impl<'a> Supervisor<'a> {
             if let Some(watch) = &mut self.watch {
                 watch.follow(files, now_ms());
             }
+        }
+    }
+
+    /// Workers that drain tell this one from now on what they count.
+    fn gather(&self, id: Id) {
+        let Some(heir) = self.known.get(&id) else {
+            return;
+        };
+        let Some(link) = &heir.link else { return };
+        let draining = self.machine.workers.iter();
+        let draining = draining.filter(|w| {
+            matches!(w.phase, machine::Phase::Draining) && Some(w.id) != heir.taught_by
+        });
+        for worker in draining {
+            let there = self.known.get(&worker.id).and_then(|k| k.link.as_ref());
+            let (Some(there), Ok((one, other))) = (there, Channel::pair()) else {
+                continue;
+            };
+            link.send(with(Frame::Child, other));
+            there.send(with(Frame::Heir, one.into()));
         }
     }
 
@@ -610,3 +650,11 @@ async fn until(deadline_ms: Option<u64>) {
 
 /// So much of what a worker says while it starts is kept.
 const SAID_MAX: usize = 64 * 1024;
+
+/// A frame and the one descriptor that belongs to it.
+fn with(frame: Frame, fd: OwnedFd) -> Packet {
+    Packet {
+        frame,
+        fds: vec![Arc::new(fd)],
+    }
+}

@@ -116,6 +116,8 @@ pub struct Hub {
     pub(super) discovering: bool,
     pub(super) ready: bool,
     pub(super) stopping: bool,
+    /// Another process continues this lineage: nothing is sent, merged or stamped.
+    pub(super) suspended: bool,
 }
 
 impl Hub {
@@ -179,6 +181,7 @@ impl Hub {
             wall_offset_ms: 0,
             ready: false,
             stopping: false,
+            suspended: false,
         };
         if !newcomer {
             hub.become_ready(super::event::ReadyWhy::Continues);
@@ -203,6 +206,9 @@ impl Hub {
     /// Lets time pass: flushes, leases, pauses that are over. To be called when [`Hub::next_deadline`] is reached;
     /// earlier is harmless. `wall_ms`: milliseconds since 1970.
     pub fn tick(&mut self, now: u64, wall_ms: u64) {
+        if self.suspended {
+            return;
+        }
         let offset = i64::try_from(i128::from(wall_ms) - i128::from(now)).unwrap_or(0);
         self.wall_offset_ms = offset;
         for shared in &self.tables {
@@ -237,6 +243,9 @@ impl Hub {
 
     /// Flushes what changed, as far as it is due: at once when the last flush is [`FLUSH_MS`] or longer ago.
     pub fn collect(&mut self, now: u64) {
+        if self.suspended {
+            return;
+        }
         for shared in &mut self.tables {
             let Some(store) = self.stores.store(shared.id) else {
                 continue;
@@ -253,6 +262,9 @@ impl Hub {
     /// When [`Hub::tick`] wants to be called next, if nothing else happens; never before `now`. `u64::MAX`: never. A table's
     /// waker makes it earlier: ask again after it.
     pub fn next_deadline(&self, now: u64) -> u64 {
+        if self.suspended {
+            return u64::MAX;
+        }
         let mut at = if self.ticked { u64::MAX } else { now };
         for shared in &self.tables {
             if self.store(shared).is_some_and(Store::is_dirty) {

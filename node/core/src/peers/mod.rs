@@ -8,6 +8,7 @@ mod delay;
 mod event;
 mod holdings;
 mod hub;
+mod inherit;
 mod learn;
 pub mod limits;
 mod live;
@@ -23,6 +24,7 @@ mod wants;
 
 pub use event::{Action, Ended, Event, PeerIx, ReadyWhy, SessionId};
 pub use hub::{Hub, HubConfig};
+pub use inherit::Inheritance;
 pub use report::{
     HubCounters, LineageReport, PeerReport, PeerState, Report, SharedReport, Traffic,
 };

@@ -142,7 +142,7 @@ impl Hub {
 
     /// Gives out [`Action::Dial`] for every peer whose pause is over.
     pub(super) fn dial_due(&mut self, now: u64) {
-        if self.stopping {
+        if self.stopping || self.suspended {
             return;
         }
         let mut due = Vec::new();

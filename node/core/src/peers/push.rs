@@ -155,6 +155,9 @@ impl Hub {
     /// The next message for a stream that this node dialed; `None`: nothing for now. To be called, until there is none,
     /// whenever the stream can take one: what is polled is on its way.
     pub fn poll_push(&mut self, id: SessionId, now: u64) -> Option<Push> {
+        if self.suspended {
+            return None;
+        }
         let push = self.next_push(id, now)?;
         if let Some(out) = self.outs.get_mut(&id) {
             out.traffic.messages += 1;

@@ -211,6 +211,9 @@ impl Hub {
 
     /// The next message for a stream that a peer dialed; `None`: nothing for now.
     pub fn poll_reply(&mut self, id: SessionId, now: u64) -> Option<Reply> {
+        if self.suspended {
+            return None;
+        }
         let wall_ms = self.wall_ms(now);
         let session = self.ins.get_mut(&id)?;
         let reply = session.replies.pop_front();
@@ -236,6 +239,9 @@ impl Hub {
 
     /// A message of a pusher arrived. One that makes no sense closes the session, and nothing of it is used.
     pub fn handle_push(&mut self, id: SessionId, push: Push, now: u64) {
+        if self.suspended {
+            return;
+        }
         let Some(session) = self.ins.get_mut(&id) else {
             return;
         };

@@ -13,6 +13,9 @@ use crate::table::{LINEAGES_MAX, Lineage};
 impl Hub {
     /// A reply arrived. One that makes no sense closes the session.
     pub fn handle_reply(&mut self, id: SessionId, reply: Reply, now: u64) {
+        if self.suspended {
+            return;
+        }
         let Some(out) = self.outs.get_mut(&id) else {
             return;
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Delta, Op};
-use crate::table::schema::Schema;
+use crate::table::schema::{Schema, USES, word};
 use crate::table::shard::Shard;
 use crate::table::{DataType, Key, Table};
 
@@ -143,8 +143,33 @@ impl Table {
         };
         self.shards.iter().map(of).sum()
     }
-    /// Takes out what was counted since the last round of [`Exporter::changes`](super::Exporter::changes), of about `most` entries, and adds it to
-    /// `to`. Returns whether there is more.
+    /// After the table was handed over, to a process that knows of no trackers here: deltas say how many there are, instead
+    /// of how many more or less.
+    pub fn restate_holders(&self) {
+        let gauge = self.schema.cell(DataType::ConnCur, 0);
+        for padded in &self.shards {
+            let mut shard = padded.lock();
+            let Some(mut follow) = shard.follow.take() else {
+                continue;
+            };
+            if let Follow::Deltas(deltas) = &mut *follow {
+                for delta in deltas.values_mut() {
+                    delta.forget_holders();
+                }
+                let held = (0..shard.slots())
+                    .filter(|slot| shard.is_taken(*slot) && shard.word(*slot, USES) > 0);
+                for slot in held {
+                    let record = shard.record(slot);
+                    let delta = delta(deltas, &self.schema, record);
+                    delta.uses = i64::from(word(record, USES));
+                    delta.push_gauge(gauge.map_or(0, |cell| i64::from(word(record, cell.at))));
+                }
+            }
+            shard.follow = Some(follow);
+        }
+    }
+    /// Takes out what was counted since the last round of [`Exporter::changes`](super::Exporter::changes), of about `most`
+    /// entries, and adds it to `to`. Returns whether there is more.
     pub fn take_deltas(&self, most: usize, to: &mut BTreeMap<Key, Delta>) -> bool {
         let mut taken = 0;
         for shard in &self.shards {

@@ -127,6 +127,17 @@ impl Delta {
             self.push(what, index, op);
         }
     }
+    /// Leaves out holders and what they make of the gauge.
+    pub fn forget_holders(&mut self) {
+        self.uses = 0;
+        self.ops.retain(|(what, ..)| *what != DataType::ConnCur);
+    }
+    /// Adds to the gauge.
+    pub fn push_gauge(&mut self, n: i64) {
+        if n != 0 {
+            self.push(DataType::ConnCur, 0, Op::Add(n));
+        }
+    }
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
         self.uses == 0 && !self.touched && self.ops.iter().all(|(_, _, op)| *op == Op::Add(0))

@@ -1,0 +1,315 @@
+//! What was counted before a reload is there after it, and what old workers still count is added.
+
+use cluster_tests::cluster::{Node, Spec};
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::Tally;
+use cluster_tests::server::Gate;
+use cluster_tests::wait::{until_true, until_within};
+use cluster_tests::{Client, Launch, Proxy, Server, get};
+use rustix::process::Signal;
+
+use crate::common::{HEAD, haproxy_lacks};
+use crate::supervisor::{Load, edit, kill, master, worker, workers};
+
+const TABLES: &str = "
+frontend fe
+  bind 127.0.0.1:{{port:fe}}
+  stick-table type ip size 10k expire 10m store conn_cnt,conn_cur,http_req_cnt,http_req_rate(600s),bytes_out_cnt,gpc0,gpt0
+  tcp-request connection track-sc0 src table conns
+  http-request track-sc1 src
+  http-request sc-inc-gpc0(1)
+  http-request return status 200 content-type text/plain string one if { path / }
+  default_backend be
+backend conns
+  stick-table type ip size 10k expire 10m store conn_cnt,conn_cur
+backend be
+  server s1 {{s1}}
+";
+
+fn start(server: &Server) -> Proxy {
+    Launch::new(&format!("{HEAD}{TABLES}"))
+        .set("s1", server.addr())
+        .arg("-W")
+        .arg("-S")
+        .arg("{{dir}}/master.sock")
+        .arg("-f")
+        .arg("test.cfg")
+        .start()
+}
+
+fn reload(proxy: &Proxy) {
+    let said = master(proxy).ask("reload");
+    assert!(said.starts_with("Success=1\n--\n"), "{said}");
+}
+
+fn value(proxy: &Proxy, table: &str, name: &str) -> i64 {
+    let entry = proxy.cli().entry(table, "127.0.0.1");
+    entry.map_or(-1, |entry| entry.get(name))
+}
+
+fn becomes(proxy: &Proxy, table: &str, name: &str, wanted: i64) {
+    let mut last = 0;
+    let seen = until_within(std::time::Duration::from_secs(10), || {
+        last = value(proxy, table, name);
+        (last == wanted).then_some(())
+    });
+    assert!(
+        seen.is_some(),
+        "{name} of {table} is {last}, not {wanted}: {}",
+        proxy.stderr()
+    );
+}
+
+#[test]
+fn reloads_under_load_keep_every_count() {
+    if haproxy_lacks("loses counts without peers") {
+        return;
+    }
+    let server = Server::http();
+    let proxy = start(&server);
+    let load = Load::on(proxy.addr("fe"));
+    for _ in 0..20 {
+        reload(&proxy);
+        load.moves();
+    }
+    let (answered, failed) = load.finish();
+    assert_eq!(failed, 0);
+    let answered = answered as i64;
+    becomes(&proxy, "fe", "http_req_cnt", answered);
+    becomes(&proxy, "fe", "gpc0", answered);
+    becomes(&proxy, "fe", "conn_cnt", answered);
+    becomes(&proxy, "fe", "conn_cur", 0);
+    becomes(&proxy, "conns", "conn_cur", 0);
+    assert_eq!(value(&proxy, "fe", "http_req_rate"), answered);
+    until_true("old workers end", || workers(&proxy).len() == 1);
+    assert_eq!(value(&proxy, "fe", "http_req_cnt"), answered);
+    let requests = |column| proxy.cli().stat("fe", "FRONTEND", column);
+    assert_eq!(requests("req_tot"), answered.to_string());
+    assert_eq!(requests("hrsp_2xx"), answered.to_string());
+    let said = proxy.stderr();
+    assert!(said.contains("hand-off: "), "{said}");
+}
+
+#[test]
+fn open_connections_are_counted_by_whoever_serves() {
+    if haproxy_lacks("loses gauges") {
+        return;
+    }
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::with(move |_, peer| {
+        peer.write("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n");
+        peer.write(vec![b'x'; 100_000]);
+        held.wait();
+        peer.write(vec![b'x'; 100_000])
+    });
+    let proxy = start(&server);
+    let mut clients = Vec::new();
+    for round in 1..=5 {
+        for _ in 0..round {
+            let mut client = Client::connect(proxy.addr("fe"));
+            client.get("/long");
+            clients.push(client);
+        }
+        becomes(&proxy, "conns", "conn_cur", clients.len() as i64);
+        becomes(&proxy, "fe", "conn_cur", clients.len() as i64);
+        reload(&proxy);
+        assert_eq!(value(&proxy, "conns", "conn_cur"), clients.len() as i64);
+        assert_eq!(value(&proxy, "fe", "conn_cur"), clients.len() as i64);
+    }
+    assert_eq!(workers(&proxy).len(), 6);
+    // One client goes, of the oldest process.
+    drop(clients.remove(0));
+    becomes(&proxy, "conns", "conn_cur", clients.len() as i64);
+    gate.open();
+    let many = clients.len() as i64;
+    for mut client in clients {
+        let answer = client.response().expect("the whole answer");
+        assert_eq!(answer.body.len(), 200_000);
+    }
+    until_true("old workers end", || workers(&proxy).len() == 1);
+    becomes(&proxy, "conns", "conn_cur", 0);
+    becomes(&proxy, "fe", "conn_cur", 0);
+    assert_eq!(value(&proxy, "conns", "conn_cnt"), many + 1);
+    let bytes = value(&proxy, "fe", "bytes_out_cnt");
+    // The one that went away got at least half.
+    assert!(
+        bytes >= many * 200_000 && bytes <= (many + 1) * 200_200,
+        "{bytes}"
+    );
+}
+
+#[test]
+fn a_download_is_counted_once_and_completely() {
+    if haproxy_lacks("loses what old workers count") {
+        return;
+    }
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::with(move |_, peer| {
+        peer.write("HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n");
+        for _ in 0..4 {
+            peer.write(vec![b'x'; 100_000]);
+            held.wait();
+        }
+        true
+    });
+    let proxy = start(&server);
+    let mut client = Client::connect(proxy.addr("fe"));
+    client.get("/long");
+    until_true("the server is asked", || server.accepted() == 1);
+    let before = worker(&proxy);
+    for _ in 0..3 {
+        reload(&proxy);
+        gate.open_once();
+    }
+    gate.open();
+    let answer = client.response().expect("the whole answer");
+    assert_eq!(answer.body.len(), 400_000);
+    drop(client);
+    until_true("old workers end", || workers(&proxy).len() == 1);
+    assert_ne!(worker(&proxy), before);
+    let once = value(&proxy, "fe", "bytes_out_cnt");
+    assert!((400_000..400_200).contains(&once), "{once}");
+    let bout = proxy.cli().stat("be", "BACKEND", "bout");
+    assert_eq!(bout.parse::<i64>().ok(), Some(once));
+}
+
+#[test]
+fn trackers_of_killed_workers_end() {
+    if haproxy_lacks("loses gauges") {
+        return;
+    }
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::with(move |_, peer| {
+        held.wait();
+        peer.reply(200, "", "")
+    });
+    let proxy = start(&server);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(proxy.addr("fe"));
+        client.get("/long");
+        clients.push(client);
+    }
+    becomes(&proxy, "fe", "conn_cur", 3);
+    let first = worker(&proxy);
+    reload(&proxy);
+    let second = worker(&proxy);
+    let mut client = Client::connect(proxy.addr("fe"));
+    client.get("/long");
+    becomes(&proxy, "fe", "conn_cur", 4);
+    reload(&proxy);
+    becomes(&proxy, "fe", "conn_cur", 4);
+    kill(second, Signal::KILL);
+    becomes(&proxy, "fe", "conn_cur", 3);
+    // The one that serves dies: the next one begins from nothing, but hears of what still runs.
+    let serving = worker(&proxy);
+    assert!(serving != first && serving != second);
+    kill(serving, Signal::KILL);
+    until_true("another worker serves", || worker(&proxy) != serving);
+    assert_eq!(get(proxy.addr("fe"), "/").map(|r| r.status), Ok(200));
+    becomes(&proxy, "fe", "conn_cur", 3);
+    becomes(&proxy, "conns", "conn_cur", 3);
+    gate.open();
+    drop(clients);
+    becomes(&proxy, "fe", "conn_cur", 0);
+    until_true("old workers end", || workers(&proxy).len() == 1);
+}
+
+#[test]
+fn what_was_set_at_run_time_stays() {
+    if haproxy_lacks("needs a state file") {
+        return;
+    }
+    let server = Server::http();
+    let proxy = start(&server);
+    assert_eq!(get(proxy.addr("fe"), "/x").map(|r| r.status), Ok(200));
+    let cli = proxy.cli();
+    cli.ask("set table fe key 127.0.0.1 data.gpt0 7");
+    cli.ask("set server be/s1 weight 3");
+    cli.ask("set server be/s1 state maint");
+    reload(&proxy);
+    assert_eq!(value(&proxy, "fe", "gpt0"), 7);
+    assert_eq!(cli.stat("be", "s1", "status"), "MAINT");
+    assert_eq!(get(proxy.addr("fe"), "/x").map(|r| r.status), Ok(503));
+    cli.ask("set server be/s1 state ready");
+    assert_eq!(cli.stat("be", "s1", "weight"), "3");
+    reload(&proxy);
+    assert_eq!(get(proxy.addr("fe"), "/x").map(|r| r.status), Ok(200));
+    // Another definition: what still fits stays.
+    edit(
+        &proxy,
+        "http_req_rate(600s),bytes_out_cnt,gpc0",
+        "http_req_rate(60s),sess_cnt,gpc0",
+    );
+    let count = value(&proxy, "fe", "http_req_cnt");
+    assert!(count >= 3);
+    let said = master(&proxy).ask("reload");
+    assert!(said.starts_with("Success=1\n"), "{said}");
+    assert!(
+        said.contains("table 'fe': not stored any more, or not in the same way: ")
+            && said.contains("bytes_out_cnt"),
+        "{said}"
+    );
+    assert_eq!(value(&proxy, "fe", "http_req_cnt"), count);
+    assert_eq!(value(&proxy, "fe", "gpt0"), 7);
+    edit(
+        &proxy,
+        "type ip size 10k expire 10m store conn_cnt,conn_cur,",
+        "type ipv6 size 10k expire 10m store conn_cnt,conn_cur,",
+    );
+    let said = master(&proxy).ask("reload");
+    assert!(said.contains("its keys are of another type now"), "{said}");
+    assert_eq!(value(&proxy, "fe", "http_req_cnt"), -1);
+}
+
+/// Reloads a supervised node and waits until its new worker serves.
+fn reload_node(node: &Node) {
+    let handed = |text: &str| text.matches("hand-off: ").count();
+    let before = handed(&node.proxy().stderr());
+    node.proxy().signal(Signal::USR2);
+    until_true("another worker serves", || {
+        handed(&node.proxy().stderr()) > before
+    });
+}
+
+#[test]
+fn peers_notice_no_reload() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let mut cluster = Spec::of(3).prepare();
+    for index in 0..3 {
+        cluster
+            .node_mut(index)
+            .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
+        cluster.node_mut(index).spawn();
+    }
+    for index in 0..3 {
+        cluster.node_mut(index).ready();
+    }
+    let mut tally = Tally::default();
+    for round in 0..6 {
+        for index in 0..3 {
+            let node = cluster.node(index);
+            node.hit("same", 10, &mut tally);
+            node.hit(&format!("of{index}"), 3, &mut tally);
+            node.hit(&format!("round{round}"), 2, &mut tally);
+            if round % 3 == index || round == 5 {
+                reload_node(node);
+                node.hit("same", 4, &mut tally);
+            }
+        }
+        if round == 2 {
+            cluster.settled(&Expected::of(&tally));
+        }
+    }
+    cluster.settled(&Expected::of(&tally));
+    // Nobody was taught anything again: the numbers went on.
+    for index in 0..3 {
+        let said = cluster.node(index).proxy().stderr();
+        assert!(!said.contains("Refused"), "{said}");
+    }
+}

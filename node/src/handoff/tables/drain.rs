@@ -1,0 +1,238 @@
+//! A process that drains tells the one that serves what it still counts.
+
+use std::io;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use remora_core::table::{Delta, Key, TableId};
+
+use super::convert::{self, Deltas};
+use super::teach::{Command, TOTALS_MAX};
+use super::totals::Told;
+use super::{PATIENCE, hear, say};
+use crate::handoff::channel::Channel;
+use crate::handoff::frames::tables::{Drain, Pass};
+use crate::shared::Shared;
+
+/// The telling side.
+pub(super) struct Drainer<'s> {
+    shared: &'s Shared,
+    told: Told,
+    channel: Option<Channel>,
+    /// The last number used.
+    seq: u64,
+    /// Said, and not confirmed.
+    said: Option<Said>,
+    /// To be said, by table.
+    pending: Vec<Deltas>,
+    /// When something was said last.
+    last: Instant,
+}
+
+/// One message, in a form that can be said again.
+struct Said {
+    seq: u64,
+    entries: Vec<(u16, Key, Delta)>,
+    totals: Vec<crate::handoff::frames::tables::Total>,
+}
+
+impl<'s> Drainer<'s> {
+    pub fn new(shared: &'s Shared, told: Told, channel: Channel) -> Drainer<'s> {
+        Drainer {
+            told,
+            channel: Some(channel),
+            seq: 0,
+            said: None,
+            pending: shared.world.tables.iter().map(|_| Deltas::new()).collect(),
+            last: Instant::now(),
+            shared,
+        }
+    }
+
+    /// Until the process ends.
+    pub fn run(mut self, orders: &mpsc::Receiver<Command>) {
+        loop {
+            let waits = self.said.is_some() && self.channel.is_some();
+            let pause = if waits {
+                Duration::ZERO
+            } else {
+                PAUSE.saturating_sub(self.last.elapsed())
+            };
+            match orders.recv_timeout(pause) {
+                Ok(Command::Heir(channel)) => self.follow(channel),
+                Ok(Command::Finish { clean, done }) => {
+                    self.finish(clean, orders);
+                    let _ = done.send(());
+                    return;
+                }
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => self.step(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Says the next thing, or waits a little for the confirmation of the last.
+    fn step(&mut self) {
+        if self.said.is_some() {
+            self.confirmed();
+        } else if self.channel.is_some() {
+            self.last = Instant::now();
+            if self.gather() {
+                self.say();
+            }
+        } else {
+            self.last = Instant::now();
+        }
+    }
+
+    fn confirmed(&mut self) {
+        let Some(channel) = &self.channel else { return };
+        match hear(channel, PAUSE) {
+            Ok(Some(Pass::Ack { seq })) => {
+                if self.said.as_ref().is_some_and(|said| said.seq <= seq) {
+                    self.said = None;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+            // There will be another one, or not.
+            _ => self.channel = None,
+        }
+    }
+
+    /// Collects what is to be said next. Returns whether there is anything.
+    fn gather(&mut self) -> bool {
+        let mut entries = Vec::new();
+        for (at, table) in self.shared.world.tables.iter().enumerate() {
+            let Some(pending) = self.pending.get_mut(at) else {
+                continue;
+            };
+            if pending.len() < ENTRIES_MAX {
+                table.take_deltas(ENTRIES_MAX, pending);
+            }
+            while entries.len() < ENTRIES_MAX
+                && let Some((key, delta)) = pending.pop_first()
+            {
+                if !delta.is_empty() {
+                    entries.push((at as u16, key, delta));
+                }
+            }
+        }
+        let mut totals = self.told.news(&self.shared.world);
+        if totals.len() > TOTALS_MAX {
+            // Told again next time, for it was not told now.
+            for rest in totals.split_off(TOTALS_MAX) {
+                self.told.take_back(&rest);
+            }
+        }
+        if entries.is_empty() && totals.is_empty() {
+            return false;
+        }
+        self.seq += 1;
+        self.said = Some(Said {
+            seq: self.seq,
+            entries,
+            totals,
+        });
+        true
+    }
+
+    /// Says what is not confirmed yet.
+    fn say(&mut self) {
+        let (Some(channel), Some(said)) = (&self.channel, &self.said) else {
+            return;
+        };
+        let entries = said.entries.iter();
+        let drain = Drain {
+            seq: said.seq,
+            entries: entries
+                .map(|(table, key, delta)| convert::change(*table, key, delta))
+                .collect(),
+            totals: said.totals.clone(),
+        };
+        if say(channel, Pass::Drain(drain)).is_err() {
+            self.channel = None;
+        }
+    }
+
+    /// Goes on with another process.
+    fn follow(&mut self, channel: Channel) {
+        let hello = Pass::Child {
+            child: self.shared.heritage.child,
+            tables: self.shared.world.tables.iter().map(convert::info).collect(),
+        };
+        self.channel = None;
+        if say(&channel, hello).is_err() {
+            return;
+        }
+        let Ok(Some(Pass::Heard { seq })) = hear(&channel, PATIENCE) else {
+            return;
+        };
+        match (seq, &self.said) {
+            (Some(seq), Some(said)) if said.seq <= seq => self.said = None,
+            (Some(_), _) => {}
+            // It began from nothing: it must hear of all trackers that run here.
+            (None, _) => self.restate(),
+        }
+        self.channel = Some(channel);
+        self.say();
+    }
+
+    fn restate(&mut self) {
+        if let Some(said) = &mut self.said {
+            for (_, _, delta) in &mut said.entries {
+                delta.forget_holders();
+            }
+        }
+        for (table, pending) in self.shared.world.tables.iter().zip(&mut self.pending) {
+            for delta in pending.values_mut() {
+                delta.forget_holders();
+            }
+            table.restate_holders();
+            while table.take_deltas(ENTRIES_MAX, pending) {}
+        }
+        // Those of others are theirs to tell.
+        let pending = &mut self.pending;
+        self.shared.heritage.shares(|TableId(at), key, gauge| {
+            if let Some(deltas) = pending.get_mut(usize::from(at)) {
+                let delta = deltas.entry(key.clone()).or_default();
+                delta.uses -= 1;
+                delta.push_gauge(-i64::from(gauge));
+            }
+        });
+    }
+
+    /// Says all that is left, and that this was all.
+    fn finish(&mut self, clean: bool, orders: &mpsc::Receiver<Command>) {
+        let until = Instant::now() + FINISH_MAX;
+        while Instant::now() < until {
+            match orders.try_recv() {
+                Ok(Command::Heir(channel)) => self.follow(channel),
+                _ if self.channel.is_none() => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                _ => {}
+            }
+            if self.said.is_some() {
+                self.confirmed();
+            } else if self.gather() {
+                self.say();
+            } else {
+                break;
+            }
+        }
+        if let Some(channel) = self.channel.as_ref().filter(|_| clean)
+            && say(channel, Pass::Drained).is_ok()
+        {
+            let _ = hear(channel, PATIENCE);
+        }
+    }
+}
+
+/// What is counted is told this often.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Entries of one message; a frame is at most 64 KiB long.
+const ENTRIES_MAX: usize = 400;
+/// How long the rest may take.
+const FINISH_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,338 @@
+//! What this process holds on behalf of those that drain, and how far its own taking over has come.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use remora_core::peers::Inheritance;
+use remora_core::table::{Key, Ledger, Lineage, Table, TableId};
+use tokio::sync::watch;
+
+use super::{FOR_EVER, convert, hear, say, totals};
+use crate::handoff::channel::Channel;
+use crate::handoff::frames::tables::{Drain, Pass};
+use crate::proxy::clock;
+use crate::shared::Shared;
+
+/// How far a process has come in taking over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It follows nobody.
+    Alone,
+    /// Another process still counts.
+    Learning,
+    /// It has everything, and may accept.
+    Sealed,
+    /// The other one will not come back.
+    Released,
+    /// It will never have everything.
+    Failed,
+}
+
+/// Shared by the threads that talk to other workers.
+#[derive(Debug)]
+pub struct Heritage {
+    /// This process's number, once it drains.
+    pub child: u64,
+    state: Mutex<State>,
+    /// The phase has changed.
+    turned: Condvar,
+    stage: watch::Sender<Stage>,
+    /// When the process before stopped accepting, until it was asked for.
+    held_ms: Mutex<Option<u64>>,
+    /// What the hubs of the process before knew.
+    pub hubs: Mutex<Hubs>,
+}
+
+/// See [`Heritage::hubs`].
+#[derive(Debug, Default)]
+pub struct Hubs {
+    /// By table.
+    pub known: Vec<(TableId, Inheritance)>,
+    /// Lineages that were alive, with the names of their nodes.
+    pub lives: Vec<(Lineage, String)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    children: BTreeMap<u64, Child>,
+    connections: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// What draining processes tell is counted here.
+    #[default]
+    Counting,
+    /// It is being passed on.
+    Frozen,
+    /// It belongs to another process.
+    Gone,
+}
+
+/// A process that drains.
+#[derive(Debug)]
+struct Child {
+    /// The last message that was counted.
+    seq: u64,
+    ledger: Ledger,
+    /// Its connection; 0 = it has not come yet, since then.
+    connection: u64,
+    since: Instant,
+}
+
+impl Heritage {
+    /// Of a process that will follow another one or not.
+    pub fn new(follows: bool) -> Heritage {
+        Heritage {
+            child: rand::random(),
+            state: Mutex::default(),
+            turned: Condvar::new(),
+            stage: watch::Sender::new(if follows {
+                Stage::Learning
+            } else {
+                Stage::Alone
+            }),
+            held_ms: Mutex::default(),
+            hubs: Mutex::default(),
+        }
+    }
+    /// When the process before stopped accepting (monotonic clock); only the first call tells.
+    pub fn held_ms(&self) -> Option<u64> {
+        self.held_ms.lock().take()
+    }
+    pub(super) fn sealed(&self, held_ms: u64) {
+        *self.held_ms.lock() = Some(held_ms);
+        self.reach(Stage::Sealed);
+    }
+
+    /// This process cannot go on.
+    pub fn fail(&self) {
+        self.reach(Stage::Failed);
+    }
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+    pub(super) fn reach(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+    }
+    /// Completes when this process may accept.
+    pub async fn complete(&self) -> Stage {
+        self.wait_for(|stage| !matches!(stage, Stage::Learning | Stage::Failed))
+            .await
+    }
+    /// Completes when the process before will not come back.
+    pub async fn released(&self) {
+        self.wait_for(|stage| matches!(stage, Stage::Alone | Stage::Released))
+            .await;
+    }
+    /// Completes when this process cannot become what it should.
+    pub async fn failed(&self) {
+        self.wait_for(|stage| stage == Stage::Failed).await;
+    }
+    async fn wait_for(&self, reached: impl Fn(Stage) -> bool) -> Stage {
+        let mut stage = self.stage.subscribe();
+        // Cannot fail: the sender is alive as long as `self`.
+        let stage = stage.wait_for(|stage| reached(*stage)).await;
+        stage.map_or(Stage::Failed, |stage| *stage)
+    }
+
+    /// What is held is as it is from now on, until [`Heritage::thaw`] or [`Heritage::leave`]. Shows all of it.
+    pub(super) fn freeze(&self, mut f: impl FnMut(u64, u64, &Ledger)) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Frozen;
+        for (number, child) in &state.children {
+            f(*number, child.seq, &child.ledger);
+        }
+    }
+    /// It was not passed on.
+    pub(super) fn thaw(&self) {
+        self.turn(Phase::Counting);
+    }
+    /// It was.
+    pub(super) fn leave(&self) {
+        self.turn(Phase::Gone);
+    }
+    fn turn(&self, phase: Phase) {
+        self.state.lock().phase = phase;
+        self.turned.notify_all();
+    }
+    /// Trackers that this process still holds in the name of others.
+    pub(super) fn shares(&self, mut f: impl FnMut(TableId, &Key, u32)) {
+        for child in self.state.lock().children.values() {
+            for (table, key, share) in child.ledger.iter().filter(|(_, _, s)| s.uses > 0) {
+                f(table, key, share.gauge);
+            }
+        }
+    }
+
+    /// Takes over what the process before held for a third one, which will connect soon.
+    pub(super) fn inherit(&self, number: u64, seq: u64, ledger: Ledger) {
+        let child = Child {
+            seq,
+            ledger,
+            connection: 0,
+            since: Instant::now(),
+        };
+        self.state.lock().children.insert(number, child);
+    }
+    /// To be called now and then: ends what is held for processes that did not come.
+    pub fn tidy(&self, tables: &[Table]) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Counting || state.children.is_empty() {
+            return;
+        }
+        let now_ms = clock::read().mono_ms;
+        state.children.retain(|_, child| {
+            let stay = child.connection != 0 || child.since.elapsed() < COME_PATIENCE;
+            if !stay {
+                child.ledger.end(tables, now_ms);
+            }
+            stay
+        });
+    }
+
+    /// Listens to a process that drains, in a thread of its own.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn adopt(shared: &Arc<Shared>, channel: Channel) -> io::Result<()> {
+        let shared = Arc::clone(shared);
+        std::thread::Builder::new()
+            .name("remora-child".into())
+            .spawn(move || listen(&shared, &channel, None))
+            .map(drop)
+    }
+
+    /// Counts what was told. `None`: it is no longer this process that counts.
+    fn count(&self, shared: &Shared, from: &From, drain: &Drain) -> Option<()> {
+        let mut state = self.state.lock();
+        while state.phase == Phase::Frozen {
+            self.turned.wait(&mut state);
+        }
+        if state.phase == Phase::Gone {
+            return None;
+        }
+        let child = state.children.get_mut(&from.child)?;
+        if drain.seq <= child.seq {
+            return Some(()); // said again
+        }
+        let now_ms = clock::read().mono_ms;
+        let tables = &shared.world.tables;
+        for change in &drain.entries {
+            let table = from.positions.get(usize::from(change.table));
+            if let Some(table) = table.copied().flatten() {
+                let key = Key::from_stored(&change.key);
+                let delta = convert::delta(change);
+                // A full table refuses; it counts that itself.
+                let _ = child.ledger.apply(tables, table, &key, &delta, now_ms);
+            }
+        }
+        totals::add(&shared.world, &drain.totals);
+        child.seq = drain.seq;
+        Some(())
+    }
+    /// The process is known, or becomes so. Returns what was counted last.
+    fn connect(&self, from: &mut From) -> Option<Option<u64>> {
+        let mut state = self.state.lock();
+        while state.phase == Phase::Frozen {
+            self.turned.wait(&mut state);
+        }
+        if state.phase == Phase::Gone {
+            return None;
+        }
+        state.connections += 1;
+        from.connection = state.connections;
+        let known = state.children.get(&from.child).map(|child| child.seq);
+        let child = state.children.entry(from.child).or_insert_with(|| Child {
+            seq: 0,
+            ledger: Ledger::new(),
+            connection: 0,
+            since: Instant::now(),
+        });
+        child.connection = from.connection;
+        Some(known)
+    }
+    /// It has ended, well or not.
+    fn end(&self, tables: &[Table], from: &From) {
+        let mut state = self.state.lock();
+        while state.phase == Phase::Frozen {
+            self.turned.wait(&mut state);
+        }
+        let current = |child: &Child| child.connection == from.connection;
+        if state.phase == Phase::Gone || !state.children.get(&from.child).is_some_and(current) {
+            return;
+        }
+        if let Some(mut child) = state.children.remove(&from.child) {
+            child.ledger.end(tables, clock::read().mono_ms);
+        }
+    }
+}
+
+/// Who speaks over a channel.
+pub(super) struct From {
+    pub child: u64,
+    pub positions: Vec<Option<TableId>>,
+    pub connection: u64,
+}
+
+/// Listens until the end. `from`: it has been heard of already.
+pub(super) fn listen(shared: &Shared, channel: &Channel, from: Option<From>) {
+    let heritage = &shared.heritage;
+    let mut from = from;
+    if let Some(from) = &mut from
+        && heritage.connect(from).is_none()
+    {
+        return;
+    }
+    loop {
+        match hear(channel, FOR_EVER) {
+            Ok(Some(Pass::Released)) => heritage.reach(Stage::Released),
+            Ok(Some(Pass::Child { child, tables })) => {
+                let mut new = From {
+                    child,
+                    positions: convert::positions(&shared.world.tables, &tables),
+                    connection: 0,
+                };
+                let Some(seq) = heritage.connect(&mut new) else {
+                    return;
+                };
+                from = Some(new);
+                if say(channel, Pass::Heard { seq }).is_err() {
+                    break;
+                }
+            }
+            Ok(Some(Pass::Drain(drain))) => {
+                let Some(from) = &from else { break };
+                if heritage.count(shared, from, &drain).is_none() {
+                    return;
+                }
+                if say(channel, Pass::Ack { seq: drain.seq }).is_err() {
+                    break;
+                }
+            }
+            Ok(Some(Pass::Drained)) => {
+                if let Some(from) = &from {
+                    heritage.end(&shared.world.tables, from);
+                }
+                let _ = say(channel, Pass::Ack { seq: u64::MAX });
+                return;
+            }
+            _ => break,
+        }
+    }
+    // Whoever is gone does not come back.
+    if heritage.stage() == Stage::Sealed {
+        heritage.reach(Stage::Released);
+    }
+    if let Some(from) = &from {
+        heritage.end(&shared.world.tables, from);
+    }
+}
+
+/// A draining process gets a channel to its new successor at once.
+const COME_PATIENCE: Duration = Duration::from_secs(10);

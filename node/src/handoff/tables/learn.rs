@@ -1,0 +1,272 @@
+//! A new worker learns what the one that serves knows.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use remora_core::table::{Importer, Ledger, Lineage, Table, TableId};
+use tracing::{error, info, warn};
+
+use super::heritage::{From, Stage, listen};
+use super::{FOR_EVER, PATIENCE, convert, hear, say, totals};
+use crate::handoff::channel::Channel;
+use crate::handoff::frames::tables::{Pass, Tables};
+use crate::proxy::clock;
+use crate::shared::Shared;
+
+/// The channel to the worker that serves, and what it has said about itself.
+pub struct Learner {
+    channel: Channel,
+    there: Tables,
+    begun: Instant,
+}
+
+/// What was learned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Learned {
+    /// Entries shown, each time they were.
+    pub entries: usize,
+    /// Tables.
+    pub tables: usize,
+    /// How long it took until all had been shown once.
+    pub ms: u128,
+}
+
+impl Learner {
+    /// Asks.
+    ///
+    /// # Errors
+    /// The other side does not answer.
+    pub fn begin(channel: Channel) -> io::Result<Learner> {
+        let begun = Instant::now();
+        say(&channel, Pass::Ask)?;
+        match hear(&channel, PATIENCE)? {
+            Some(Pass::Tables(there)) => Ok(Learner {
+                channel,
+                there,
+                begun,
+            }),
+            other => Err(unexpected(other)),
+        }
+    }
+    /// The lineage to continue.
+    pub fn lineage(&self) -> Option<Lineage> {
+        (self.there.lineage != 0).then_some(Lineage(self.there.lineage))
+    }
+}
+
+/// Returns when all has been shown once. A thread goes on with what changes.
+///
+/// # Errors
+/// It was broken off: this process must not serve.
+pub fn learn(learner: Learner, shared: &Arc<Shared>) -> io::Result<Learned> {
+    let (report, walked) = mpsc::sync_channel(1);
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("remora-learn".into())
+        .spawn(move || {
+            let Learner {
+                channel,
+                there,
+                begun,
+            } = learner;
+            let from = match tables(&shared, &channel, &there, begun, &report) {
+                Ok(from) => from,
+                Err(e) => {
+                    // Before the report this is said by who waits for it.
+                    if report.try_send(Err(e)).is_err() {
+                        error!("the tables of the process before have not arrived completely.");
+                    }
+                    shared.heritage.reach(Stage::Failed);
+                    return;
+                }
+            };
+            drop(report);
+            listen(&shared, &channel, Some(from));
+        })?;
+    walked
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("it ended at once")))
+}
+
+/// Until everything is sealed.
+fn tables(
+    shared: &Shared,
+    channel: &Channel,
+    there: &Tables,
+    begun: Instant,
+    report: &mpsc::SyncSender<io::Result<Learned>>,
+) -> io::Result<From> {
+    let tables = &shared.world.tables;
+    let positions = convert::positions(tables, &there.tables);
+    let mut importers = importers(shared, there, &positions);
+    // One machine has one monotonic clock, unless somebody made a namespace for it.
+    let shift_ms = clock::read().mono_ms as i64 - there.mono_ms as i64;
+    let shift_ms = if shift_ms.abs() < CLOCKS_SAME_MS {
+        0
+    } else {
+        shift_ms
+    };
+    let mut learned = Learned::default();
+    let mut ledger = Ledger::new();
+    let mut others: BTreeMap<u64, (u64, Ledger)> = BTreeMap::new();
+    let mut patience = PATIENCE;
+    let held_ms = loop {
+        match hear(channel, patience)? {
+            Some(Pass::Rows(rows)) => {
+                let at = usize::from(rows.table);
+                let here = positions.get(at).copied().flatten();
+                if let (Some(Some(importer)), Some(here)) = (importers.get_mut(at), here) {
+                    let slice = convert::slice(rows);
+                    learned.entries += importer
+                        .take(&slice, shift_ms, |key, uses, gauge| {
+                            ledger.set(here, key, uses, gauge);
+                        })
+                        .map_err(io::Error::other)?;
+                }
+            }
+            Some(Pass::Walked) => {
+                let now_ms = clock::read().mono_ms;
+                for importer in importers.iter_mut().flatten() {
+                    importer.settle(now_ms);
+                    learned.tables += 1;
+                }
+                learned.ms = begun.elapsed().as_millis();
+                patience = FOR_EVER;
+                let _ = report.send(Ok(learned));
+            }
+            Some(Pass::Totals(all)) => totals::add(&shared.world, &all),
+            Some(Pass::Settings(all)) => totals::set(&shared.world, &all),
+            Some(Pass::Shares(shares)) => {
+                let (seq, ledger) = others.entry(shares.child).or_default();
+                *seq = shares.seq;
+                for (table, key, uses, gauge) in &shares.shares {
+                    if let Some(here) = positions.get(usize::from(*table)).copied().flatten() {
+                        ledger.set(here, key, *uses, *gauge);
+                    }
+                }
+            }
+            Some(Pass::Numbers(numbers)) => {
+                let here = positions.get(usize::from(numbers.table)).copied().flatten();
+                let table = here.and_then(|TableId(at)| tables.get(usize::from(at)));
+                if let Some(replica) = table.and_then(Table::replica) {
+                    let highest = numbers.highest.iter().map(|(id, n)| (Lineage(*id), *n));
+                    replica.inherit(numbers.newest, &highest.collect::<Vec<_>>());
+                }
+            }
+            Some(Pass::Known(known)) => {
+                let here = positions.get(usize::from(known.table)).copied().flatten();
+                if let Some(here) = here {
+                    let inheritance = convert::inheritance(&known);
+                    shared.heritage.hubs.lock().known.push((here, inheritance));
+                }
+            }
+            Some(Pass::Lives(lives)) => {
+                for (id, node) in lives {
+                    let lineage = Lineage(id);
+                    if let Some(replica) = tables.iter().find_map(Table::replica)
+                        && let Some(index) = replica.lineages().index(lineage)
+                    {
+                        replica.lineages().set_alive(index, true);
+                    }
+                    shared.heritage.hubs.lock().lives.push((lineage, node));
+                }
+            }
+            Some(Pass::Sealed { held_ms }) => break held_ms,
+            other => return Err(unexpected(other)),
+        }
+    };
+    let now_ms = clock::read().mono_ms;
+    for (here, importer) in positions.iter().zip(importers) {
+        let Some(importer) = importer else { continue };
+        if importer.refused() > 0
+            && let Some(TableId(at)) = here
+            && let Some(table) = tables.get(usize::from(*at))
+        {
+            let name = &table.spec().name;
+            warn!(
+                "table '{name}': no room for {} entries.",
+                importer.refused()
+            );
+        }
+        importer.seal(now_ms);
+    }
+    for (number, (seq, mut third)) in others {
+        ledger.subtract(&third);
+        third.pin(tables, now_ms);
+        shared.heritage.inherit(number, seq, third);
+    }
+    ledger.pin(tables, now_ms);
+    shared.heritage.inherit(there.child, 0, ledger);
+    shared.heritage.sealed(held_ms);
+    Ok(From {
+        child: there.child,
+        positions,
+        connection: 0,
+    })
+}
+
+/// One for each table there that fits one here; says what does not.
+fn importers<'w>(
+    shared: &'w Shared,
+    there: &Tables,
+    positions: &[Option<TableId>],
+) -> Vec<Option<Importer<'w>>> {
+    let mut all = Vec::new();
+    for (info, here) in there.tables.iter().zip(positions) {
+        let table = here.and_then(|TableId(at)| shared.world.tables.get(usize::from(at)));
+        let Some(table) = table else {
+            let named = shared
+                .world
+                .tables
+                .iter()
+                .any(|t| t.spec().name == info.name);
+            if named {
+                warn!(
+                    "table '{}': its keys are of another type now, so it begins empty.",
+                    info.name
+                );
+            } else {
+                info!("table '{}' is not configured any more.", info.name);
+            }
+            all.push(None);
+            continue;
+        };
+        let definition = convert::definition(info, Lineage(there.lineage));
+        let importer = definition
+            .ok_or_else(|| String::from("its keys are of an unknown type"))
+            .and_then(|definition| Importer::new(table, definition));
+        match importer {
+            Ok(importer) => {
+                let dropped = importer.dropped();
+                if !dropped.is_empty() {
+                    warn!(
+                        "table '{}': not stored any more, or not in the same way: {}.",
+                        info.name,
+                        dropped.join(", ")
+                    );
+                }
+                all.push(Some(importer));
+            }
+            Err(why) => {
+                warn!("table '{}' begins empty: {why}.", info.name);
+                all.push(None);
+            }
+        }
+    }
+    all
+}
+
+fn unexpected(what: Option<Pass>) -> io::Error {
+    match what {
+        Some(other) => {
+            let text = format!("{other:?}");
+            io::Error::other(format!("unexpected {}", text.get(..40).unwrap_or(&text)))
+        }
+        None => io::ErrorKind::UnexpectedEof.into(),
+    }
+}
+
+/// Clock readings of two processes that are this close are of the same clock.
+const CLOCKS_SAME_MS: i64 = 60_000;

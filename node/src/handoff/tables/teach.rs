@@ -1,0 +1,299 @@
+//! The worker that serves shows its tables to the new one.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use remora_core::peers::batch::Budget;
+use remora_core::table::{Exporter, Slice, Table};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::drain::Drainer;
+use super::totals::{self, Told};
+use super::{FOR_EVER, convert, hear, say};
+use crate::handoff::channel::Channel;
+use crate::handoff::frames::tables::{Numbers, Pass, Shares, Tables};
+use crate::peers;
+use crate::proxy::clock;
+use crate::shared::Shared;
+
+/// What the main thread tells the one that teaches.
+pub(super) enum Command {
+    /// Nothing is accepted any more since that time: send the rest, and say when that is done.
+    Seal {
+        held_ms: u64,
+        done: oneshot::Sender<()>,
+    },
+    /// This process serves on.
+    Resume,
+    /// The new one serves.
+    Release,
+    /// Another one serves.
+    Heir(Channel),
+    /// Everything has ended here: send the rest.
+    Finish {
+        /// All connections ended by themselves.
+        clean: bool,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// The thread that talks to the successor.
+pub struct Teacher {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Teacher {
+    /// Begins to teach the process at the other end.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(shared: &Arc<Shared>, channel: Channel) -> io::Result<Teacher> {
+        let (commands, orders) = mpsc::channel();
+        let shared = Arc::clone(shared);
+        std::thread::Builder::new()
+            .name("remora-teach".into())
+            .spawn(move || run(&shared, channel, &orders))?;
+        Ok(Teacher { commands })
+    }
+    /// Nothing is accepted any more; completes when the successor has been sent everything, or will not be.
+    pub async fn seal(&self, held_ms: u64) {
+        let (done, when) = oneshot::channel();
+        let _ = self.commands.send(Command::Seal { held_ms, done });
+        let _ = when.await;
+    }
+    /// This process serves on.
+    pub fn resume(&self) {
+        let _ = self.commands.send(Command::Resume);
+    }
+    /// The successor serves.
+    pub fn release(&self) {
+        let _ = self.commands.send(Command::Release);
+    }
+    /// Another one serves.
+    pub fn heir(&self, channel: Channel) {
+        let _ = self.commands.send(Command::Heir(channel));
+    }
+    /// Everything has ended here; completes when the rest has been sent, or it took too long. `clean`: all connections
+    /// ended by themselves.
+    pub async fn finish(&self, clean: bool) {
+        let (done, when) = oneshot::channel();
+        let _ = self.commands.send(Command::Finish { clean, done });
+        let _ = tokio::time::timeout(FINISH_PATIENCE, when).await;
+    }
+}
+
+fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
+    let told = match teach(shared, &channel, orders) {
+        Ok(Some(told)) => told,
+        other => {
+            go_on(shared);
+            if let Err(e) = other {
+                warn!("the new process could not be given the tables: {e}");
+            }
+            return;
+        }
+    };
+    // Until the new one serves, everything can go back.
+    match orders.recv() {
+        Ok(Command::Release) => {
+            shared.heritage.leave();
+            let _ = say(&channel, Pass::Released);
+            Drainer::new(shared, told, channel).run(orders);
+        }
+        _ => go_on(shared),
+    }
+}
+
+/// Nobody took over: this process goes on as if nothing had been.
+fn go_on(shared: &Shared) {
+    follow(shared, false);
+    shared.heritage.thaw();
+    peers::resume(shared);
+}
+
+fn follow(shared: &Shared, on: bool) {
+    for table in &shared.world.tables {
+        table.follow(on);
+    }
+}
+
+/// Until everything is sealed. `None`: the other process is gone, or not wanted any more.
+fn teach(
+    shared: &Shared,
+    channel: &Channel,
+    orders: &mpsc::Receiver<Command>,
+) -> io::Result<Option<Told>> {
+    // It reads its configuration first.
+    match hear(channel, FOR_EVER) {
+        Ok(Some(Pass::Ask)) => {}
+        Ok(Some(other)) => return Err(io::Error::other(format!("unexpected {other:?}"))),
+        // It says itself what went wrong.
+        Ok(None) | Err(_) => return Ok(None),
+    }
+    let tables = &shared.world.tables;
+    let replica = tables.iter().find_map(Table::replica);
+    let hello = Tables {
+        child: shared.heritage.child,
+        lineage: replica.map_or(0, |replica| replica.lineages().own().0),
+        mono_ms: clock::read().mono_ms,
+        tables: tables.iter().map(convert::info).collect(),
+    };
+    say(channel, Pass::Tables(hello))?;
+    follow(shared, true);
+    let mut exporters: Vec<Exporter<'_>> = tables.iter().map(Exporter::new).collect();
+    for (at, exporter) in exporters.iter_mut().enumerate() {
+        loop {
+            let step = exporter.walk(BUDGET, clock::read().mono_ms);
+            send(channel, at, step.slice)?;
+            if step.done {
+                break;
+            }
+        }
+    }
+    for _ in 0..ROUNDS_MAX {
+        if tables.iter().map(Table::changes).sum::<usize>() <= FEW {
+            break;
+        }
+        round(channel, &mut exporters, false)?;
+    }
+    say(channel, Pass::Walked)?;
+    loop {
+        match orders.recv_timeout(ROUND_PAUSE) {
+            Ok(Command::Seal { held_ms, done }) => {
+                let sealed = seal(shared, channel, &mut exporters, held_ms);
+                let _ = done.send(());
+                return sealed.map(Some);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // It has nothing to say now; this is how its end is noticed.
+                match channel.try_recv() {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return Ok(None),
+                }
+                round(channel, &mut exporters, false)?;
+            }
+            Ok(Command::Finish { done, .. }) => {
+                let _ = done.send(());
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// Shows what has changed.
+fn round(channel: &Channel, exporters: &mut [Exporter<'_>], last: bool) -> io::Result<()> {
+    for (at, exporter) in exporters.iter_mut().enumerate() {
+        exporter.rewind();
+        loop {
+            let step = exporter.changes(BUDGET, clock::read().mono_ms, last);
+            send(channel, at, step.slice)?;
+            if step.done {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn send(channel: &Channel, table: usize, mut slice: Slice) -> io::Result<()> {
+    let table = table as u16;
+    // Keys removed by hand may be many at once.
+    while slice.removed.len() > REMOVED_MAX {
+        let rest = slice.removed.split_off(slice.removed.len() - REMOVED_MAX);
+        let some = Slice {
+            now_ms: slice.now_ms,
+            removed: rest,
+            ..Slice::default()
+        };
+        say(channel, Pass::Rows(convert::rows(table, some)))?;
+    }
+    if slice.is_empty() {
+        return Ok(());
+    }
+    say(channel, Pass::Rows(convert::rows(table, slice)))
+}
+
+/// The rest.
+fn seal(
+    shared: &Shared,
+    channel: &Channel,
+    exporters: &mut [Exporter<'_>],
+    held_ms: u64,
+) -> io::Result<Told> {
+    let mut shares: Vec<Shares> = Vec::new();
+    shared.heritage.freeze(|child, seq, ledger| {
+        let mut all = ledger
+            .iter()
+            .map(|(table, key, share)| (table.0, key.as_bytes().to_vec(), share.uses, share.gauge))
+            .peekable();
+        // Also one that holds nothing is known.
+        loop {
+            shares.push(Shares {
+                child,
+                seq,
+                shares: all.by_ref().take(SHARES_MAX).collect(),
+            });
+            if all.peek().is_none() {
+                break;
+            }
+        }
+    });
+    // What peers say from here on is for the new process; they keep what is not acknowledged.
+    let hubs = peers::suspend(shared);
+    round(channel, exporters, true)?;
+    for (table, inheritance) in &hubs.known {
+        say(channel, Pass::Known(convert::known(*table, inheritance)))?;
+    }
+    for some in hubs.lives.chunks(LIVES_MAX) {
+        let some = some.iter().map(|(id, node)| (id.0, node.clone()));
+        say(channel, Pass::Lives(some.collect()))?;
+    }
+    for shares in shares {
+        say(channel, Pass::Shares(shares))?;
+    }
+    for (at, table) in shared.world.tables.iter().enumerate() {
+        let Some(replica) = table.replica() else {
+            continue;
+        };
+        let highest = replica.highest_of_all();
+        say(
+            channel,
+            Pass::Numbers(Numbers {
+                table: at as u16,
+                newest: replica.newest(),
+                highest: highest.iter().map(|(id, n)| (id.0, *n)).collect(),
+            }),
+        )?;
+    }
+    let mut told = Told::default();
+    for some in told.news(&shared.world).chunks(TOTALS_MAX) {
+        say(channel, Pass::Totals(some.to_vec()))?;
+    }
+    for some in totals::settings(&shared.world, &shared.plan).chunks(SETTINGS_MAX) {
+        say(channel, Pass::Settings(some.to_vec()))?;
+    }
+    say(channel, Pass::Sealed { held_ms })?;
+    Ok(told)
+}
+
+/// Rows of one frame; a frame is at most 64 KiB long.
+const BUDGET: Budget = Budget {
+    rows: 2_000,
+    bytes: 40 * 1024,
+};
+/// Rounds are repeated until so few entries changed during one, but not for ever.
+const FEW: usize = 2_000;
+const ROUNDS_MAX: usize = 5;
+/// While the new process gets ready, changes are shown this often.
+const ROUND_PAUSE: Duration = Duration::from_millis(20);
+/// Keys, shares, counters and settings in one frame.
+const REMOVED_MAX: usize = 256;
+const SHARES_MAX: usize = 500;
+pub(super) const TOTALS_MAX: usize = 100;
+const SETTINGS_MAX: usize = 200;
+const LIVES_MAX: usize = 100;
+/// How long the end of a process that drained may be delayed.
+const FINISH_PATIENCE: Duration = Duration::from_secs(3);
