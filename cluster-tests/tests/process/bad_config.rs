@@ -324,9 +324,12 @@ fn the_shipped_examples_are_accepted() {
             let tried = [&root, &examples].map(|dir| {
                 let dir = dir.canonicalize().expect("a directory");
                 let name = path.canonicalize().expect("a file");
+                // Those with peers name their nodes node1, node2, …
                 let launch = Launch::new("")
                     .arg("-c")
                     .arg("-V")
+                    .arg("-L")
+                    .arg("node1")
                     .arg("-C")
                     .arg(&dir.to_string_lossy());
                 launch.arg("-f").arg(&name.to_string_lossy()).run()
