@@ -18,7 +18,6 @@ global
 
 peers cluster
     cluster {{ .Release.Namespace }}.{{ include "remora.fullname" . }}
-    log stdout format raw daemon notice
 {{- if include "remora.peersTls" . }}
     default-bind ssl crt /etc/remora/tls/tls.crt key /etc/remora/tls/tls.key ca-file /etc/remora/tls/ca.crt verify required
     default-server ssl ca-file /etc/remora/tls/ca.crt verify required verifyhost {{ $name }}
