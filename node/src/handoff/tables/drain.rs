@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use remora_core::table::{Delta, Key, TableId};
+use remora_core::table::{Delta, Key, Op, TableId};
 
 use super::convert::{self, Deltas};
 use super::teach::{Command, TOTALS_MAX};
@@ -103,6 +103,7 @@ impl<'s> Drainer<'s> {
     /// Collects what is to be said next. Returns whether there is anything.
     fn gather(&mut self) -> bool {
         let mut entries = Vec::new();
+        let mut room = ENTRIES_BYTES;
         for (at, table) in self.shared.world.tables.iter().enumerate() {
             let Some(pending) = self.pending.get_mut(at) else {
                 continue;
@@ -111,9 +112,11 @@ impl<'s> Drainer<'s> {
                 table.take_deltas(ENTRIES_MAX, pending);
             }
             while entries.len() < ENTRIES_MAX
+                && room > 0
                 && let Some((key, delta)) = pending.pop_first()
             {
                 if !delta.is_empty() {
+                    room = room.saturating_sub(weight(&key, &delta));
                     entries.push((at as u16, key, delta));
                 }
             }
@@ -234,5 +237,56 @@ impl<'s> Drainer<'s> {
 const PAUSE: Duration = Duration::from_millis(20);
 /// Entries of one message; a frame is at most 64 KiB long.
 const ENTRIES_MAX: usize = 400;
+/// About how many bytes of a frame they may take: the last of them may go beyond, totals need room too.
+const ENTRIES_BYTES: usize = 24 * 1024;
 /// How long the rest may take.
 const FINISH_MAX: Duration = Duration::from_secs(2);
+
+/// At most so many bytes go over the channel for one entry.
+fn weight(key: &Key, delta: &Delta) -> usize {
+    let ops = delta.ops.iter().map(|(_, _, op)| match op {
+        Op::Name(name) => OP_BYTES + name.len(),
+        Op::Add(_) | Op::Set(_) => OP_BYTES,
+    });
+    ENTRY_BYTES + key.as_bytes().len() + ops.sum::<usize>()
+}
+/// Table, lengths, holders, flags.
+const ENTRY_BYTES: usize = 32;
+/// Data type, element, kind and a 64-bit number as varints.
+const OP_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::frames::Frame;
+    use remora_core::table::DataType;
+
+    /// Long keys and wide arrays are what once could outgrow a frame.
+    #[test]
+    fn weights_cover_what_is_sent() {
+        let wide: Vec<_> = (0..100)
+            .map(|i| (DataType::Gpc, i, Op::Add(i64::MIN)))
+            .collect();
+        for (len, ops) in [(0, vec![]), (1_000, wide.clone()), (4, wide)] {
+            let key = Key::from_stored(&vec![b'k'; len]);
+            let delta = Delta {
+                uses: i64::MIN,
+                touched: true,
+                ops,
+            };
+            let size = |entries: Vec<_>| {
+                let drain = Drain {
+                    seq: 1,
+                    entries,
+                    totals: Vec::new(),
+                };
+                Frame::Pass(Box::new(Pass::Drain(drain)))
+                    .encode()
+                    .expect("it fits")
+                    .len()
+            };
+            let one = size(vec![convert::change(u16::MAX, &key, &delta)]) - size(Vec::new());
+            assert!(one <= weight(&key, &delta), "{one} bytes of a key of {len}");
+        }
+    }
+}
