@@ -362,11 +362,8 @@ fn threads_share_one_rotation() {
     });
     let counts: Vec<usize> = counts.iter().map(|c| c.load(Relaxed)).collect();
     assert_eq!(counts.iter().sum::<usize>(), 24_000);
-    // Threads that choose at the same moment may go out of turn: each race shifts a choice, and how many there are is the
-    // machine's business. What must hold is that weights are honoured: 2 % of all choices is four times the worst that was seen.
-    for (seen, expected) in counts.iter().zip([4000, 8000, 12_000]) {
-        assert!(seen.abs_diff(expected) <= 480, "{counts:?}");
-    }
+    // Whole rounds are exact however the threads were interrupted.
+    assert_eq!(counts, [4000, 8000, 12_000]);
 }
 
 proptest! {

@@ -120,7 +120,7 @@ impl Balancer {
         avoid: Option<usize>,
         load: impl Fn(&ServerState) -> (u64, u64),
     ) -> Option<usize> {
-        // Every failed take means that another thread got a server, so this ends; the bound is for peace of mind.
+        // Every failed take means that another thread got on, so this ends; the bound is for peace of mind.
         let mut last = None;
         for _ in 0..ATTEMPTS_MAX {
             let clock = self.rotation.clock();
@@ -274,6 +274,6 @@ fn draw(rng: &Cell<u64>) -> u64 {
 }
 
 /// Tries to take a turn before one is chosen without taking it.
-const ATTEMPTS_MAX: u32 = 64;
+const ATTEMPTS_MAX: u32 = 256;
 /// Draws of `random` beyond this add nothing but time.
 const DRAWS_MAX: u32 = 64;

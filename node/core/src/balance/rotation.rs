@@ -3,8 +3,12 @@
 //! Every server has a *due time* on a virtual clock; the server that is due first is next, and its due time moves by
 //! `ROUND / weight`. So in any stretch of `ROUND` each server comes exactly `weight` times, evenly spread. Servers that
 //! could not be chosen for a while are due at once when they return, but do not get the turns back that they missed.
+//!
+//! Threads take turns in exactly that order, too: due times only grow, so what looked smallest and has not changed since
+//! still is the smallest, and the clock is never ahead of any of them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 /// Due times of a backend's servers. The virtual clock wraps around; only differences count.
 #[derive(Debug)]
@@ -33,12 +37,12 @@ impl Rotation {
     }
 
     pub(super) fn clock(&self) -> u64 {
-        self.clock.load(Relaxed)
+        self.clock.load(Acquire)
     }
 
     /// When it is a server's turn, seen from `clock`. `weight` must not be 0.
     pub(super) fn turn(&self, server: usize, weight: u32, clock: u64) -> Option<Turn> {
-        let seen = self.due.get(server)?.load(Relaxed);
+        let seen = self.due.get(server)?.load(Acquire);
         let step = ROUND / u64::from(weight.max(1));
         // In the past (or nonsense after the clock wrapped): due now. Further away than a step: the weight was raised.
         let wait = match seen.wrapping_sub(clock) {
@@ -61,21 +65,20 @@ impl Rotation {
             return false;
         };
         // What was seen may be long ago if this thread was interrupted: look again as late as possible.
-        if self.clock() != turn.clock
-            || due
-                .compare_exchange(turn.seen, turn.next, Relaxed, Relaxed)
-                .is_err()
-        {
+        if self.clock() != turn.clock {
             return false;
         }
+        // The clock goes first. Nobody is due before `at`, so it does no harm if the turn is lost; but a due time that is
+        // further ahead of the clock than a step must never be seen, for it would be taken for one of a lower weight.
         if turn.wait > 0 {
             // never backwards: another thread may have got further meanwhile
             let at = turn.clock.wrapping_add(turn.wait);
-            let _ = self.clock.fetch_update(Relaxed, Relaxed, |clock| {
+            let _ = self.clock.fetch_update(AcqRel, Acquire, |clock| {
                 (at.wrapping_sub(clock) as i64 > 0).then_some(at)
             });
         }
-        true
+        due.compare_exchange(turn.seen, turn.next, AcqRel, Acquire)
+            .is_ok()
     }
 }
 
