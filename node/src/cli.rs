@@ -340,7 +340,8 @@ Usage: remora -f FILE [OPTION]...
 First steps
   remora -f docs/examples/throttle.cfg      start the example, then hit it with curl
   remora -c -V -f FILE                      is this configuration all right?
-  echo 'show table' | socat - PATH          ask a running one (PATH: its 'stats socket')
+  echo 'show table' | socat - UNIX-CONNECT:PATH
+                                            ask a running one (PATH: its 'stats socket')
 
 Configuration
   -f FILE|DIR    read FILE, or every *.cfg of DIR in byte order; may be repeated

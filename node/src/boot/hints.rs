@@ -54,7 +54,7 @@ pub(super) fn show(plan: &Plan, listening: &[(ProxyId, u16, String)], args: &Arg
             "show stat"
         };
         let tool = match &s.address {
-            Address::Unix(path) => format!("socat - {path}"),
+            Address::Unix(path) => format!("socat - UNIX-CONNECT:{path}"),
             Address::Ip(a) => format!("nc {} {}", a.ip(), a.port()),
             Address::Fd(_) => return,
         };
