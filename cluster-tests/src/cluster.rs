@@ -243,19 +243,22 @@ impl Node {
     /// Ends it with SIGKILL.
     #[track_caller]
     pub fn kill(&mut self) {
-        self.end(Signal::KILL);
+        self.end_with(Signal::KILL);
     }
 
     /// Asks it to stop (SIGUSR1) and waits for its end.
     #[track_caller]
     pub fn stop(&mut self) {
-        self.end(Signal::USR1);
+        self.end_with(Signal::USR1);
     }
 
-    fn end(&mut self, signal: Signal) {
+    /// Ends it with that signal and waits for its end. Returns what it has said on standard error.
+    #[track_caller]
+    pub fn end_with(&mut self, signal: Signal) -> String {
         let mut proxy = self.proxy.take().expect("a running node");
         proxy.signal(signal);
         proxy.wait();
+        proxy.stderr()
     }
 
     /// Where its requests go in.

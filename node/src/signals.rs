@@ -178,11 +178,11 @@ async fn serve_until(running: Running, teacher: &mut Option<Arc<Teacher>>) -> u8
         };
         let successor = match told {
             Told::Signal(Caught::Term) => {
-                peers::stop(&shared).await;
+                cut_off(&shared, &mut ended).await;
                 return 128 + 15;
             }
             Told::Signal(Caught::Int) if draining => {
-                peers::stop(&shared).await;
+                cut_off(&shared, &mut ended).await;
                 return 128 + 2;
             }
             Told::Signal(Caught::Int | Caught::Usr1) => Successor::None,
@@ -345,6 +345,24 @@ async fn next_order(link: Option<&Link>, orphaned: bool) -> Order {
         Some(link) if !orphaned => link.next().await,
         _ => std::future::pending().await,
     }
+}
+
+/// A hard stop. With peers, nothing may be counted any more while they are told the last of it.
+async fn cut_off(shared: &Shared, ended: &mut oneshot::Receiver<bool>) {
+    if shared.peers.get().is_none_or(Vec::is_empty) {
+        return;
+    }
+    let nobody = Successor::Process {
+        orphans: Arc::default(),
+    };
+    for worker in &shared.workers {
+        let _ = worker.ask.send(Ask::Drain(nobody.clone()));
+        let _ = worker.ask.send(Ask::Kill);
+    }
+    if timeout(KILL_PATIENCE, ended).await.is_err() {
+        warn!("some connections do not end: what they still count is told to nobody.");
+    }
+    peers::stop(shared).await;
 }
 
 /// Opens all doors; done when every thread accepts.

@@ -12,5 +12,6 @@ mod impostor;
 mod links;
 mod metrics;
 mod newcomers;
+mod restarts;
 mod strangers;
 mod types;

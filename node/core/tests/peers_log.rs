@@ -175,9 +175,13 @@ fn the_end_of_a_node_that_said_goodbye_is_no_fault() {
     let (out, into) = open(&mut a, ix, &mut b, 40_000, 0);
     a.hub.stop(10);
     carry(&mut a, out, &mut b, into, 10);
-    assert!(a.hub.is_stopped());
-    b.hub.closed(into, "connection reset", 20);
+    assert!(!a.hub.is_stopped(), "nobody has read the goodbye");
     b.act(20);
+    b.hub.closed(into, "connection reset", 20);
+    a.hub.closed(out, "the peer ended the stream", 20);
+    a.act(20);
+    assert!(a.hub.is_stopped());
+    assert_eq!(a.says("session to peer b ended: stopping"), 1);
     assert_eq!(
         b.says("session from peer a ended: peer stops"),
         1,

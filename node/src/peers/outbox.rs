@@ -18,17 +18,25 @@ use super::wire;
 pub(super) trait Outgoing: Send + Sized + 'static {
     /// The next one for this session.
     fn poll(hub: &mut Hub, id: SessionId, now: u64) -> Option<Self>;
+    /// Nothing follows it: the stream ends behind it, and the other side, once it has read that, ends its own.
+    fn is_last(&self) -> bool;
 }
 
 impl Outgoing for proto::PushMessage {
     fn poll(hub: &mut Hub, id: SessionId, now: u64) -> Option<Self> {
         hub.poll_push(id, now).map(wire::push_message)
     }
+    fn is_last(&self) -> bool {
+        matches!(self.kind, Some(proto::push_message::Kind::Goodbye(_)))
+    }
 }
 
 impl Outgoing for proto::ReplyMessage {
     fn poll(hub: &mut Hub, id: SessionId, now: u64) -> Option<Self> {
         hub.poll_reply(id, now).map(wire::reply_message)
+    }
+    fn is_last(&self) -> bool {
+        false
     }
 }
 
@@ -76,6 +84,7 @@ impl<M: Outgoing> Outbox<M> {
             return;
         }
         if let Some(message) = M::poll(hub, self.id, now) {
+            state.ending |= message.is_last();
             state.next = Some(message);
             if let Some(waker) = state.waiting.take() {
                 waker.wake();
@@ -108,7 +117,8 @@ impl<M: Outgoing> Outbox<M> {
                 return Poll::Ready(None);
             }
         }
-        if let Some(message) = section.next_message(self.id) {
+        if let Some(message) = section.next_message::<M>(self.id) {
+            self.state.lock().ending |= message.is_last();
             return Poll::Ready(Some(message));
         }
         // All of this happens on one thread, but for reports: nobody fills the outbox in between.

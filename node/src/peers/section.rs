@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use remora_core::peers::messages::Refusal;
-use remora_core::peers::{Action, Ended, Event, Hub, PeerIx, Report, SessionId};
+use remora_core::peers::{Action, Ended, Event, Hub, PeerIx, PeerReport, Report, SessionId};
 use remora_proto::peers::v1 as proto;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
@@ -176,6 +176,61 @@ impl Section {
     /// Begins a clean stop. [`Section::stopped`] tells when it is complete.
     pub(super) fn stop(&self) {
         self.with_hub(Hub::stop);
+    }
+    /// What connected peers have not acknowledged; see [`Hub::unacknowledged`].
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.hub.lock().unacknowledged()
+    }
+    /// After a stop: says who does not have what was counted here, and whether anybody does. `is_complete`: everybody who
+    /// is connected does.
+    pub(super) fn report_stop(&self, is_complete: bool) {
+        let report = self.report();
+        let counted = report.tables.iter().any(|table| table.newest > 0);
+        if self.is_suspended() || !counted || report.peers.is_empty() {
+            return; // another process of this node has it all, or nobody is to have anything
+        }
+        let behind = |peer: &&PeerReport| peer.lag_entries > 0;
+        let lacking: Vec<String> = report
+            .peers
+            .iter()
+            .filter(behind)
+            .map(|peer| {
+                let name = peer.node.as_deref().unwrap_or(&peer.name);
+                format!("{name} (up to {} entries)", peer.lag_entries)
+            })
+            .collect();
+        // Who lives and lacks nothing: who was never met, or has stopped itself, is no help.
+        let lives = |peer: &PeerReport| {
+            let mut lineages = report.lineages.iter();
+            lineages.any(|l| Some(l.lineage) == peer.lineage && l.alive && !l.ended)
+        };
+        let someone = report.peers.iter().any(|p| lives(p) && p.lag_entries == 0);
+        if someone && lacking.is_empty() {
+            let text = format_args!("stops: every peer that was met has all that was counted here");
+            self.log(Severity::Notice, text);
+        } else if someone {
+            let text = format_args!(
+                "stops before {} had the last of what was counted here; other peers have it and pass it on",
+                lacking.join(", ")
+            );
+            self.log(Severity::Notice, text);
+        } else if !lacking.is_empty() {
+            let text = format_args!(
+                "stops before {} had the last of what was counted here, and no other peer has it: it is lost",
+                lacking.join(", ")
+            );
+            self.log(Severity::Warning, text);
+        } else {
+            let text = format_args!("stops, and no peer was there to keep what was counted here");
+            self.log(Severity::Warning, text);
+        }
+        if !is_complete {
+            let text = format_args!("stops before every peer has confirmed the goodbye");
+            self.log(Severity::Notice, text);
+        }
+    }
+    fn is_suspended(&self) -> bool {
+        self.hub.lock().is_suspended()
     }
     /// Completes when a clean stop has told every peer that can be reached.
     pub(super) async fn stopped(&self) {

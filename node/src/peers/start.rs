@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use remora_core::peers::{Hub, HubConfig};
 use remora_core::table::{Key, Lineages, Table, TableId, Tag};
 use tokio::runtime::LocalOptions;
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::dial::Target;
 use super::door::Door;
@@ -260,19 +261,39 @@ pub fn resume(shared: &Shared) {
     }
 }
 
-/// Tells the peers what they do not know yet, and goodbye. Takes at most `STOP_PATIENCE`.
+/// Tells the peers what they do not know yet, and goodbye; to be called when nothing is counted any more. Waits for peers
+/// that go on acknowledging, and says what they lack in the end.
 pub async fn stop(shared: &Shared) {
     let sections = shared.peers.get().map_or(&[][..], Vec::as_slice);
     for section in sections {
         section.stop();
     }
-    let all = async {
+    let mut all = pin!(async {
         for section in sections {
             section.stopped().await;
         }
+    });
+    let begun = Instant::now();
+    let (mut least, mut since) = (usize::MAX, begun);
+    let is_complete = loop {
+        if timeout(STOP_LOOK, &mut all).await.is_ok() {
+            break true;
+        }
+        let left = sections.iter().map(|s| s.unacknowledged()).sum();
+        if left < least {
+            (least, since) = (left, Instant::now());
+        }
+        if since.elapsed() >= STOP_PATIENCE || begun.elapsed() >= STOP_MAX {
+            break false;
+        }
     };
-    let _ = timeout(STOP_PATIENCE, all).await;
+    for section in sections {
+        section.report_stop(is_complete);
+    }
 }
 
-/// How long the end of the process may be delayed by peers that do not answer.
+/// How long the end of the process may be delayed by peers that do not answer, and by peers that do.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// How often is looked whether they do.
+const STOP_LOOK: Duration = Duration::from_millis(50);

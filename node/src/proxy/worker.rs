@@ -280,7 +280,14 @@ impl Thread {
             Ask::Shutdown { id, answer } => {
                 let _ = answer.send(self.streams.kill(id, &self.wheel));
             }
-            Ask::Kill => self.streams.kill_all(&self.wheel),
+            Ask::Kill => {
+                self.streams.kill_all(&self.wheel);
+                if self.draining() {
+                    // Connections between two requests have no stream.
+                    self.drain_since.set(1);
+                    self.wheel.ring_all();
+                }
+            }
             Ask::Drain(_) | Ask::Accept { .. } | Ask::Hold { .. } => {}
         }
     }

@@ -302,9 +302,22 @@ impl Hub {
         self.collect(now);
         self.say_goodbye_to_pushers();
     }
-    /// Whether every peer that can be reached has acknowledged everything and was told goodbye.
+    /// Whether every peer that can be reached has acknowledged everything, was told goodbye, and has ended its stream in
+    /// answer to that: then it has read it.
     pub fn is_stopped(&self) -> bool {
-        self.stopping && self.outs.values().all(OutSession::is_done)
+        self.stopping && (self.suspended || !self.outs.values().any(OutSession::is_up))
+    }
+    /// About how many entries peers that are connected have not acknowledged: as long as this falls, waiting helps.
+    pub fn unacknowledged(&self) -> usize {
+        let ups = self.outs.values().filter(|out| out.is_up());
+        let lags = ups.flat_map(|out| {
+            let tables = self.tables.iter().enumerate();
+            tables.filter_map(|(number, shared)| {
+                let acked = out.acked(number)?;
+                Some(self.store(shared)?.lag(acked))
+            })
+        });
+        lags.sum()
     }
     /// Whether [`Action::Ready`] was given out, or is about to be.
     pub fn is_ready(&self) -> bool {
@@ -320,6 +333,8 @@ impl Hub {
     pub(super) fn end(&mut self, id: SessionId, why: Ended, now: u64, ours: bool) {
         let why = if matches!(why, Ended::Broken(_)) && self.has_left(id) {
             Ended::PeerStops // as announced
+        } else if self.outs.get(&id).is_some_and(OutSession::said_goodbye) {
+            Ended::Stopping // answered
         } else {
             why
         };

@@ -38,6 +38,10 @@ impl Hub {
         });
         tables.collect()
     }
+    /// Whether another process goes on.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
     /// The other process did not take over: this one goes on where it was.
     pub fn resume(&mut self, now: u64) {
         if !self.suspended {

@@ -111,14 +111,13 @@ impl OutSession {
     pub(super) fn is_up(&self) -> bool {
         self.phase == Phase::Up
     }
+    pub(super) fn said_goodbye(&self) -> bool {
+        self.goodbye_sent
+    }
     /// What the peer has acknowledged of this table; `None` if it does not take part in it.
     pub(super) fn acked(&self, table: usize) -> Option<u64> {
         let table = self.tables.get(table).filter(|t| t.agreed)?;
         Some(table.acked)
-    }
-    /// The peer was told goodbye, or nothing could ever be said to it.
-    pub(super) fn is_done(&self) -> bool {
-        self.goodbye_sent || !self.is_up()
     }
     pub(super) fn next_deadline(&self, now: u64) -> u64 {
         let at = if self.yielded { now } else { u64::MAX };

@@ -274,7 +274,8 @@ impl Hub {
                     self.farewell(lineage, now);
                     self.ask_for_gaps(now);
                 }
-                Ok(())
+                // The end of the stream tells the peer that this has been read.
+                Err(Ended::PeerStops)
             }
         };
         let unread = self

@@ -1,0 +1,114 @@
+//! Nodes that are stopped cleanly and started again: what they counted stays, to the last event.
+
+use std::time::Duration;
+
+use cluster_tests::cluster::{Cluster, Spec};
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::{Done, Tally, Traffic};
+use cluster_tests::locate::{Kind, kind_under_test};
+use cluster_tests::tools;
+use cluster_tests::wait::until_true;
+use rustix::process::Signal;
+
+/// One request at a time: what is not answered has not been read.
+fn traffic(cluster: &Cluster, node: usize) -> Traffic {
+    let own = format!("own{node}");
+    let entrance = cluster.node(node).entrance();
+    Traffic::start(entrance, &[&own, "all"], 1, Duration::from_millis(1))
+}
+
+fn count(cluster: &Cluster, node: usize, key: &str) -> i64 {
+    cluster.node(node).value(key, "gpc0")
+}
+
+/// Three nodes under traffic, each stopped (SIGUSR1) and started five times.
+#[test]
+fn every_node_in_turn_is_restarted_under_traffic() {
+    let mut cluster = Spec::of(3).start();
+    let traffics: Vec<Traffic> = (0..3).map(|node| traffic(&cluster, node)).collect();
+    for _ in 0..5 {
+        for node in 0..3 {
+            let key = format!("own{node}");
+            let before = count(&cluster, node, &key);
+            until_true("traffic flows", || {
+                count(&cluster, node, &key) >= before + 10
+            });
+            cluster.node_mut(node).stop();
+            // The very first thing that the next process shows is everything.
+            let other = (node + 1) % 3;
+            let kept = count(&cluster, other, &key);
+            assert!(kept >= before + 10, "{kept} of more than {before}");
+            cluster.node_mut(node).start();
+            let taught = count(&cluster, node, &key);
+            assert!(taught >= kept, "it accepts with {taught} of {kept}");
+        }
+    }
+    let mut tally = Tally::default();
+    for traffic in traffics {
+        let Done { answered, .. } = traffic.stop();
+        tally.merge(&answered);
+    }
+    cluster.settled(&Expected::of(&tally));
+}
+
+/// A hard stop (SIGTERM) right behind the last answer: that is counted too, and connections that were open are not
+/// counted by anybody a moment later.
+#[test]
+fn a_hard_stop_tells_the_last_of_it() {
+    if kind_under_test() == Kind::Haproxy {
+        tools::skip("it says nothing to its peers");
+        return;
+    }
+    let held = "frontend held\n  bind 127.0.0.1:{{port:held}}\n  timeout client 1h\n  \
+                tcp-request connection track-sc0 str(x) table t\n  http-request return status 200\n";
+    let mut cluster = Spec::of(3).append(held).start();
+    let mut tally = Tally::default();
+    for round in 0..3 {
+        let victim = round % 3;
+        let open = std::net::TcpStream::connect(cluster.node(victim).proxy().addr("held"));
+        let open = open.expect("the frontend accepts");
+        let others = [(victim + 1) % 3, (victim + 2) % 3];
+        until_true("the others count its connection", || {
+            others
+                .iter()
+                .all(|&node| cluster.node(node).value("x", "conn_cur") == 1)
+        });
+        cluster.node(victim).hit("a", 500, &mut tally);
+        cluster.node_mut(victim).end_with(Signal::TERM);
+        for node in others {
+            let values = ["http_req_cnt", "gpc0"].map(|c| cluster.node(node).value("a", c));
+            assert_eq!(values, [tally.get("a") as i64; 2], "at node{node}");
+            assert_eq!(cluster.node(node).value("x", "conn_cur"), 0);
+            let said = cluster.node(node).said();
+            let goodbye = format!("session from peer node{victim} ended: peer stops");
+            assert!(said.contains(&goodbye), "{said}");
+        }
+        drop(open);
+        cluster.node_mut(victim).start();
+        assert_eq!(
+            cluster.node(victim).value("a", "gpc0"),
+            tally.get("a") as i64
+        );
+        assert_eq!(cluster.node(victim).value("x", "conn_cur"), 0);
+    }
+}
+
+/// Nobody is there to keep what was counted: that is said.
+#[test]
+fn who_stops_alone_says_what_is_lost() {
+    if kind_under_test() == Kind::Haproxy {
+        tools::skip("it says nothing of its peers");
+        return;
+    }
+    let mut cluster = Spec::of(2).start();
+    let mut tally = Tally::default();
+    cluster.node(0).hit("a", 5, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+    cluster.node_mut(1).kill();
+    cluster.node(0).hit("a", 5, &mut tally);
+    let said = cluster.node_mut(0).end_with(Signal::USR1);
+    assert!(
+        said.contains("stops before node1 (up to ") && said.contains("and no other peer has it"),
+        "{said}"
+    );
+}
