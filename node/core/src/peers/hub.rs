@@ -3,7 +3,7 @@
 //! `handle_*` and `opened_*` tell it what happened, `poll_*` ask it what to do. It knows no sockets and no clock; a
 //! simulation runs the same code. Its parts: `peer` (whom to dial, when), `push` (the side that sends what was counted
 //! here), `receive` (the side that merges what others send), `learn` (catching up after a start), `holdings` (what is
-//! known of whom, and closing gaps), `live` (who is alive), `report`.
+//! known of whom, and closing gaps), `greet` (agreeing with who dials us), `live` (who is alive), `report`.
 //!
 //! What holds at any time, and everything rests on, is what [`Known`] says of a lineage. Only two things raise it:
 //! batches of that lineage's own journal, which follow each other without a gap; and the end of a walk, by the number that

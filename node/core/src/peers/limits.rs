@@ -40,7 +40,12 @@ pub const WANT_KEYS: usize = 64;
 pub const WANTS_OPEN: usize = 8;
 /// Questions about keys that a peer may ask before the first is answered, per session.
 pub const WANTS_PENDING_MAX: usize = 4_096;
-/// Keys to ask about or to offer that are kept while there is no session for them; more are dropped and counted.
+/// Bytes of the keys in those questions, with [`KEY_BYTES`] more for each key.
+pub const WANTED_BYTES_MAX: usize = 16 << 20;
+/// What a key costs beside its own bytes.
+pub const KEY_BYTES: usize = 64;
+/// Keys to ask about or to offer that wait for their turn, in one session, or per table while there is no session for
+/// them; more are dropped and counted.
 pub const KEPT_KEYS_MAX: usize = 65_536;
 /// Walks that a peer may ask for at a time in one session, over all tables.
 pub const WALKS_MAX: usize = 64;

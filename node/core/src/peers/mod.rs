@@ -6,6 +6,7 @@
 pub mod batch;
 mod delay;
 mod event;
+mod greet;
 mod holdings;
 mod hub;
 mod inherit;

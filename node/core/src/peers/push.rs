@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::event::{PeerIx, SessionId};
 use super::hub::Hub;
-use super::limits::{BATCH, HEARTBEAT_MS, SILENCE_MS, WALK_SLICES, WANT_KEYS, WINDOW};
+use super::limits::{
+    BATCH, HEARTBEAT_MS, KEPT_KEYS_MAX, KEY_BYTES, SILENCE_MS, WALK_SLICES, WANT_KEYS,
+    WANTED_BYTES_MAX, WANTS_PENDING_MAX, WINDOW,
+};
 use super::messages::{Batch, BatchKind, Held, Holdings, Push};
 use super::report::Traffic;
 use super::store::{WalkCursor, Which};
@@ -24,9 +27,12 @@ pub(super) struct OutSession {
     /// Batches that were not acknowledged, oldest first.
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) walks: VecDeque<Walk>,
-    /// Keys that the peer asked about, by question.
-    pub(super) wanted: VecDeque<(usize, Vec<Key>)>,
+    /// Keys that the peer asked about, by question, and what they take up.
+    wanted: VecDeque<(usize, Vec<Key>)>,
+    wanted_bytes: usize,
+    /// Keys to offer, and how many they are.
     offers: VecDeque<(usize, Vec<Key>)>,
+    offered_keys: usize,
     /// Messages that are not rows, in order.
     control: VecDeque<Push>,
     pub(super) heartbeat_at: u64,
@@ -97,7 +103,9 @@ impl OutSession {
             in_flight: VecDeque::new(),
             walks: VecDeque::new(),
             wanted: VecDeque::new(),
+            wanted_bytes: 0,
             offers: VecDeque::new(),
+            offered_keys: 0,
             control: VecDeque::new(),
             heartbeat_at: u64::MAX,
             turn: 0,
@@ -137,10 +145,34 @@ impl OutSession {
     pub(super) fn leads_to(&self, lineage: Lineage) -> bool {
         self.is_up() && self.remote.as_ref().is_some_and(|r| r.lineage == lineage)
     }
-    /// Takes keys whose cells the peer should get.
-    pub(super) fn offer(&mut self, table: usize, keys: &[Key]) {
-        let chunks = keys.chunks(WANT_KEYS).map(|keys| (table, keys.to_vec()));
+    /// Takes keys whose cells the peer should get. Returns how many were dropped: too many wait already.
+    pub(super) fn offer(&mut self, table: usize, keys: &[Key]) -> u64 {
+        let room = KEPT_KEYS_MAX.saturating_sub(self.offered_keys);
+        let (kept, dropped) = keys.split_at(room.min(keys.len()));
+        let chunks = kept.chunks(WANT_KEYS).map(|keys| (table, keys.to_vec()));
         self.offers.extend(chunks);
+        self.offered_keys += kept.len();
+        dropped.len() as u64
+    }
+    fn next_offer(&mut self) -> Option<(usize, Vec<Key>)> {
+        let (table, keys) = self.offers.pop_front()?;
+        self.offered_keys = self.offered_keys.saturating_sub(keys.len());
+        Some((table, keys))
+    }
+    /// Takes a question of the peer's. Returns whether there was room.
+    pub(super) fn asked(&mut self, table: usize, keys: Vec<Key>) -> bool {
+        let bytes = self.wanted_bytes + bytes_of(&keys);
+        let room = self.wanted.len() < WANTS_PENDING_MAX && bytes <= WANTED_BYTES_MAX;
+        if room {
+            self.wanted_bytes = bytes;
+            self.wanted.push_back((table, keys));
+        }
+        room
+    }
+    fn next_question(&mut self) -> Option<(usize, Vec<Key>)> {
+        let (table, keys) = self.wanted.pop_front()?;
+        self.wanted_bytes = self.wanted_bytes.saturating_sub(bytes_of(&keys));
+        Some((table, keys))
     }
     /// Offers that were not acknowledged.
     pub(super) fn open_offers(&self) -> impl Iterator<Item = (usize, &[Key])> {
@@ -148,6 +180,13 @@ impl OutSession {
         let waiting = self.offers.iter().map(|(table, keys)| (*table, &keys[..]));
         sent.chain(waiting)
     }
+}
+
+/// What keys of a question take up.
+fn bytes_of(keys: &[Key]) -> usize {
+    keys.iter()
+        .map(|key| key.as_bytes().len() + KEY_BYTES)
+        .sum()
 }
 
 impl Hub {
@@ -238,10 +277,10 @@ impl Hub {
         if out.in_flight.len() >= WINDOW {
             return None;
         }
-        if let Some((table, keys)) = out.wanted.pop_front() {
+        if let Some((table, keys)) = out.next_question() {
             return self.read_keys(id, table, keys, BatchKind::Answer, now);
         }
-        if let Some((table, keys)) = out.offers.pop_front() {
+        if let Some((table, keys)) = out.next_offer() {
             return self.read_keys(id, table, keys, BatchKind::Offer, now);
         }
         // A walk and the journal take turns: neither may starve the other.

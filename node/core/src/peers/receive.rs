@@ -6,12 +6,8 @@ use super::batch::ColumnDef;
 use super::delay::Delay;
 use super::event::{Ended, Event, SessionId};
 use super::hub::{Hub, Shared};
-use super::limits::{
-    HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SHORT_BREAK_MS, SILENCE_MS, TABLES_MAX,
-    TURNED_AWAY_MAX,
-};
-use super::matching::{compare, lacking};
-use super::messages::{Batch, BatchKind, Held, Hello, Push, Refusal, Reply, VERSION, Welcome};
+use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SILENCE_MS};
+use super::messages::{Batch, BatchKind, Held, Push, Reply};
 use super::replies::skew;
 use super::report::Traffic;
 use super::wants::Wanted;
@@ -25,28 +21,28 @@ pub(super) struct InSession {
     pub(super) heard_at: u64,
     /// The same, whether this process stood still meanwhile or not.
     fed_at: u64,
-    phase: Phase,
+    pub(super) phase: Phase,
     pub(super) node: String,
-    lineage: Lineage,
+    pub(super) lineage: Lineage,
     /// The pusher had nothing to teach when it said hello.
     pub(super) newcomer: bool,
     /// By the pusher's numbers.
-    tables: Vec<InTable>,
+    pub(super) tables: Vec<InTable>,
     /// Our number to the pusher's.
-    theirs: Vec<Option<u32>>,
+    pub(super) theirs: Vec<Option<u32>>,
     pub(super) replies: VecDeque<Reply>,
     /// Why the session ends once the replies are out.
-    ending: Option<Ended>,
-    delay: Delay,
+    pub(super) ending: Option<Ended>,
+    pub(super) delay: Delay,
     /// What the pusher hears itself.
     pub(super) vouched: Vec<Lineage>,
-    heartbeat_at: u64,
+    pub(super) heartbeat_at: u64,
     pub(super) skew_ms: i64,
     pub(super) traffic: Traffic,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Opened,
     Up,
     Refused,
@@ -57,13 +53,13 @@ enum Phase {
 pub(super) struct InTable {
     /// Our number of it; `None`: it is not shared.
     pub(super) own: Option<usize>,
-    name: String,
-    columns: Vec<ColumnDef>,
+    pub(super) name: String,
+    pub(super) columns: Vec<ColumnDef>,
     /// It lacks columns of ours: it has what third parties counted and assigned only in part.
     pub(super) partial: bool,
     pub(super) started: bool,
     /// The last number of its journal that came.
-    position: u64,
+    pub(super) position: u64,
     /// The walk that is under way.
     pub(super) asked: Option<Asked>,
     /// What the pusher says it holds of others.
@@ -89,7 +85,7 @@ pub(super) struct Asked {
 }
 
 impl InSession {
-    fn new(remote: String, now: u64) -> InSession {
+    pub(super) fn new(remote: String, now: u64) -> InSession {
         InSession {
             remote,
             opened_at: now,
@@ -289,155 +285,6 @@ impl Hub {
         }
     }
 
-    fn greet(&mut self, id: SessionId, hello: Hello, now: u64) -> Result<(), Ended> {
-        if hello.tables.len() > TABLES_MAX {
-            return Err(Ended::Protocol("too many tables"));
-        }
-        let refusal = if hello.version != VERSION {
-            Some((
-                Refusal::Version,
-                format!("version {} spoken, {VERSION} expected", hello.version),
-            ))
-        } else if hello.lineage == self.own {
-            Some((Refusal::Myself, "the dialer reached itself".to_owned()))
-        } else if hello.cluster != self.config.cluster {
-            let text = format!("this is '{}', not '{}'", self.config.cluster, hello.cluster);
-            Some((Refusal::Cluster, text))
-        } else if self.stopping {
-            Some((Refusal::Stopping, "this node stops".to_owned()))
-        } else if self.greeted(hello.lineage, &hello.node, now).is_none() {
-            let text = format!("{LINEAGES_MAX} lineages are known already");
-            Some((Refusal::Lineages, text))
-        } else {
-            None
-        };
-        if let Some((why, text)) = refusal {
-            self.counters.sessions_refused += 1;
-            if let Some(session) = self.ins.get_mut(&id) {
-                session.phase = Phase::Refused;
-                session.node = hello.node;
-                session.replies.push_back(Reply::Refuse {
-                    why,
-                    text: text.clone(),
-                });
-                session.ending = Some(Ended::Refused(why, text));
-            }
-            return Ok(());
-        }
-        // A peer that dials again knows better than we do what became of its old stream.
-        let older: Vec<SessionId> = self
-            .ins
-            .iter()
-            .filter(|(other, s)| **other != id && s.pusher() == Some(hello.lineage))
-            .map(|(other, _)| *other)
-            .collect();
-        for older in older {
-            self.replace(older, now);
-        }
-        self.agree(id, hello, now);
-        Ok(())
-    }
-
-    /// Gives a session up for a newer one and says so: if the peer has two addresses for us, it should leave one alone.
-    fn replace(&mut self, id: SessionId, now: u64) {
-        let Some(remote) = self.ins.get(&id).map(|session| session.remote.clone()) else {
-            return;
-        };
-        self.end(id, Ended::Replaced, now, false);
-        let why = Refusal::Duplicate;
-        let mut session = InSession::new(remote, now);
-        session.phase = Phase::Refused;
-        session.replies.push_back(Reply::Refuse {
-            why,
-            text: "there is a newer session".to_owned(),
-        });
-        session.ending = Some(Ended::Replaced);
-        self.ins.insert(id, session);
-    }
-
-    /// Compares tables, says welcome, and asks for what is needed.
-    fn agree(&mut self, id: SessionId, hello: Hello, now: u64) {
-        let mut theirs = vec![None; self.tables.len()];
-        let mut tables = Vec::with_capacity(hello.tables.len());
-        let mut answers = Vec::with_capacity(hello.tables.len());
-        for (number, table) in hello.tables.into_iter().enumerate() {
-            let own = self.tables.iter().position(|t| t.def.name == table.name);
-            let ours = own.and_then(|own| self.tables.get(own));
-            let answer = compare(&table, ours.map(|t| &t.def));
-            // A second table of the same name has no counterpart left.
-            let own = own.filter(|&own| answer.matched && theirs.get(own) == Some(&None));
-            if let Some(place) = own.and_then(|own| theirs.get_mut(own)) {
-                *place = Some(number as u32);
-            }
-            let partial =
-                ours.is_some_and(|ours| !lacking(&table.columns, &ours.def.columns).is_empty());
-            for text in &answer.mismatches {
-                self.log(Event::Mismatch {
-                    node: hello.node.clone(),
-                    table: table.name.clone(),
-                    text: text.clone(),
-                });
-            }
-            tables.push(InTable {
-                own,
-                name: table.name,
-                partial,
-                columns: table.columns,
-                mismatches: answer.mismatches.clone(),
-                ..InTable::default()
-            });
-            answers.push(super::messages::TableAnswer {
-                matched: own.is_some(),
-                ..answer
-            });
-        }
-        let welcome = Welcome {
-            version: VERSION,
-            cluster: self.config.cluster.clone(),
-            node: self.config.node.clone(),
-            lineage: self.own,
-            newcomer: self.is_newcomer(),
-            mono_ms: now,
-            wall_ms: self.wall_ms(now),
-            tables: answers,
-        };
-        let offset = self.wall_offset_ms;
-        let Some(session) = self.ins.get_mut(&id) else {
-            return;
-        };
-        session.phase = Phase::Up;
-        session.node.clone_from(&hello.node);
-        session.lineage = hello.lineage;
-        session.newcomer = hello.newcomer;
-        session.tables = tables;
-        session.theirs = theirs;
-        session.skew_ms = skew(hello.wall_ms, now, offset);
-        session.delay.excess_ms(hello.mono_ms, now);
-        session.heartbeat_at = now + HEARTBEAT_MS;
-        session.replies.push_back(Reply::Welcome(welcome));
-        let remote = session.remote.clone();
-        self.turned_away.remove(&hello.node);
-        let from_start =
-            hello.newcomer || self.taught_at.is_some_and(|at| now <= at + SHORT_BREAK_MS);
-        let life = self.lives.get_mut(&hello.lineage);
-        if life.is_some_and(|life| life.feeds(from_start, now)) {
-            for shared in &mut self.tables {
-                if let Some(store) = self.stores.store(shared.id) {
-                    shared.read_again(store, hello.lineage);
-                }
-            }
-        }
-        self.log(Event::Up {
-            node: hello.node.clone(),
-            lineage: hello.lineage,
-            incoming: true,
-        });
-        self.learn();
-        self.ask_again(now);
-        self.dial_back(&hello.node, hello.lineage, hello.newcomer, &remote, now);
-        self.check_ready(now);
-    }
-
     fn merge(&mut self, id: SessionId, batch: &Batch, now: u64) -> Result<(), Ended> {
         let Some(session) = self.ins.get_mut(&id) else {
             return Ok(());
@@ -579,24 +426,6 @@ impl Hub {
         self.lost_teacher(id);
         self.refresh_lives(now);
         self.check_ready(now);
-    }
-
-    /// Whether somebody was not turned away for the same reason the last time. `who`: a node, or an address, of which the
-    /// port does not matter.
-    fn is_first_refusal(&mut self, who: &str, why: &Ended) -> bool {
-        let who = match who.rsplit_once(':') {
-            Some((host, port)) if port.parse::<u16>().is_ok() => host,
-            _ => who,
-        };
-        let why = why.to_string();
-        if self.turned_away.get(who) == Some(&why) {
-            return false;
-        }
-        if self.turned_away.len() >= TURNED_AWAY_MAX {
-            self.turned_away.pop_first();
-        }
-        self.turned_away.insert(who.to_owned(), why);
-        true
     }
 
     /// Tells those who push to us that this is in vain.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::event::{Ended, Event, SessionId};
 use super::hub::Hub;
-use super::limits::{WALKS_MAX, WANT_KEYS, WANTS_PENDING_MAX};
+use super::limits::{WALKS_MAX, WANT_KEYS};
 use super::messages::{Refusal, Reply, VERSION, Welcome};
 use super::push::{OutSession, Phase, Remote, Walk};
 use super::store::{Store, WalkCursor};
@@ -55,11 +55,11 @@ impl Hub {
             }
             Reply::Want { table, keys } => {
                 let table = out.agreed(table)?;
-                if keys.len() > WANT_KEYS || out.wanted.len() >= WANTS_PENDING_MAX {
+                let count = keys.len();
+                if count > WANT_KEYS || !out.asked(table, keys) {
                     return Err(Ended::Protocol("asks about too many keys"));
                 }
-                self.counters.keys_wanted_by_peers += keys.len() as u64;
-                out.wanted.push_back((table, keys));
+                self.counters.keys_wanted_by_peers += count as u64;
             }
             Reply::Welcome(_) | Reply::Refuse { .. } | Reply::Heartbeat { .. } => {
                 return Err(Ended::Protocol("reply out of place"));

@@ -30,12 +30,27 @@ impl Wanted {
 }
 
 impl InSession {
-    /// Asks the pusher about keys of one of its tables, a few at a time.
-    pub(super) fn want(&mut self, theirs: u32, keys: impl IntoIterator<Item = Wanted>) {
+    /// Notes keys to ask the pusher about, of one of its tables: see [`InSession::ask`]. Returns how many were dropped: it
+    /// has been asked about more than it answers.
+    pub(super) fn want(&mut self, theirs: u32, keys: impl IntoIterator<Item = Wanted>) -> u64 {
+        let Some(table) = self.table_mut(theirs) else {
+            return 0;
+        };
+        let mut dropped = 0;
+        for key in keys {
+            if table.wants.len() < KEPT_KEYS_MAX {
+                table.wants.push_back(key);
+            } else {
+                dropped += 1;
+            }
+        }
+        dropped
+    }
+    /// Asks about as many of them as may be asked at a time.
+    pub(super) fn ask(&mut self, theirs: u32) {
         let Some(table) = self.table_mut(theirs) else {
             return;
         };
-        table.wants.extend(keys);
         let mut replies = Vec::new();
         while table.asked_keys.len() < WANTS_OPEN && !table.wants.is_empty() {
             let count = table.wants.len().min(WANT_KEYS);
@@ -57,7 +72,7 @@ impl InSession {
         if asked.is_none() {
             return Err(Ended::Protocol("an answer to no question"));
         }
-        self.want(theirs, None);
+        self.ask(theirs);
         Ok(())
     }
 }
@@ -88,7 +103,9 @@ impl Hub {
         if let Some(session) = self.ins.get_mut(&id)
             && let Some(theirs) = session.theirs(own)
         {
-            session.want(theirs, keys.into_iter().map(Wanted::of_anyone));
+            let dropped = session.want(theirs, keys.into_iter().map(Wanted::of_anyone));
+            session.ask(theirs);
+            self.counters.wants_dropped += dropped;
         }
     }
     /// Asks every other node about keys: those that are away when they are back.
@@ -132,12 +149,19 @@ impl Hub {
                     None => self.ins.values_mut().find(any),
                 };
                 match session.and_then(|s| Some((s.theirs(own)?, s))) {
-                    Some((theirs, session)) => session.want(theirs, Some(wanted)),
+                    Some((theirs, session)) => {
+                        self.counters.wants_dropped += session.want(theirs, Some(wanted));
+                    }
                     None if gone && wanted.of_that_one => {}
                     None => kept.push((from, wanted)),
                 }
             }
             shared.wants = kept;
+            for session in self.ins.values_mut() {
+                if let Some(theirs) = session.theirs(own) {
+                    session.ask(theirs);
+                }
+            }
         }
     }
 
@@ -146,7 +170,7 @@ impl Hub {
         self.counters.keys_offered += keys.len() as u64;
         let session = self.outs.values_mut().find(|out| out.leads_to(to));
         if let Some(out) = session.filter(|out| out.acked(own).is_some()) {
-            out.offer(own, &keys);
+            self.counters.offers_dropped += out.offer(own, &keys);
         } else if let Some(shared) = self.tables.get_mut(own) {
             let room = KEPT_KEYS_MAX.saturating_sub(shared.offers.len());
             self.counters.offers_dropped += keys.len().saturating_sub(room) as u64;
@@ -186,7 +210,7 @@ impl Hub {
                 .partition(|(lineage, _)| *lineage == to);
             shared.offers = others;
             let keys: Vec<Key> = mine.into_iter().map(|(_, key)| key).collect();
-            out.offer(own, &keys);
+            self.counters.offers_dropped += out.offer(own, &keys);
         }
     }
 }

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use remora_core::peers::batch::{BatchWriter, ColumnDef, Columns, RowFlags, RowHead, columns_of};
+use remora_core::peers::limits::{
+    KEPT_KEYS_MAX, KEY_BYTES, WANT_KEYS, WANTED_BYTES_MAX, WANTS_OPEN, WINDOW,
+};
 use remora_core::peers::messages::{
     Batch, BatchKind, Held, Hello, Push, Reply, TableAnswer, TableDef, VERSION, Welcome,
 };
@@ -366,4 +369,139 @@ fn nothing_of_a_bad_batch_is_merged() {
         }
     }
     assert!(refused > 1_000, "{refused} of 2000 were refused");
+}
+
+impl Victim {
+    /// A session from the liar, which has said hello and was told where to start.
+    fn pushed_by_liar(&mut self) -> SessionId {
+        let id = self.hub.opened_in("liar:9".into(), self.now);
+        let hello = Hello {
+            version: VERSION,
+            cluster: "c".into(),
+            node: "liar".into(),
+            lineage: Lineage(2),
+            newcomer: false,
+            mono_ms: 5,
+            wall_ms: 5,
+            tables: vec![self.def()],
+        };
+        self.hub.handle_push(id, Push::Hello(hello), self.now);
+        while self.hub.poll_reply(id, self.now).is_some() {}
+        id
+    }
+    /// A session to the liar, which has said welcome.
+    fn pushes_to_liar(&mut self) -> SessionId {
+        let ix = self.hub.add_peer("liar", "liar:1", false, self.now);
+        while self.hub.poll_action(self.now).is_some() {}
+        let id = self.hub.opened_out(ix, self.now);
+        assert!(self.hub.poll_push(id, self.now).is_some());
+        let welcome = Welcome {
+            version: VERSION,
+            cluster: "c".into(),
+            node: "liar".into(),
+            lineage: Lineage(2),
+            newcomer: false,
+            mono_ms: 5,
+            wall_ms: 5,
+            tables: vec![TableAnswer {
+                matched: true,
+                mismatches: Vec::new(),
+            }],
+        };
+        self.hub.handle_reply(id, Reply::Welcome(welcome), self.now);
+        id
+    }
+    /// The liar's journal goes on with rows of these keys, fresh ones from that number on.
+    fn journal(&mut self, id: SessionId, keys: std::ops::Range<u32>, number: u64, first: u64) {
+        let flags = RowFlags::HOLDS_OTHERS.with_if(first > 0, RowFlags::FRESH);
+        let mut writer = BatchWriter::new(self.columns());
+        for key in keys {
+            let head = RowHead {
+                flags,
+                lineage: Lineage(2),
+                version: number,
+                first,
+                ..RowHead::default()
+            };
+            writer.row(&key.to_be_bytes(), &head, &[]);
+            writer.counter(3);
+            writer.rate_idle();
+        }
+        let kind = BatchKind::Journal {
+            upto: number,
+            whole: true,
+        };
+        let batch = Batch {
+            table: 0,
+            mono_ms: 5,
+            kind,
+            columns: writer.finish(),
+        };
+        self.hub.handle_push(id, Push::Batch(batch), self.now);
+        // It reads what it is asked, and is silent.
+        while self.hub.poll_reply(id, self.now).is_some() {}
+    }
+    fn counters(&self) -> remora_core::peers::HubCounters {
+        self.hub.report(self.now).counters
+    }
+}
+
+/// A peer that has news all the time and answers nothing: what it would be asked and told is bounded, and what is left out
+/// is counted.
+#[test]
+fn a_peer_that_never_answers_costs_little() {
+    let mut victim = Victim::new(1);
+    let pushed = victim.pushed_by_liar();
+    let asked = WANTS_OPEN * WANT_KEYS;
+    let batches = (KEPT_KEYS_MAX + asked) as u32 / 1_000 + 2;
+    for thousand in 1..=batches {
+        let keys = thousand * 1_000..(thousand + 1) * 1_000;
+        victim.journal(pushed, keys, u64::from(thousand), 0);
+    }
+    let all = u64::from(batches) * 1_000;
+    let counters = victim.counters();
+    assert_eq!(counters.keys_wanted, all);
+    assert_eq!(counters.wants_dropped, all - (KEPT_KEYS_MAX + asked) as u64);
+
+    let pushing = victim.pushes_to_liar();
+    // Every row begins anew a key of which the victim holds what was counted before: to be offered, each time.
+    let first = u64::from(batches) + 1;
+    let before = victim.counters();
+    let last = (batches + 1) * 1_000;
+    for number in first..first + KEPT_KEYS_MAX as u64 / 50 + 20 {
+        victim.journal(pushed, last - 50..last, number, number);
+        while victim.hub.poll_push(pushing, victim.now).is_some() {}
+    }
+    let offered = victim.counters().keys_offered - before.keys_offered;
+    let dropped = victim.counters().offers_dropped;
+    assert!(offered > KEPT_KEYS_MAX as u64, "{offered}");
+    assert!(
+        dropped > 0 && offered - dropped <= (KEPT_KEYS_MAX + WINDOW * WANT_KEYS) as u64,
+        "{dropped} of {offered} offers were dropped"
+    );
+    assert!(victim.closed.is_empty(), "{:?}", victim.closed);
+}
+
+/// Questions about keys that are as long as keys can be.
+#[test]
+fn questions_take_a_bounded_place() {
+    let mut victim = Victim::new(1);
+    let id = victim.pushes_to_liar();
+    let key = Key::from_stored(&[7; 1_000]);
+    let fit = WANTED_BYTES_MAX / (WANT_KEYS * (1_000 + KEY_BYTES));
+    for question in 0..=fit {
+        victim.step(0);
+        assert!(victim.closed.is_empty(), "at question {question}");
+        let want = Reply::Want {
+            table: 0,
+            keys: vec![key.clone(); WANT_KEYS],
+        };
+        victim.hub.handle_reply(id, want, victim.now);
+    }
+    victim.step(0);
+    let why = victim.closed.first().map(|(_, why)| why);
+    assert!(
+        matches!(why, Some(Ended::Protocol("asks about too many keys"))),
+        "{why:?}"
+    );
 }
