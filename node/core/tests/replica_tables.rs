@@ -127,7 +127,10 @@ fn steps(seed: u64, expire: Option<i64>, start: i64) -> Result<(), String> {
                 let b = real.apply(&m.wire, from, m.sent, acked, now);
                 trail.push(format!("{now} {} hears {:?}: {a:?}", m.to + 1, m.rows));
                 // Rows of `read_keys` do not say that their pusher holds others' cells: they come along.
-                if a.wants_of_all != b.wants_of_all || !a.offers.is_subset(&b.offers) {
+                if a.wants_of_all != b.wants_of_all
+                    || !a.unsure.is_subset(&b.unsure)
+                    || !a.offers.is_subset(&b.offers)
+                {
                     return Err(format!("{}\nmodel {a:?}\ntable {b:?}", trail.join("\n")));
                 }
                 if dice.percent(70) {

@@ -230,6 +230,19 @@ impl Hub {
             .all(|life| !life.alive || life.fed_since(since, now))
     }
 
+    /// Whether every entry that lives anywhere is known here too: as [`Hub::is_steady`], and no lineage has died so
+    /// recently that it may have touched, unheard here, what still lives elsewhere.
+    pub(super) fn is_settled(&self, own: usize, now: u64) -> bool {
+        let Some(expire) = self.tables.get(own).and_then(|t| t.def.expire_ms) else {
+            return true;
+        };
+        let time = u64::from(expire) + u64::from(EXPIRED_GRACE_MS) + LEASE_MS;
+        let mourned = |life: &super::live::Life| {
+            !life.alive && !life.ended && life.unfed_since.is_some_and(|at| now < at + time)
+        };
+        self.is_steady(own, now) && !self.lives.values().any(mourned)
+    }
+
     /// Whether a lineage's own journal comes, or may be expected to come soon.
     fn is_fed(&self, lineage: Lineage, own: usize, now: u64) -> bool {
         let direct = |s: &InSession| {

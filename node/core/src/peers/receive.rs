@@ -358,6 +358,9 @@ impl Hub {
         if curious && !applied.wants.is_empty() {
             self.want(id, own, applied.wants, now);
         }
+        if curious && !applied.unsure.is_empty() && !self.is_settled(own, now) {
+            self.want_of_all(own, &applied.unsure, now);
+        }
         if !applied.wants_of_all.is_empty() {
             self.want_of_all(own, &applied.wants_of_all, now);
         }

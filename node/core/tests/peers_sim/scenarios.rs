@@ -31,6 +31,28 @@ fn spec(size: usize) -> TableSpec {
     }
 }
 
+/// Nodes that know each other, with tables of these sizes whose entries live for 8 s.
+pub fn short_lived(sizes: &[usize]) -> World {
+    let mut world = World::new(7, (1, 3), Mutant::None);
+    for &size in sizes {
+        let mut spec = spec(size);
+        spec.expire_ms = Some(8_000);
+        world.add_node(vec![spec], 0);
+    }
+    for node in 0..sizes.len() {
+        world.start(node);
+    }
+    world.pass(3_000);
+    world
+}
+/// Whether anything passes between two nodes.
+pub fn cut(world: &mut World, a: usize, b: usize, parted: bool) {
+    world.cut(a, b, parted);
+}
+pub fn read(world: &mut World, node: usize, key: u32, what: DataType) -> u64 {
+    world.read(node, key, what)
+}
+
 fn world(nodes: usize, delay: u64, mutant: Mutant) -> World {
     let mut world = World::new(7, (delay, delay), mutant);
     for _ in 0..nodes {

@@ -334,7 +334,11 @@ impl<N: Node> Cluster<N> {
             | Message::Answer(batch, _, sent)
             | Message::Lineage(batch, _, _, _, sent) => (batch, *sent),
         };
-        let applied = member.node.apply(batch, from, sent, acked, now);
+        let mut applied = member.node.apply(batch, from, sent, acked, now);
+        // Answers never lead to such questions, or two small tables could keep each other busy.
+        if !matches!(message, Message::Answer(..)) {
+            applied.wants_of_all.append(&mut applied.unsure);
+        }
         if tracing() {
             let kind = match &message {
                 Message::Journal(_, upto, ..) => format!("journal to {upto}"),

@@ -40,6 +40,8 @@ impl ModelNode {
             self.entries.insert(row.key, entry);
             if row.holds_others && !dead {
                 applied.wants.insert(row.key);
+            } else if self.expire.is_some() && !dead && now - row.born >= GRACE {
+                applied.unsure.insert(row.key); // it may have been known here once
             }
         }
         let entry = &self.entries[&row.key];
@@ -48,13 +50,16 @@ impl ModelNode {
         }
         // Lives of one key that are that far apart did not begin with the same events: ours began in ignorance.
         let apart = self.expire.map_or(i64::MAX, |expire| expire / 2);
+        let known = entry.cells.get(&row.lineage).map_or(0, |c| c.version);
+        let news = !mine && row.cell.as_ref().is_some_and(|c| c.version > known);
         if entry.born.saturating_sub(row.born) >= apart {
             applied.wants_of_all.insert(row.key);
-            // And others may have learned of it from us.
-            let entry = self.entries.get_mut(&row.key).unwrap();
-            entry.dirty |= entry.own.version > 0;
+            self.speak(row.key); // others may have learned of it from us
+        } else if news && row.born.saturating_sub(entry.born) >= apart {
+            self.speak(row.key); // theirs did, and others may have learned of it from there
         }
         let entry = &self.entries[&row.key];
+        let was_over = entry.tomb.is_none() && !absent && self.is_expired(entry, now);
         if row.first > 0 && !mine && !absent && self.should_offer(entry, row, acked) {
             applied.offers.insert(row.key);
         }
@@ -85,6 +90,14 @@ impl ModelNode {
             }
         }
         self.entries.insert(row.key, entry);
+        if was_over && !self.is_expired(&self.entries[&row.key], now) {
+            self.speak(row.key); // revived: others may have dropped it, or taken the own row for dead
+        }
+    }
+    /// Has an entry told to all, if anything is known of it.
+    fn speak(&mut self, key: super::node::KeyNumber) {
+        let entry = self.entries.get_mut(&key).unwrap();
+        entry.dirty |= entry.own.version > 0 || entry.cells.values().any(|c| !c.is_zero());
     }
     fn yield_old_tombstone(&mut self, row: &Row, fresh: bool, now: i64) {
         let half = self.tombstone_time() / 2;

@@ -227,6 +227,7 @@ impl Node for RealNode {
             all.wants.extend(applied.wants.iter().map(key_number));
             all.wants_of_all
                 .extend(applied.wants_of_all.iter().map(key_number));
+            all.unsure.extend(applied.unsure.iter().map(key_number));
             all.offers.extend(applied.offers.iter().map(key_number));
         }
         all

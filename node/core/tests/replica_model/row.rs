@@ -27,6 +27,8 @@ pub struct Applied {
     pub wants: BTreeSet<KeyNumber>,
     /// To be asked of every node.
     pub wants_of_all: BTreeSet<KeyNumber>,
+    /// Alive elsewhere before this row made them known here: others may have more.
+    pub unsure: BTreeSet<KeyNumber>,
     /// To be told to the pusher.
     pub offers: BTreeSet<KeyNumber>,
 }

@@ -97,6 +97,9 @@ pub struct Applied {
     pub wants: Vec<Key>,
     /// Keys whose life here began in ignorance of an older one: every node may know something of them.
     pub wants_of_all: Vec<Key>,
+    /// Keys that were alive elsewhere before this row made them known here, and of which the sender has said all: after a
+    /// break, others may have more of them.
+    pub unsure: Vec<Key>,
     /// Keys of which the sender seems to have lost something that is known here.
     pub offers: Vec<Key>,
     /// Of a table with `write-to`: what rows assign, for [`Table::write_tags`] of the other table.

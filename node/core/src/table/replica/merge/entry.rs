@@ -2,7 +2,7 @@
 
 use super::super::edicts::{NEVER, register_stamp, set_register};
 use super::super::state::{ReplicaShard, count, flags};
-use super::super::{OFFERS_MAX, Tag, WANTS_MAX};
+use super::super::{EXPIRED_GRACE_MS, OFFERS_MAX, Tag, WANTS_MAX};
 use super::{Merger, Outcome, Row, ext, push};
 use crate::peers::batch::{ColumnKind, RowFlags};
 use crate::table::Key;
@@ -131,9 +131,9 @@ impl Merger<'_> {
                 WANTS_MAX,
                 &mut self.dropped,
             );
-            if wide(shard.record(slot), VERSION) > 0 {
-                self.mark(shard, slot); // others may have this birth from here
-            }
+            self.speak(shard, slot); // others may have this birth from here
+        } else if row.born.saturating_sub(born) >= apart && self.is_news(shard, slot, row) {
+            self.speak(shard, slot); // whoever began it there lacks what came before, and others have it from there
         }
         if row.is(RowFlags::FRESH) && row.lineage != 0 && self.should_offer(shard, slot, row) {
             push(
@@ -148,9 +148,9 @@ impl Merger<'_> {
         let mut changed = self.edicts(shard, slot, row);
         self.applied.news += usize::from(changed);
         changed |= self.content(shard, slot, row);
-        if expired && wide(shard.record(slot), VERSION) > 0 && !shard.is_expired(schema, slot, now)
-        {
-            self.mark(shard, slot); // who read the journal meanwhile took the own row for dead on arrival
+        if expired && !shard.is_expired(schema, slot, now) {
+            // Who read the journal meanwhile took the own row for dead on arrival; and others may have dropped it.
+            self.speak(shard, slot);
         }
         if was_aside && !ReplicaShard::is_aside(shard.record(slot)) {
             self.table
@@ -171,6 +171,16 @@ impl Merger<'_> {
                 WANTS_MAX,
                 &mut self.dropped,
             );
+        } else if self.now_ms.saturating_sub(row.born) >= u64::from(EXPIRED_GRACE_MS)
+            && self.table.schema.lifetime.is_some()
+            && !row.is_dead
+        {
+            push(
+                &mut self.applied.unsure,
+                row.key,
+                WANTS_MAX,
+                &mut self.dropped,
+            );
         }
         self.applied.news += usize::from(self.edicts(shard, slot, row));
         if row.is_dead {
@@ -184,6 +194,30 @@ impl Merger<'_> {
         }
         self.content(shard, slot, row);
         Outcome::Merged
+    }
+
+    /// Has an entry told to all, if there is anything to tell: also where nothing was counted here, so that those who do
+    /// not know what is held here, or since when, hear of it and ask.
+    fn speak(&self, shard: &mut Shard, slot: u32) {
+        let (record, Some(replica)) = shard.parts(slot) else {
+            return;
+        };
+        let layout = self.replica.layout;
+        let mut cells = replica.chain(record);
+        if wide(record, VERSION) > 0 || cells.any(|cell| !layout.is_blank(cell.bytes, self.now_ms))
+        {
+            replica.mark(record, slot);
+        }
+    }
+    /// Whether the row's cell is newer than what is known of its lineage.
+    fn is_news(&self, shard: &Shard, slot: u32, row: &Row<'_>) -> bool {
+        let Some(replica) = shard.replica.as_deref() else {
+            return false;
+        };
+        let known = replica.find_cell(shard.record(slot), row.lineage);
+        row.lineage != 0
+            && row.has_cell()
+            && known.is_none_or(|cell| row.head.version > cell.version())
     }
 
     fn mark(&self, shard: &mut Shard, slot: u32) {

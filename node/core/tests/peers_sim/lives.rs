@@ -1,0 +1,117 @@
+//! Lives of entries and trackers across breaks that are longer than `expire`.
+
+use remora_core::table::{DataType, EntryRef, Key};
+
+use crate::scenarios::{cut, read, short_lived};
+use crate::world::{World, keys};
+
+impl World {
+    /// Lets time pass as a process does, with upkeep.
+    fn live(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.run_until((self.now + 500).min(until));
+            for node in self.running() {
+                let mono = self.mono(node);
+                for table in &self.life(node).stores.tables {
+                    table.table.maintain(mono, 1_000);
+                }
+            }
+        }
+    }
+    fn track(&mut self, node: usize, key: u32) -> EntryRef {
+        let mono = self.mono(node);
+        let table = &self.life(node).stores.clone().tables[0].table;
+        let at = table.track(&Key::from_stored(&key.to_be_bytes()), mono);
+        self.pump(node);
+        at.unwrap()
+    }
+    fn untrack(&mut self, node: usize, at: EntryRef) {
+        let mono = self.mono(node);
+        self.life(node).stores.clone().tables[0]
+            .table
+            .untrack(at, mono);
+        self.pump(node);
+    }
+    fn hit(&mut self, node: usize, key: u32) {
+        let mono = self.mono(node);
+        let table = &self.life(node).stores.clone().tables[0].table;
+        let key = Key::from_stored(&key.to_be_bytes());
+        table
+            .upsert(&key, mono, |mut e| {
+                e.inc(DataType::Gpc0, 0, 1, mono).is_some()
+            })
+            .unwrap();
+        self.pump(node);
+    }
+    fn all(&mut self, key: u32, what: DataType) -> Vec<u64> {
+        let running = self.running();
+        running.iter().map(|n| read(self, *n, key, what)).collect()
+    }
+    fn has(&mut self, node: usize) -> usize {
+        let mono = self.mono(node);
+        keys(&self.life(node).stores.clone().tables[0].table, mono).len()
+    }
+}
+
+/// For twice as long as an entry lives.
+fn keep_alive(world: &mut World, node: usize) {
+    for _ in 0..8 {
+        world.hit(node, 5);
+        world.live(2_000);
+    }
+}
+
+/// A tracker that ended while its node was alone is told as living by a third node, after its own node has said all that
+/// is left there.
+#[test]
+fn a_tracker_that_ended_meanwhile_is_not_believed_of_others() {
+    let mut world = short_lived(&[100; 3]);
+    let at = world.track(0, 5);
+    world.live(200);
+    assert_eq!(world.all(5, DataType::ConnCur), [1, 1, 1]);
+    cut(&mut world, 0, 1, true);
+    cut(&mut world, 0, 2, true);
+    cut(&mut world, 1, 2, true);
+    world.live(1_000);
+    world.untrack(0, at);
+    keep_alive(&mut world, 2);
+    assert_eq!((world.has(0), world.has(1)), (0, 0), "expired and dropped");
+    // Node 1 hears all there is from node 0, and only then node 2, which has not heard it.
+    cut(&mut world, 0, 1, false);
+    keep_alive(&mut world, 2);
+    cut(&mut world, 1, 2, false);
+    keep_alive(&mut world, 2);
+    assert_eq!(read(&mut world, 1, 5, DataType::ConnCur), 0, "of hearsay");
+    cut(&mut world, 0, 2, false);
+    keep_alive(&mut world, 2);
+    assert_eq!(world.all(5, DataType::ConnCur), [0, 0, 0]);
+    world.live(20_000);
+    for node in 0..3 {
+        assert_eq!(world.has(node), 0, "node {node} keeps what nobody holds");
+    }
+}
+
+/// What a node counted and dropped lives on at one that never counted it, and so never spoke of it. A third one begins it
+/// anew, and nobody who did count it knows any more.
+#[test]
+fn what_a_silent_node_holds_is_told() {
+    let mut world = short_lived(&[100, 100, 100, 1]);
+    world.hit(0, 5);
+    world.live(200);
+    for (a, b) in [(0, 1), (0, 3), (2, 1), (2, 3)] {
+        cut(&mut world, a, b, true);
+    }
+    keep_alive(&mut world, 3);
+    world.hit(3, 6);
+    world.live(200);
+    let kept: Vec<usize> = (0..3).map(|node| world.has(node)).collect();
+    assert_eq!(kept, [0, 2, 0]);
+    world.hit(2, 5);
+    world.live(200);
+    for (a, b) in [(0, 1), (0, 3), (2, 1), (2, 3)] {
+        cut(&mut world, a, b, false);
+    }
+    world.live(6_000);
+    assert_eq!(world.all(5, DataType::Gpc0), [10; 4]);
+}
