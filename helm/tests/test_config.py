@@ -88,7 +88,7 @@ def test_image_runs_as_the_chart_expects():
     assert f" {remora['command'][0]}\n" in final
     # The same toolchain as the workspace wants, or a newer one.
     wanted = re.search(r'^rust-version = "1\.(\d+)"', (HERE.parents[1] / "Cargo.toml").read_text(), re.M)[1]
-    assert int(re.search(r"^ARG BUILDER=rust:1\.(\d+)-alpine", text, re.M)[1]) >= int(wanted)
+    assert int(re.search(r"^ARG BUILDER=rust:1\.(\d+)-bookworm", text, re.M)[1]) >= int(wanted)
     for path in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M):
         for source in path.split():
             assert (pathlib.Path(HERE.parents[1]) / source).exists(), source

@@ -20,6 +20,15 @@ pub enum Command {
     Condition(String),
     /// `--probe ready|live [PATH]`
     Probe(Probe),
+    /// `--handoff-dir DIR USER[:GROUP]`: make a directory for `handoff`, for that user.
+    HandoffDir {
+        /// The directory.
+        path: String,
+        /// Its user's number.
+        user: u32,
+        /// Its group's number; as the user's if none is given.
+        group: u32,
+    },
     /// Everything else: check or run.
     Run(Args),
 }
@@ -139,6 +148,20 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Usage>
                         )));
                     }
                 });
+            }
+            "--handoff-dir" => {
+                let path = value("a directory, and a user's number")?;
+                let owner = rest.next().unwrap_or_default();
+                let (user, group) = owner.split_once(':').unwrap_or((&owner, &owner));
+                let (Ok(user), Ok(group)) = (user.parse(), group.parse()) else {
+                    return Err(Usage(format!(
+                        "'--handoff-dir' wants a directory and USER[:GROUP] as numbers, not '{owner}'."
+                    )));
+                };
+                return match rest.next() {
+                    Some(more) => Err(refuse(&more)),
+                    None => Ok(Command::HandoffDir { path, user, group }),
+                };
             }
             path if probe.is_some() && probed.is_none() && !path.starts_with('-') => {
                 probed = Some(path.strip_prefix("unix@").unwrap_or(path).to_owned());
@@ -297,6 +320,7 @@ fn nearest(arg: &str) -> Option<&'static str> {
         "-dr",
         "-cc",
         "--probe",
+        "--handoff-dir",
         "--help",
         "--version",
     ];
@@ -361,6 +385,10 @@ Asking a running process
   --probe ready|live [PATH]
                  ask the 'admin bind' at this UNIX socket, or at the first one that '-f FILE' names:
                  exits with 0 yes, 1 no or no answer; the reason is printed
+
+Preparing
+  --handoff-dir DIR USER[:GROUP]
+                 make the directory of a 'handoff' and give it to that user (numbers; needs root)
 
 Running
   -db            stay in the foreground (as without -D; overrides 'daemon')
@@ -470,6 +498,14 @@ mod tests {
     }
 
     #[test]
+    fn directories_for_the_hand_off() {
+        for (line, group) in [("--handoff-dir /a 7:8", 8), ("--handoff-dir /a 7", 7)] {
+            let (path, user) = ("/a".into(), 7);
+            assert_eq!(words(line), Ok(Command::HandoffDir { path, user, group }));
+        }
+    }
+
+    #[test]
     fn wrong_usage_names_the_culprit() {
         let cases = [
             ("", "'-f FILE'"),
@@ -494,6 +530,9 @@ mod tests {
             ("--probe no", "not 'no'"),
             ("--probe live", "path of the socket"),
             ("--probe live a b", "'b' is not an option"),
+            ("--handoff-dir", "needs a directory"),
+            ("--handoff-dir /a nobody", "as numbers, not 'nobody'"),
+            ("--handoff-dir /a 1:2 x", "'x' is not an option"),
         ];
         for (line, expected) in cases {
             let got = words(line).unwrap_err().0;

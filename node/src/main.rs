@@ -12,6 +12,16 @@ fn main() -> ExitCode {
         Ok(Command::Version { details }) => print(&remora::version_text(details)),
         Ok(Command::Condition(text)) => condition(&text),
         Ok(Command::Probe(probe)) => ask(&probe),
+        Ok(Command::HandoffDir { path, user, group }) => {
+            match remora::handoff::prepare::directory(&path, user, group) {
+                Ok(text) => print(&format!("{text}\n")),
+                Err(why) => {
+                    messages::start(Volume::Normal);
+                    tracing::error!("--handoff-dir {why}");
+                    1
+                }
+            }
+        }
         Ok(Command::Run(args)) => remora::boot::run(&args),
         Err(usage) => {
             messages::start(Volume::Normal);

@@ -16,7 +16,7 @@ at() {
 key="test-$(date +%s)-$$"
 for pod in $pods; do
     for _ in 1 2 3 4 5; do
-        wget -q -T 5 -O /dev/null "$(at "$pod")/?count=$key" || {
+        timeout 5 wget -q -O /dev/null "$(at "$pod")/?count=$key" || {
             echo "FAILED: no answer from $pod"
             exit 1
         }
@@ -26,7 +26,7 @@ sum=$((5 * number))
 for pod in $pods; do
     tries=30
     while :; do
-        got=$(wget -q -T 5 -O - "$(at "$pod")/?read=$key" || echo nothing)
+        got=$(timeout 5 wget -q -O - "$(at "$pod")/?read=$key" || echo nothing)
         [ "$got" != "$sum" ] || break
         tries=$((tries - 1))
         if [ "$tries" -eq 0 ]; then

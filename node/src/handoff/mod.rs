@@ -9,6 +9,7 @@ pub mod channel;
 pub mod frames;
 pub mod giver;
 pub mod inherited;
+pub mod prepare;
 pub mod tables;
 pub mod taker;
 pub mod worker;

@@ -1,0 +1,235 @@
+"""Objects, nodes, the DaemonSet controller, and what Services come to."""
+
+import hashlib
+import json
+import subprocess
+import threading
+import time
+
+from .kubelet import TICK, Pod
+from .names import Names
+from .network import Network
+
+
+class Node:
+    """A machine of the cluster."""
+
+    def __init__(self, name, host, root):
+        self.name = name
+        self.host = host
+        # Its file system, as far as hostPath volumes see it.
+        self.root = root
+        self.lost = False
+
+
+class Stuck(Exception):
+    """A rollout does not get on; the message tells why its pods are not ready."""
+
+
+class Cluster:
+    """`home` must be a short path: UNIX sockets live below it."""
+
+    def __init__(self, home, namespace="edge", domain="cluster.local"):
+        self.home = home
+        self.namespace = namespace
+        self.domain = domain
+        self.network = Network()
+        self.names = None
+        try:
+            self.names = Names(self.network.server, home)
+        except BaseException:
+            self.network.close()
+            raise
+        self.images = {}
+        self.nodes = []
+        self.pods = []
+        self.objects = {}
+        self.lock = threading.RLock()
+        self.number = 0
+
+    # Objects.
+
+    def object(self, kind, name):
+        with self.lock:
+            return self.objects.get((kind, name))
+
+    def all(self, kind):
+        with self.lock:
+            return [o for (k, _), o in self.objects.items() if k == kind]
+
+    def apply(self, objects):
+        """As Helm does: new and changed objects are there, and what was not given again is gone. Hooks are not its business."""
+        with self.lock:
+            kept = {k: o for k, o in self.objects.items() if k[0] == "Secret"}
+            for thing in objects:
+                if "helm.sh/hook" in thing["metadata"].get("annotations", {}):
+                    continue
+                kept[thing["kind"], thing["metadata"]["name"]] = thing
+                if thing["kind"] == "Certificate":
+                    self._issue(thing, kept)
+            self.objects = kept
+        self.sync()
+
+    def sync(self):
+        """The kubelets look after ConfigMaps and Secrets; on a real node this takes up to about a minute."""
+        for pod in list(self.pods):
+            if pod.volumes:
+                pod.volumes.refresh()
+        self.changed()
+
+    def _issue(self, certificate, objects):
+        """cert-manager: a Secret with a key, a certificate, and the authority's."""
+        spec = certificate["spec"]
+        if ("Secret", spec["secretName"]) in objects:
+            return
+        home = self.home / f"cert-{spec['secretName']}"
+        home.mkdir()
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout"]
+        run = lambda *words: subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=home)
+        run("req", "-x509", *key, "ca.key", "-days", "2", "-subj", "/CN=authority", "-out", "ca.crt")
+        names = ",".join(f"DNS:{n}" for n in spec.get("dnsNames", ["authority"]))
+        (home / "ext").write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n")
+        run("req", *key, "tls.key", "-subj", "/", "-out", "csr")
+        run("x509", "-req", "-in", "csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+            "-extfile", "ext", "-out", "tls.crt")  # fmt: skip
+        data = {n: (home / n).read_text() for n in ("tls.key", "tls.crt", "ca.crt")}
+        objects["Secret", spec["secretName"]] = {"kind": "Secret", "metadata": {"name": spec["secretName"]}, "data": data}
+
+    def image(self, name):
+        return self.images[name]
+
+    # Nodes.
+
+    def add_node(self):
+        number = len(self.nodes) + 1
+        root = self.home / f"node-{number}"
+        root.mkdir()
+        node = Node(f"node-{number}", self.network.host(0), root)
+        self.nodes.append(node)
+        return node
+
+    def lose_node(self, node):
+        """Its link is cut, then everything on it is killed; after a while its pods are forgotten."""
+        node.lost = True
+        self.network.unplug(node.host)
+        pods = [p for p in self.pods if p.node is node]
+        for pod in pods:
+            if pod.own_net:
+                self.network.unplug(pod.net)
+            pod.destroy()
+        for pod in pods:
+            pod.gone.wait(10)
+        with self.lock:
+            self.pods = [p for p in self.pods if p.node is not node]
+        self.changed()
+
+    # Pods.
+
+    def start_pod(self, node, template, prefix):
+        with self.lock:
+            self.number += 1
+            name = f"{prefix}-{self.number:02}"
+        pod = Pod(self, node, template, name)
+        with self.lock:
+            self.pods.append(pod)
+        self.changed()
+        return pod
+
+    def removed(self, pod):
+        with self.lock:
+            if pod in self.pods:
+                self.pods.remove(pod)
+        self.changed()
+
+    def running(self):
+        """Pods of the workload that are not about to end."""
+        with self.lock:
+            return [p for p in self.pods if not p.terminating and p.labels.get("app.kubernetes.io/component") == "proxy"]
+
+    # Services.
+
+    def endpoints(self, service, unready=False):
+        """Pods that a Service leads to. A pod that is about to end stays while the Service publishes what is not ready."""
+        selector = service["spec"]["selector"]
+        publish = service["spec"].get("publishNotReadyAddresses") or unready
+        with self.lock:
+            pods = [p for p in self.pods if all(p.labels.get(k) == v for k, v in selector.items())]
+        return [p for p in pods if publish or (p.ready and not p.terminating)]
+
+    def changed(self):
+        """Endpoints, and the records that CoreDNS and external-dns make of them."""
+        with self.lock:
+            records = {}
+            for service in self.all("Service"):
+                pods = self.endpoints(service)
+                if service["spec"].get("clusterIP") == "None":
+                    name = f"{service['metadata']['name']}.{self.namespace}.svc.{self.domain}"
+                    records[name] = {p.address for p in pods}
+                outside = service["metadata"].get("annotations", {}).get("external-dns.alpha.kubernetes.io/hostname")
+                if outside:
+                    records[outside] = {p.node.host.address for p in pods}
+            self.names.publish({n: a for n, a in records.items() if a})
+
+    # The DaemonSet controller.
+
+    def rollout(self, patience=30):
+        """Until every node has one pod, made from the current template, ready for long enough."""
+        workload = self.all("DaemonSet")[0]
+        template, spec = workload["spec"]["template"], workload["spec"]
+        wanted = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
+        rolling = spec["updateStrategy"].get("rollingUpdate", {"maxSurge": 0, "maxUnavailable": 1})
+        surge, missing = int(rolling["maxSurge"]), int(rolling["maxUnavailable"])
+        seconds = spec.get("minReadySeconds", 0)
+        deadline = time.monotonic() + patience
+        while True:
+            nodes = [n for n in self.nodes if not n.lost]
+            with self.lock:
+                pods = [p for p in self.pods if p.labels.get("app.kubernetes.io/component") == "proxy"]
+            now = {n.name: [p for p in pods if p.node is n] for n in nodes}
+            fresh = {n: [p for p in ps if getattr(p, "revision", "") == wanted and not p.terminating] for n, ps in now.items()}
+            old = {n: [p for p in ps if getattr(p, "revision", "") != wanted and not p.terminating] for n, ps in now.items()}
+            if all(any(p.available(seconds) for p in fresh[n.name]) and len(now[n.name]) == 1 for n in nodes):
+                return
+            if time.monotonic() > deadline:
+                raise Stuck("; ".join(f"{p.name}: {p.waiting or 'not ready'}" for ps in fresh.values() for p in ps if not p.ready))
+            surging = sum(1 for n in nodes if old[n.name] and fresh[n.name] and not fresh[n.name][0].available(seconds))
+            away = sum(1 for n in nodes if not any(p.available(seconds) for p in old[n.name] + fresh[n.name]))
+            for node in nodes:
+                before, after = old[node.name], fresh[node.name]
+                if before and after and after[0].available(seconds):
+                    before[0].terminate()
+                elif before and not after and surge and surging < surge:
+                    surging += 1
+                    self._start(node, template, workload, wanted)
+                elif before and not surge and away < missing:
+                    away += 1
+                    before[0].terminate()
+                elif not before and not after and (surge or not now[node.name]):
+                    self._start(node, template, workload, wanted)
+            # A surge pod that an update has overtaken.
+            for pod in [p for ps in old.values() for p in ps[:-1]]:
+                pod.terminate()
+            time.sleep(TICK)
+
+    def _start(self, node, template, workload, revision):
+        pod = self.start_pod(node, template, workload["metadata"]["name"])
+        pod.revision = revision
+
+    def run_to_end(self, thing, patience=60):
+        """A Pod, or the pod of a Job: whether it succeeded, and what it said."""
+        template = thing["spec"]["template"] if thing["kind"] == "Job" else thing
+        pod = self.start_pod(self.nodes[0], {"metadata": thing["metadata"] | template.get("metadata", {}), "spec": template["spec"]}, "run")
+        pod.gone.wait(patience)
+        if not pod.gone.is_set():
+            pod.terminate()
+            pod.gone.wait(10)
+        return bool(pod.succeeded), pod.log() + pod.waiting
+
+    def close(self):
+        for pod in list(self.pods):
+            pod.destroy()
+        for pod in list(self.pods):
+            pod.gone.wait(10)
+        if self.names:
+            self.names.close()
+        self.network.close()
