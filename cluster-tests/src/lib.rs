@@ -18,6 +18,7 @@ pub mod process;
 pub mod relay;
 pub mod scrape;
 pub mod server;
+pub mod soak;
 pub mod tools;
 pub mod wait;
 

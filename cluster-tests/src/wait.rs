@@ -36,6 +36,13 @@ pub fn until_within<T>(patience: Duration, mut probe: impl FnMut() -> Option<T>)
     }
 }
 
+/// Lets `span` pass, for load that keeps a pace. Never to wait for an event.
+pub fn pace(span: Duration) {
+    if !span.is_zero() {
+        std::thread::sleep(span);
+    }
+}
+
 /// Lets `span` pass. For the few things that can only be observed over a stretch of time (CPU use, a timer that must not
 /// fire); never to wait for an event.
 pub fn observe_for(span: Duration) {

@@ -74,16 +74,36 @@ pub fn wait(running: Running) -> u8 {
 async fn serve(running: Running) -> u8 {
     let shared = Arc::clone(&running.shared);
     let mut teacher = None;
-    let code = serve_until(running, &mut teacher).await;
+    let mut link = None;
+    let code = serve_until(running, &mut teacher, &mut link).await;
     if let Some(teacher) = &teacher {
         let teacher: &Arc<Teacher> = teacher;
         let clean = shared.world.process.curr_conns.load(Relaxed) == 0;
-        teacher.finish(clean).await;
+        tokio::select! {
+            () = teacher.finish(clean) => {}
+            () = redirect(teacher, link.as_deref()), if link.is_some() => {}
+        }
     }
     code
 }
 
-async fn serve_until(running: Running, teacher: &mut Option<Arc<Teacher>>) -> u8 {
+/// While the last counts are being told, another worker may take over from the one that hears them. Completes when the
+/// supervisor is gone: then there will never be another one.
+async fn redirect(teacher: &Teacher, link: Option<&Link>) {
+    loop {
+        match next_order(link, false).await {
+            Order::Tables(Errand::Heir, channel) => teacher.heir(channel),
+            Order::Gone => return,
+            _ => {}
+        }
+    }
+}
+
+async fn serve_until(
+    running: Running,
+    teacher: &mut Option<Arc<Teacher>>,
+    supervisor: &mut Option<Arc<Link>>,
+) -> u8 {
     let shared = running.shared;
     let console = running.console;
     // Let go of when this process stops listening.
@@ -114,6 +134,7 @@ async fn serve_until(running: Running, teacher: &mut Option<Arc<Teacher>>) -> u8
             return 1;
         }
     };
+    supervisor.clone_from(&link);
     let mut taker = Some(running.taker);
     if link.is_none() {
         let begin = accept(Arc::clone(&shared), console.clone());

@@ -24,6 +24,7 @@ mod peers_cli;
 mod peers_wire;
 mod real_clients;
 mod regressions;
+mod reload_soak;
 mod reload_tables;
 mod servers;
 mod supervisor;

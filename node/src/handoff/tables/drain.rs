@@ -209,12 +209,15 @@ impl<'s> Drainer<'s> {
     fn finish(&mut self, clean: bool, orders: &mpsc::Receiver<Command>) {
         let until = Instant::now() + FINISH_MAX;
         while Instant::now() < until {
-            match orders.try_recv() {
+            // Whoever heard it is being replaced, or is dead: its successor is on its way.
+            let pause = if self.channel.is_none() {
+                PAUSE
+            } else {
+                Duration::ZERO
+            };
+            match orders.recv_timeout(pause) {
                 Ok(Command::Heir(channel)) => self.follow(channel),
-                _ if self.channel.is_none() => {
-                    std::thread::sleep(PAUSE);
-                    continue;
-                }
+                _ if self.channel.is_none() => continue,
                 _ => {}
             }
             if self.said.is_some() {
@@ -239,8 +242,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ENTRIES_MAX: usize = 400;
 /// About how many bytes of a frame they may take: the last of them may go beyond, totals need room too.
 const ENTRIES_BYTES: usize = 24 * 1024;
-/// How long the rest may take.
-const FINISH_MAX: Duration = Duration::from_secs(2);
+/// How long the rest may take: a busy machine, and a worker that is being replaced, are no reason to lose it.
+const FINISH_MAX: Duration = Duration::from_secs(20);
 
 /// At most so many bytes go over the channel for one entry.
 fn weight(key: &Key, delta: &Delta) -> usize {

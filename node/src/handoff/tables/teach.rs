@@ -296,4 +296,4 @@ pub(super) const TOTALS_MAX: usize = 100;
 const SETTINGS_MAX: usize = 200;
 const LIVES_MAX: usize = 100;
 /// How long the end of a process that drained may be delayed.
-const FINISH_PATIENCE: Duration = Duration::from_secs(3);
+const FINISH_PATIENCE: Duration = Duration::from_secs(21);
