@@ -392,6 +392,7 @@ async fn accept(shared: Arc<Shared>, console: admin::Control) {
         return;
     }
     console.door.send_replace(admin::Door::Open);
+    peers::accept(&shared);
     // Until the tables have been learned, connections wait in the kernel's queue.
     shared.heritage.complete().await;
     shared.ready.wait().await;
@@ -403,6 +404,7 @@ async fn accept(shared: Arc<Shared>, console: admin::Control) {
 async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, pause: bool) {
     if let Some(console) = console {
         console.door.send_replace(admin::Door::Held);
+        peers::hold(&shared);
     }
     if pause {
         shared.health.pauses();

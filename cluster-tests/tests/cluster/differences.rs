@@ -38,6 +38,18 @@ fn sizes_lifetimes_and_columns() {
             said.contains("http_req_rate"),
             "the difference is not shown:\n{said}"
         );
+        let logged = cluster.node(node).proxy().stderr();
+        let line = "table t differs at peer node";
+        // Two sets of columns, the lifetime, the size: once each, though both sessions find them.
+        assert_eq!(logged.matches(line).count(), 4, "{logged}");
+        assert!(
+            logged.contains("only node0 stores conn_cnt, http_req_rate(10000 ms)"),
+            "{logged}"
+        );
+        assert!(
+            logged.contains("size: 10240 at node0, 1024 at node1"),
+            "{logged}"
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! The real program under real clients: one module per area. Every test starts its own proxy on its own ports, so they run
 //! side by side. `CLUSTER_TESTS_PROXY=haproxy` points them at HAProxy to check an expectation against the original.
 
+mod certificates;
 mod common;
 
 mod acls;
@@ -21,6 +22,7 @@ mod logs;
 mod metrics_oracle;
 mod mistakes;
 mod peers_cli;
+mod peers_options;
 mod peers_wire;
 mod real_clients;
 mod regressions;

@@ -2,19 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cluster_tests::cluster::{Node, Spec};
+use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::ports::Port;
-use cluster_tests::tools;
-use cluster_tests::wait::{PATIENCE, until, until_true, until_within};
+use cluster_tests::wait::{until, until_true};
 use cluster_tests::{Launch, Proxy};
 
+use crate::certificates::{Authority, says, tls_nodes};
 use crate::common::{HEAD, haproxy_lacks};
 
 #[test]
@@ -78,121 +76,6 @@ fn processes_of_one_host_share_over_unix_sockets() {
     cluster.settled(&Expected::of(&tally));
 }
 
-/// Certificates of one authority, as PEM files in a directory.
-struct Authority(tempfile::TempDir);
-
-impl Authority {
-    /// `None` when `openssl` is not installed.
-    fn new() -> Option<Self> {
-        let mut openssl = tools::tool("openssl")?;
-        let dir = tempfile::tempdir().expect("a directory");
-        run(openssl.current_dir(dir.path()).args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-            "-subj",
-            "/CN=authority",
-            "-days",
-            "30",
-        ]));
-        Some(Self(dir))
-    }
-
-    /// A certificate with this name, and its key, in one text.
-    fn certificate(&self, name: &str) -> String {
-        let dir = self.0.path();
-        let openssl = || {
-            let mut command = Command::new("openssl");
-            command.current_dir(dir);
-            command
-        };
-        run(openssl().args([
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "request.pem",
-            "-subj",
-            "/CN=node",
-        ]));
-        let names = format!("subjectAltName=DNS:{name}\n");
-        std::fs::write(dir.join("names"), names).expect("a file");
-        run(openssl().args([
-            "x509",
-            "-req",
-            "-in",
-            "request.pem",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-out",
-            "crt.pem",
-            "-days",
-            "30",
-            "-extfile",
-            "names",
-        ]));
-        self.read("crt.pem") + &self.read("key.pem")
-    }
-
-    fn authority(&self) -> String {
-        self.read("ca.pem")
-    }
-
-    fn read(&self, name: &str) -> String {
-        read(&self.0.path().join(name))
-    }
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).expect("a file")
-}
-
-#[track_caller]
-fn run(command: &mut Command) {
-    let done = tools::run(command);
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
-}
-
-const TLS: &str = "ssl crt {{dir}}/node.pem ca-file {{dir}}/ca.pem verify required";
-
-/// Nodes that speak TLS and show each other a certificate with this name.
-fn tls_nodes(count: usize, authority: &Authority, name: &str) -> Spec {
-    Spec::of(count)
-        .options(TLS, &format!("{TLS} verifyhost {name}"))
-        .file("node.pem", authority.certificate(name))
-        .file("ca.pem", authority.authority())
-}
-
-/// Waits until a node has said this on standard error.
-#[track_caller]
-fn says(node: &Node, text: &str) {
-    let said = until_within(PATIENCE, || {
-        node.proxy().stderr().contains(text).then_some(())
-    });
-    assert!(
-        said.is_some(),
-        "{} does not say '{text}':\n{}",
-        node.name(),
-        node.proxy().stderr()
-    );
-}
-
 #[test]
 fn nodes_with_the_right_certificates_agree_over_tls() {
     let Some(authority) = Authority::new() else {
@@ -232,7 +115,8 @@ fn nodes_with_the_right_certificates_agree_over_tls() {
                 >= 2
         },
     );
-    assert!(read(&dir.join("node.pem")).contains("BEGIN"));
+    let file = std::fs::read_to_string(dir.join("node.pem")).expect("a file");
+    assert!(file.contains("BEGIN"));
 }
 
 #[test]

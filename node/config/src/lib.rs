@@ -35,6 +35,10 @@ pub trait Loader {
     /// Contents of a file that the configuration names (`errorfile`, `-f` pattern files), relative to the working
     /// directory. [`scope::Scope::read`] also looks beside the configuration file.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String>;
+    /// The same for a file that the running process reads again by itself whenever it has changed.
+    fn read_renewed(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        self.read(path)
+    }
     /// Resolves a host name to an address (server lines, ACL `src` values); honours `-dr` and `-n` outside. An empty list
     /// means "not resolvable, and that is no error" (`-dr`): a server stays, disabled.
     fn resolve(&mut self, name: &str) -> Result<Vec<std::net::IpAddr>, String>;

@@ -143,6 +143,15 @@ pub struct Scope<'a> {
     pub slot_reads: Vec<SlotRead>,
 }
 
+/// Why a file that [`Scope::find_renewed`] should find cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It could not be read: why.
+    Unread(String),
+    /// Path, and what is wrong with the content.
+    Wrong(String, String),
+}
+
 /// Says that HAProxy has this and Remora does not. `what` is the smallest unsupported thing, as written.
 pub fn unsupported(what: &str) -> String {
     format!("'{what}' is a HAProxy feature that Remora does not support.")
@@ -176,7 +185,37 @@ impl Scope<'_> {
     /// # Errors
     /// Why the first of the two places could not be read.
     pub fn find_file(&mut self, path: &str) -> Result<(String, Vec<u8>), String> {
-        let first = match self.loader.read(path) {
+        self.locate(path, |loader, path| loader.read(path))
+    }
+
+    /// As [`Scope::find_file`], for a file that the running process reads again by itself: once it is used, a change of it is
+    /// no change of the configuration. `check` says what is wrong with its content, if anything is.
+    ///
+    /// # Errors
+    /// The path, and what `check` says or why the file could not be read.
+    pub fn find_renewed<T>(
+        &mut self,
+        path: &str,
+        check: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<(String, T), Unusable> {
+        let found = self.locate(path, |loader, path| loader.read_renewed(path));
+        let (found, bytes) = found.map_err(Unusable::Unread)?;
+        match check(&bytes) {
+            Ok(checked) => Ok((found, checked)),
+            Err(why) => {
+                // Nobody uses it, so whoever follows the configuration has to notice when it is mended.
+                let _ = self.loader.read(&found);
+                Err(Unusable::Wrong(found, why))
+            }
+        }
+    }
+
+    fn locate(
+        &mut self,
+        path: &str,
+        read: impl Fn(&mut dyn Loader, &str) -> Result<Vec<u8>, String>,
+    ) -> Result<(String, Vec<u8>), String> {
+        let first = match read(self.loader, path) {
             Err(first) if !path.is_empty() && !path.starts_with('/') => first,
             read => return read.map(|bytes| (path.to_owned(), bytes)),
         };
@@ -188,7 +227,7 @@ impl Scope<'_> {
             .map(|(dir, _)| format!("{dir}/{path}"));
         beside
             .and_then(|path| {
-                let bytes = self.loader.read(&path).ok()?;
+                let bytes = read(self.loader, &path).ok()?;
                 Some((path, bytes))
             })
             .ok_or(first)

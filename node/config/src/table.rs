@@ -116,6 +116,7 @@ impl Parser {
                 }
                 "recv-only" => {
                     self.spec.recv_only = true;
+                    self.warnings.push("'recv-only' has no effect: open connections are summed over all nodes, and what others count is never taken for this node's own.".to_owned());
                     Ok(())
                 }
                 "store" => self.store(&value),
@@ -488,8 +489,9 @@ mod tests {
         assert!(s.nopurge && s.recv_only && s.srvkey_addr);
         assert_eq!(s.brates_factor, 16);
         assert_eq!(p.write_to.as_deref(), Some("other"));
+        assert!(p.warnings[0].starts_with("'recv-only' has no effect"));
         assert_eq!(
-            p.warnings,
+            p.warnings[1..],
             ["store option 'conn_cnt' already enabled, ignored."]
         );
         let stored: Vec<_> = s

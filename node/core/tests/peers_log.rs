@@ -190,3 +190,19 @@ fn the_end_of_a_node_that_said_goodbye_is_no_fault() {
     );
     assert_eq!(b.says("connection reset"), 0, "{:?}", b.said);
 }
+
+#[test]
+fn every_new_reason_is_said() {
+    let mut a = Node::new("a", "one", 1);
+    a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+    let mut now = 0;
+    for error in ["refused", "refused", "TLS: no", "TLS: no", "refused"] {
+        for ix in a.act(now) {
+            a.hub.dial_failed(ix, false, error, now);
+        }
+        now += 10_000;
+    }
+    a.act(now);
+    assert_eq!(a.says("unreachable: refused"), 2, "{:?}", a.said);
+    assert_eq!(a.says("unreachable: TLS: no"), 1, "{:?}", a.said);
+}

@@ -133,6 +133,14 @@ impl Loader for System {
         content.map_err(|e| reason(&e))
     }
 
+    fn read_renewed(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        // While it is not there, the configuration cannot be used: then its coming is a change.
+        fs::read(path).map_err(|e| {
+            self.files.extend(seen_file(path, hash(None)));
+            reason(&e)
+        })
+    }
+
     fn resolve(&mut self, name: &str) -> Result<Vec<IpAddr>, String> {
         match (name, 0).to_socket_addrs() {
             Ok(found) => {

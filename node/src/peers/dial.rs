@@ -24,9 +24,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tonic::{Code, Status};
 
 use super::outbox::{Outbox, Outflow};
 use super::section::Section;
@@ -175,7 +175,7 @@ where
 {
     let (stream, head) = Sniffed::new(stream);
     let Some(tls) = &target.tls else {
-        return Line::open(stream, head, Expected::Http2Server).await;
+        return Line::open(stream, head).await;
     };
     let settings = tls.settings.current(|text| {
         section.log(
@@ -199,7 +199,8 @@ where
             "TLS: the peer closed the connection after the handshake; its log says why",
         ));
     }
-    Line::open(stream, head, Expected::Tls).await
+    let (stream, head) = Sniffed::new(stream);
+    Line::open(stream, head).await
 }
 
 /// A connection on which streams can be opened.
@@ -207,7 +208,6 @@ struct Line {
     requests: SendRequest<Body>,
     connection: JoinHandle<Result<(), hyper::Error>>,
     head: Head,
-    expected: Expected,
 }
 
 impl Drop for Line {
@@ -217,7 +217,7 @@ impl Drop for Line {
 }
 
 impl Line {
-    async fn open<S>(stream: S, head: Head, expected: Expected) -> Result<Line, Failed>
+    async fn open<S>(stream: S, head: Head) -> Result<Line, Failed>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -232,7 +232,6 @@ impl Line {
             requests,
             connection: tokio::spawn(connection),
             head,
-            expected,
         })
     }
 
@@ -252,17 +251,51 @@ impl Line {
                 return;
             }
         };
-        let reason = self.explain(reason).await;
-        section.closed(outbox.id(), &reason);
+        let Over {
+            text,
+            other_service,
+        } = reason;
+        let text = match text {
+            None => "the peer ended the stream".into(),
+            Some(text) => self.explain(text).await,
+        };
+        if other_service || self.head.refuses_http2() {
+            section.closed_by_stranger(outbox.id(), &text);
+        } else {
+            section.closed(outbox.id(), &text);
+        }
     }
 
     /// The connection knows better than the stream on it why it ended.
     async fn explain(&mut self, reason: String) -> String {
         let ended = timeout(ERROR_PATIENCE, &mut self.connection).await;
-        match (self.head.stranger(self.expected), ended) {
+        match (self.head.stranger(Expected::Http2Server), ended) {
             (Some(what), _) => what,
             (None, Ok(Ok(Err(error)))) => root(&error),
             _ => reason,
+        }
+    }
+}
+
+/// Why a stream is over.
+struct Over {
+    /// `None`: the peer has ended it in good order.
+    text: Option<String>,
+    /// Whoever answered has no such service: there is nothing to be learned from it.
+    other_service: bool,
+}
+
+impl Over {
+    fn because(text: &str) -> Over {
+        Over {
+            text: Some(text.to_owned()),
+            other_service: false,
+        }
+    }
+    fn by(status: &Status) -> Over {
+        Over {
+            text: Some(said(status)),
+            other_service: status.code() == Code::Unimplemented,
         }
     }
 }
@@ -273,7 +306,7 @@ async fn exchange(
     outbox: &Outbox<remora_proto::peers::v1::PushMessage>,
     service: Http2,
     flow: Outflow<remora_proto::peers::v1::PushMessage>,
-) -> String {
+) -> Over {
     let origin = http::Uri::from_static("http://peer");
     let mut client = PeersClient::with_origin(service, origin)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -281,8 +314,8 @@ async fn exchange(
     let answered = timeout(HANDSHAKE_PATIENCE, client.push(flow)).await;
     let mut replies = match answered {
         Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => return said(&status),
-        Err(_) => return "no answer to the stream".into(),
+        Ok(Err(status)) => return Over::by(&status),
+        Err(_) => return Over::because("no answer to the stream"),
     };
     loop {
         match replies.message().await {
@@ -294,8 +327,13 @@ async fn exchange(
                     section.counters.skipped.fetch_add(1, Relaxed);
                 }
             },
-            Ok(None) => return "the peer ended the stream".into(),
-            Err(status) => return said(&status),
+            Ok(None) => {
+                return Over {
+                    text: None,
+                    other_service: false,
+                };
+            }
+            Err(status) => return Over::by(&status),
         }
     }
 }
@@ -309,7 +347,7 @@ pub(super) fn root(error: &(dyn Error + 'static)) -> String {
     match inner.downcast_ref::<io::Error>() {
         Some(io) if io.get_ref().is_some() => tls::reason(io),
         Some(io) => crate::peers::plain(io),
-        None => inner.to_string(),
+        None => tls::plainer(inner.to_string()),
     }
 }
 
@@ -319,7 +357,10 @@ pub(super) fn said(status: &Status) -> String {
         Some(source) => root(source),
         None => match status.message().strip_prefix(NO_GRPC) {
             Some(code) => format!("it answers with HTTP status {code}, as no peer would"),
-            None => status.message().to_owned(),
+            None if status.code() == Code::Unimplemented => {
+                format!("it has no service of peers ({})", status.message())
+            }
+            None => tls::plainer(status.message().to_owned()),
         },
     }
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use remora_config::plan::{Address, PeersBind, is_loopback};
 use remora_proto::peers::v1 as proto;
@@ -25,11 +26,12 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::dial::{root, said};
 use super::outbox::{Outbox, Outflow};
-use super::section::Section;
+use super::section::{self, Section};
 use super::sniff::{Expected, Head, Sniffed};
 use super::tls::{self, Reread};
 use super::{CLOSE_PATIENCE, HANDSHAKE_PATIENCE, MESSAGE_BYTES_MAX, WINDOW_BYTES, plain, wire};
@@ -98,9 +100,12 @@ impl Door {
             }
         };
         loop {
+            if section.becomes(|door| door != section::Door::Held).await == section::Door::Closed {
+                return;
+            }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = section.left() => return,
+                _ = section.becomes(|door| door != section::Door::Open) => continue,
             };
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
@@ -274,7 +279,7 @@ where
 {
     let (stream, head) = Sniffed::new(stream);
     let Some(tls) = tls else {
-        return serve(section, stream, remote, head, Expected::Http2Client).await;
+        return serve(section, stream, remote, head).await;
     };
     let settings = tls
         .settings
@@ -287,7 +292,10 @@ where
         Ok(Ok(stream)) => {
             let certificate = stream.get_ref().1.peer_certificates();
             match tls::client_is_one_of(certificate.and_then(|c| c.first()), &tls.names) {
-                Ok(()) => return serve(section, stream, remote, head, Expected::Tls).await,
+                Ok(()) => {
+                    let (stream, head) = Sniffed::new(stream);
+                    return serve(section, stream, remote, head).await;
+                }
                 Err(why) => why,
             }
         }
@@ -301,7 +309,7 @@ where
     section.stranger(&section.counters.tls_failed, text);
 }
 
-async fn serve<S>(section: &Arc<Section>, stream: S, remote: &str, head: Head, expected: Expected)
+async fn serve<S>(section: &Arc<Section>, stream: S, remote: &str, head: Head)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -313,12 +321,19 @@ where
     })
     .max_decoding_message_size(MESSAGE_BYTES_MAX)
     .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let seen = Arc::clone(&visit);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        if request.uri().path() != PATH {
+            seen.asks_for_something_else(&request);
+        }
+        service.clone().call(request)
+    });
     let connection = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_send_buf_size(MESSAGE_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
 
     let opened = async {
@@ -345,7 +360,9 @@ where
     match outbox {
         Some(outbox) => section.closed(outbox.id(), &reason),
         None => {
-            let what = head.stranger(expected).unwrap_or(reason);
+            let what = head.stranger(Expected::Http2Client);
+            let what = what.or_else(|| visit.asked.lock().take());
+            let what = what.unwrap_or(reason);
             let text = format_args!("connection from {remote} closed: {what}");
             section.stranger(&section.counters.strangers, text);
         }
@@ -358,9 +375,23 @@ struct Visit {
     outbox: Mutex<Option<Arc<Outbox<proto::ReplyMessage>>>>,
     opened: Notify,
     told: Notify,
+    /// What it asked for, if that was not the peers' service.
+    asked: Mutex<Option<String>>,
 }
 
 impl Visit {
+    fn asks_for_something_else(&self, request: &http::Request<Incoming>) {
+        let mut path: String = request.uri().path().chars().take(PATH_SHOWN).collect();
+        if path.len() < request.uri().path().len() {
+            path.push_str("...");
+        }
+        let what = format!(
+            "it speaks HTTP/2, but asks for {} {}, and not for the service of peers",
+            request.method(),
+            path.escape_debug()
+        );
+        self.asked.lock().get_or_insert(what);
+    }
     /// Completes once the hub has closed the session.
     async fn closed(&self) {
         self.told.notified().await;
@@ -433,6 +464,10 @@ async fn receive(
     outbox.close();
 }
 
+/// The method that peers call.
+const PATH: &str = "/remora.peers.v1.Peers/Push";
+/// As much of another path is shown.
+const PATH_SHOWN: usize = 60;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 /// Connections per `bind` line at a time, those of strangers included.

@@ -7,6 +7,7 @@
 mod dial;
 pub mod discover;
 mod door;
+pub(crate) mod expiry;
 mod follow;
 mod outbox;
 mod ready;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 pub use ready::Readiness;
 pub use section::{Counters, Section};
-pub use start::{Open, leave, open, resume, start, stop, suspend, wait_until_ready};
+pub use start::{Open, accept, hold, leave, open, resume, start, stop, suspend, wait_until_ready};
 
 /// One message at most: a batch of 64 KiB, or a hello of many tables.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

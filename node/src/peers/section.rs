@@ -53,7 +53,17 @@ pub struct Section {
     pub counters: Counters,
     shared: Arc<Shared>,
     stopped: watch::Sender<bool>,
-    left: watch::Sender<bool>,
+    door: watch::Sender<Door>,
+}
+
+/// Whether a section accepts connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Open,
+    /// Not now.
+    Held,
+    /// Never again: another process has the sockets.
+    Closed,
 }
 
 #[derive(Default)]
@@ -75,7 +85,7 @@ impl Section {
             counters: Counters::default(),
             shared,
             stopped: watch::Sender::new(false),
-            left: watch::Sender::new(false),
+            door: watch::Sender::new(Door::Open),
         })
     }
 
@@ -151,14 +161,31 @@ impl Section {
         }
         self.with_hub(|hub, now| hub.closed(id, reason, now));
     }
-
-    /// Ends the sessions that peers opened, and lets go of the sockets.
-    pub(super) fn leave(&self) {
-        self.left.send_replace(true);
+    /// The same; whoever answered is no peer.
+    pub(super) fn closed_by_stranger(&self, id: SessionId, reason: &str) {
+        self.streams.lock().outs.remove(&id);
+        self.with_hub(|hub, now| hub.closed_by_stranger(id, reason, now));
     }
-    /// Completes when that was asked for.
+
+    /// Says whether it accepts. [`Door::Closed`] ends the sessions that peers opened, lets go of the sockets, and is final.
+    pub(super) fn set_door(&self, to: Door) {
+        self.door.send_if_modified(|door| {
+            let changes = *door != to && *door != Door::Closed;
+            if changes {
+                *door = to;
+            }
+            changes
+        });
+    }
+    /// Completes when its door is closed.
     pub(super) async fn left(&self) {
-        let _ = self.left.subscribe().wait_for(|left| *left).await;
+        self.becomes(|door| door == Door::Closed).await;
+    }
+    /// Completes when its door is such.
+    pub(super) async fn becomes(&self, such: impl Fn(Door) -> bool) -> Door {
+        let mut door = self.door.subscribe();
+        let found = door.wait_for(|door| such(*door)).await;
+        found.map_or(Door::Closed, |door| *door)
     }
 
     /// Falls silent: another process goes on. Adds what that one needs to know.
@@ -305,7 +332,9 @@ impl Section {
 
     /// A line on standard error and in the section's logs.
     pub(super) fn log(&self, severity: Severity, text: fmt::Arguments<'_>) {
-        if severity <= Severity::Warning {
+        if severity <= Severity::Err {
+            tracing::error!("peers {}: {text}", self.name);
+        } else if severity == Severity::Warning {
             tracing::warn!("peers {}: {text}", self.name);
         } else {
             tracing::info!("peers {}: {text}", self.name);

@@ -20,6 +20,25 @@ impl Head {
     pub(super) fn stranger(&self, expected: Expected) -> Option<String> {
         stranger(&self.0.lock(), expected)
     }
+    /// Whether a server of HTTP/1 answers that it does not understand.
+    pub(super) fn refuses_http2(&self) -> bool {
+        matches!(
+            self.0.lock()[..],
+            [
+                b'H',
+                b'T',
+                b'T',
+                b'P',
+                b'/',
+                b'1',
+                b'.',
+                _,
+                b' ',
+                b'4' | b'5',
+                ..
+            ]
+        )
+    }
 }
 
 /// What the other side should begin with.

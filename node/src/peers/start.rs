@@ -17,8 +17,9 @@ use tokio::time::{Instant, timeout};
 
 use super::dial::Target;
 use super::door::Door;
+use super::expiry;
 use super::follow::Followed;
-use super::section::Section;
+use super::section::{self, Section};
 use super::tls;
 use crate::handoff::Inherited;
 use crate::handoff::inherited::Offer;
@@ -34,6 +35,7 @@ struct OpenSection {
     doors: Vec<Door>,
     targets: Vec<Target>,
     followed: Vec<Followed>,
+    certificates: expiry::Files,
 }
 
 impl Open {
@@ -62,6 +64,7 @@ pub fn open(plan: &Plan, pool: &mut Inherited, offer: &mut Offer) -> Result<Open
             doors: Vec::new(),
             targets: Vec::new(),
             followed: Vec::new(),
+            certificates: expiry::Files::of(section),
         };
         for bind in &section.binds {
             match Door::open(bind, &names, section.allow_plaintext, pool, offer) {
@@ -221,6 +224,7 @@ async fn run(sections: Vec<(Arc<Section>, OpenSection)>) {
         for door in open.doors {
             spawn_local(door.serve(Arc::clone(&section)));
         }
+        spawn_local(open.certificates.watch(Arc::clone(&section)));
         spawn_local(section.run());
     }
     std::future::pending::<()>().await;
@@ -240,8 +244,22 @@ pub fn wait_until_ready(shared: &Shared) -> io::Result<()> {
 
 /// Another process has the sockets and takes what peers have to say. What this one counts from here on is still sent.
 pub fn leave(shared: &Shared) {
+    doors(shared, section::Door::Closed);
+}
+
+/// Another process is about to take the sockets over: who dials waits in the kernel's queue, sessions that are open go on.
+pub fn hold(shared: &Shared) {
+    doors(shared, section::Door::Held);
+}
+
+/// It did not.
+pub fn accept(shared: &Shared) {
+    doors(shared, section::Door::Open);
+}
+
+fn doors(shared: &Shared, door: section::Door) {
     for section in shared.peers.get().map_or(&[][..], Vec::as_slice) {
-        section.leave();
+        section.set_door(door);
     }
 }
 

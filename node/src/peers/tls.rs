@@ -302,7 +302,16 @@ pub(super) fn reason(error: &io::Error) -> String {
     error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        .map_or_else(|| error.to_string(), explain)
+        .map_or_else(|| plainer(error.to_string()), explain)
+}
+
+/// The same without advice to programmers.
+pub(super) fn plainer(text: String) -> String {
+    if text.contains("close_notify") {
+        "the peer closed the connection".into()
+    } else {
+        text
+    }
 }
 
 fn explain(error: &rustls::Error) -> String {
@@ -315,6 +324,9 @@ fn explain(error: &rustls::Error) -> String {
             "its certificate has expired".into()
         }
         E::NoCertificatesPresented => "it shows no certificate".into(),
+        E::AlertReceived(A::CertificateExpired) => {
+            "the peer says that this node's certificate has expired".into()
+        }
         E::AlertReceived(A::CertificateRequired) => {
             "the peer wants this node to show a certificate".into()
         }

@@ -5,7 +5,7 @@ use rustls_pki_types::pem::{Error as PemError, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::plan::{Global, PeersTls, Verify};
-use crate::scope::{Scope, unsupported};
+use crate::scope::{Scope, Unusable, unsupported};
 
 /// Which kind of line an option stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +116,13 @@ impl Tls {
         match name {
             "crt" => {
                 let path = based(value, global.crt_base.as_deref());
-                let (path, pem) = scope.find_file(&path).map_err(|e| {
-                    format!("unable to read the certificate from file '{path}' : {e}.")
+                let check = |pem: &[u8]| certificates(pem).and_then(|()| has_key(pem));
+                let (path, inside) = scope.find_renewed(&path, check).map_err(|e| match e {
+                    Unusable::Unread(e) => {
+                        format!("unable to read the certificate from file '{path}' : {e}.")
+                    }
+                    Unusable::Wrong(path, e) => format!("'crt' : {e} in '{path}'."),
                 })?;
-                certificates(&pem).map_err(|e| format!("'crt' : {e} in '{path}'."))?;
-                let inside = has_key(&pem).map_err(|e| format!("'crt' : {e} in '{path}'."))?;
                 // An inherited key belongs to the inherited certificate.
                 if !self.own_key {
                     self.key = inside.then(|| path.clone());
@@ -140,10 +142,11 @@ impl Tls {
                     ));
                 }
                 let path = based(value, global.ca_base.as_deref());
-                let (path, pem) = scope
-                    .find_file(&path)
-                    .map_err(|e| format!("unable to read the ca-file '{path}' : {e}."))?;
-                certificates(&pem).map_err(|e| format!("'ca-file' : {e} in '{path}'."))?;
+                let found = scope.find_renewed(&path, certificates);
+                let (path, ()) = found.map_err(|e| match e {
+                    Unusable::Unread(e) => format!("unable to read the ca-file '{path}' : {e}."),
+                    Unusable::Wrong(path, e) => format!("'ca-file' : {e} in '{path}'."),
+                })?;
                 self.ca_file = Some(path);
             }
             "verify" => {
@@ -306,20 +309,24 @@ fn pem_reason(e: &PemError) -> &'static str {
 }
 
 fn read_key(path: &str, scope: &mut Scope<'_>) -> Result<String, String> {
-    let (path, pem) = scope
-        .find_file(path)
-        .map_err(|e| format!("unable to read the private key from file '{path}' : {e}."))?;
-    match has_key(&pem) {
-        Ok(true) => Ok(path),
-        Ok(false) => Err(format!("No Private Key found in '{path}'.")),
-        Err(e) => Err(format!("{e} in '{path}'.")),
+    let check = |pem: &[u8]| match has_key(pem) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("No Private Key found".to_owned()),
+        Err(e) => Err(e),
+    };
+    match scope.find_renewed(path, check) {
+        Ok((path, ())) => Ok(path),
+        Err(Unusable::Unread(e)) => Err(format!(
+            "unable to read the private key from file '{path}' : {e}."
+        )),
+        Err(Unusable::Wrong(path, e)) => Err(format!("{e} in '{path}'.")),
     }
 }
 
 /// The key of a certificate that does not hold it: in `CRT.key`, as in the reference.
 fn key_beside(crt: &str, scope: &mut Scope<'_>) -> Result<String, String> {
     let path = format!("{crt}.key");
-    match scope.find_file(&path) {
+    match scope.find_renewed(&path, |_| Ok(())) {
         Ok(_) => read_key(&path, scope),
         Err(_) => Err(format!(
             "no private key in '{crt}', and no file '{path}'. Put it into one of them, or name its file with 'key'."

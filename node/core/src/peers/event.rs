@@ -33,6 +33,9 @@ pub enum Ended {
     /// The stream broke, or the peer closed it.
     #[error("{0}")]
     Broken(String),
+    /// Whoever answered is no peer.
+    #[error("{0}")]
+    Stranger(String),
     /// Nothing was heard for too long.
     #[error("silent for too long")]
     Silent,

@@ -85,7 +85,8 @@ impl Hub {
         for (number, table) in hello.tables.into_iter().enumerate() {
             let own = self.tables.iter().position(|t| t.def.name == table.name);
             let ours = own.and_then(|own| self.tables.get(own));
-            let answer = compare(&table, ours.map(|t| &t.def));
+            let here = (&self.config.node[..], ours.map(|t| &t.def));
+            let answer = compare((&hello.node, &table), here);
             // A second table of the same name has no counterpart left.
             let own = own.filter(|&own| answer.matched && theirs.get(own) == Some(&None));
             if let Some(place) = own.and_then(|own| theirs.get_mut(own)) {
@@ -93,13 +94,7 @@ impl Hub {
             }
             let partial =
                 ours.is_some_and(|ours| !lacking(&table.columns, &ours.def.columns).is_empty());
-            for text in &answer.mismatches {
-                self.log(Event::Mismatch {
-                    node: hello.node.clone(),
-                    table: table.name.clone(),
-                    text: text.clone(),
-                });
-            }
+            self.mismatched(hello.lineage, &table.name, &answer.mismatches);
             tables.push(InTable {
                 own,
                 name: table.name,

@@ -329,6 +329,11 @@ impl Hub {
         self.end(id, Ended::Broken(reason.to_owned()), now, false);
     }
 
+    /// The same for a stream that this node opened, when whoever answered is no peer: there is nothing to be learned from it.
+    pub fn closed_by_stranger(&mut self, id: SessionId, reason: &str, now: u64) {
+        self.end(id, Ended::Stranger(reason.to_owned()), now, false);
+    }
+
     /// Ends a session of either kind. `ours`: the shell does not know yet.
     pub(super) fn end(&mut self, id: SessionId, why: Ended, now: u64, ours: bool) {
         let why = if matches!(why, Ended::Broken(_)) && self.has_left(id) {

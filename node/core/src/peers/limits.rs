@@ -59,5 +59,7 @@ pub const REPLIES_MAX: usize = 4_096;
 pub const SESSIONS_IN_MAX: usize = 1_024;
 /// Nodes and hosts of which is remembered why they were turned away.
 pub const TURNED_AWAY_MAX: usize = 256;
+/// Differences of tables that are logged per lineage.
+pub const MISMATCHES_SAID_MAX: usize = 256;
 /// Actions that wait for the shell before log lines are dropped.
 pub const EVENTS_MAX: usize = 1_024;

@@ -1,10 +1,10 @@
 //! Who is alive. A lineage's gauges count while somebody hears it: this node, or a node that this one hears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Event;
 use super::hub::Hub;
-use super::limits::{FORGET_LINEAGE_MS, LEASE_MS, SHORT_BREAK_MS, SILENCE_MS};
+use super::limits::{FORGET_LINEAGE_MS, LEASE_MS, MISMATCHES_SAID_MAX, SHORT_BREAK_MS, SILENCE_MS};
 use super::peer::Peer;
 use crate::table::{LINEAGES_MAX, Lineage};
 
@@ -23,6 +23,8 @@ pub(super) struct Life {
     /// Since when its journal has come without a long break; 0: since it began. `None`: it never came.
     pub(super) fed_since: Option<u64>,
     pub(super) met_at: u64,
+    /// Tables that differ there, and how, as far as that was said: both sessions find the same.
+    mismatches: BTreeSet<(String, String)>,
 }
 
 impl Life {
@@ -68,6 +70,7 @@ impl Hub {
             unfed_since: Some(now),
             fed_since: None,
             met_at: now,
+            mismatches: BTreeSet::new(),
         });
         if !node.is_empty() {
             node.clone_into(&mut life.node);
@@ -82,6 +85,23 @@ impl Hub {
         life.heard_at = Some(now);
         self.refresh_lives(now);
         Some(())
+    }
+    /// A table differs from that lineage's. Said once.
+    pub(super) fn mismatched(&mut self, lineage: Lineage, table: &str, texts: &[String]) {
+        for text in texts {
+            let Some(life) = self.lives.get_mut(&lineage) else {
+                return;
+            };
+            let news = (table.to_owned(), text.clone());
+            if life.mismatches.len() < MISMATCHES_SAID_MAX && life.mismatches.insert(news) {
+                let event = Event::Mismatch {
+                    node: life.node.clone(),
+                    table: table.to_owned(),
+                    text: text.clone(),
+                };
+                self.log(event);
+            }
+        }
     }
     /// Something came from a lineage.
     pub(super) fn hear(&mut self, lineage: Lineage, now: u64) {

@@ -3,44 +3,46 @@
 use super::batch::ColumnDef;
 use super::messages::{TableAnswer, TableDef};
 
-/// Compares the dialer's table with ours of the same name.
-pub(super) fn compare(theirs: &TableDef, ours: Option<&TableDef>) -> TableAnswer {
-    let mut mismatches = Vec::new();
-    let Some(ours) = ours else {
-        mismatches.push("only one of the two nodes has it".to_owned());
+/// A node and its table of the name in question.
+pub(super) type Side<'a> = (&'a str, &'a TableDef);
+
+/// Compares the dialer's table with ours of the same name. What differs is said in the same words whoever dials.
+pub(super) fn compare(theirs: Side<'_>, ours: (&str, Option<&TableDef>)) -> TableAnswer {
+    let (our_name, Some(our_table)) = ours else {
         return TableAnswer {
             matched: false,
-            mismatches,
+            mismatches: vec![format!("only {} has it", theirs.0)],
         };
     };
-    if (theirs.key_type, theirs.key_len) != (ours.key_type, ours.key_len) {
+    let mut sides = [theirs, (our_name, our_table)];
+    sides.sort_by_key(|(name, _)| *name);
+    let [(one, a), (other, b)] = sides;
+    if (a.key_type, a.key_len) != (b.key_type, b.key_len) {
         let key = |t: &TableDef| format!("{} of {} bytes", t.key_type.name(), t.key_len);
-        mismatches.push(format!("keys: {} and {}", key(theirs), key(ours)));
+        let text = format!("keys: {} at {one}, {} at {other}", key(a), key(b));
         return TableAnswer {
             matched: false,
-            mismatches,
+            mismatches: vec![text],
         };
     }
-    for (mine, other, side) in [
-        (theirs, ours, "only the dialing node stores"),
-        (ours, theirs, "only the answering node stores"),
-    ] {
+    let mut mismatches = Vec::new();
+    for (name, mine, other) in [(one, a, b), (other, b, a)] {
         let only = lacking(&other.columns, &mine.columns);
         if !only.is_empty() {
-            let names: Vec<String> = only.iter().map(|c| column_name(c)).collect();
-            mismatches.push(format!("{side} {}", names.join(", ")));
+            let columns: Vec<String> = only.iter().map(|c| column_name(c)).collect();
+            mismatches.push(format!("only {name} stores {}", columns.join(", ")));
         }
     }
-    if theirs.expire_ms != ours.expire_ms {
+    if a.expire_ms != b.expire_ms {
         let text = |ms: Option<u32>| ms.map_or("never".to_owned(), |ms| format!("{ms} ms"));
         mismatches.push(format!(
-            "expire: {} and {}",
-            text(theirs.expire_ms),
-            text(ours.expire_ms)
+            "expire: {} at {one}, {} at {other}",
+            text(a.expire_ms),
+            text(b.expire_ms)
         ));
     }
-    if theirs.size != ours.size {
-        mismatches.push(format!("size: {} and {}", theirs.size, ours.size));
+    if a.size != b.size {
+        mismatches.push(format!("size: {} at {one}, {} at {other}", a.size, b.size));
     }
     TableAnswer {
         matched: true,

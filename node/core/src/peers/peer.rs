@@ -219,7 +219,7 @@ impl Hub {
                 self.pause_until(ix, now, now + RETRY_SELF_MS);
             }
             Ended::Restarted => self.pause_until(ix, now, now),
-            Ended::Refused(..) => {
+            Ended::Refused(..) | Ended::Stranger(_) => {
                 peer.answer = Answer::Refused;
                 self.pause(ix, now);
             }

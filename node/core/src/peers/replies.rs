@@ -111,17 +111,11 @@ impl Hub {
             node: welcome.node.clone(),
             lineage: welcome.lineage,
         });
-        let mut events = Vec::new();
+        let mut differing = Vec::new();
         for ((table, answer), shared) in out.tables.iter_mut().zip(welcome.tables).zip(&self.tables)
         {
             table.agreed = answer.matched;
-            for text in &answer.mismatches {
-                events.push(Event::Mismatch {
-                    node: welcome.node.clone(),
-                    table: shared.def.name.clone(),
-                    text: text.clone(),
-                });
-            }
+            differing.push((shared.def.name.clone(), answer.mismatches.clone()));
             table.mismatches = answer.mismatches;
         }
         let peer = out.peer;
@@ -130,8 +124,8 @@ impl Hub {
             lineage: welcome.lineage,
             incoming: false,
         });
-        for event in events {
-            self.log(event);
+        for (table, texts) in differing {
+            self.mismatched(welcome.lineage, &table, &texts);
         }
         self.peer_answered(peer, &welcome.node, welcome.lineage, welcome.newcomer);
         for older in older {

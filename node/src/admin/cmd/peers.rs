@@ -123,14 +123,25 @@ fn peer(peer: &PeerReport, out: &mut String) {
     let _ = writeln!(
         out,
         "        last_error={}",
-        peer.last_error.as_deref().map_or_else(
-            || "-".to_owned(),
-            |text| format!("\"{}\"", text.escape_debug())
-        )
+        peer.last_error
+            .as_deref()
+            .map_or_else(|| "-".to_owned(), |text| format!("\"{}\"", quoted(text)))
     );
     for (table, text) in &peer.mismatches {
         let _ = writeln!(out, "        mismatch table={table}: {text}");
     }
+}
+
+/// Between double quotes only those, backslashes and what cannot be printed need escaping.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
 }
 
 fn traffic(name: &str, t: &Traffic, out: &mut String) {

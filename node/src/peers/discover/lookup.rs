@@ -9,6 +9,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{TokioResolver, system_conf};
 use remora_config::plan::Discover;
@@ -21,6 +22,8 @@ const ASK_MAX: Duration = Duration::from_secs(15);
 /// For a server given by `nameserver`: how long to wait, how often to try.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
+/// How long a name that is in `/etc/hosts` is known not to be there in the other family.
+const HOSTS_TTL: Duration = Duration::from_secs(60);
 /// SRV targets looked up at the same time.
 const AT_ONCE: usize = 16;
 
@@ -59,7 +62,7 @@ async fn ask_patiently(spec: &Discover) -> Asked {
     } else {
         let port = spec.port.unwrap_or_default();
         for name in &server.names {
-            let hosts = hosts(&server.resolver, name).await;
+            let hosts = server.hosts(name).await;
             let exists = hosts.exists();
             (asked.answer.v4, asked.answer.v6) = (true, true);
             asked.take(hosts, port);
@@ -109,6 +112,10 @@ async fn services(server: &Server, spec: &Discover, asked: &mut Asked) {
         while tasks.len() < AT_ONCE
             && let Some((name, port)) = targets.next()
         {
+            if let Some(known) = server.known(&name) {
+                asked.take(known, port);
+                continue;
+            }
             let resolver = server.resolver.clone();
             tasks.spawn(async move { (hosts(&resolver, &name).await, port) });
         }
@@ -165,6 +172,8 @@ fn usable(address: &IpAddr) -> bool {
 struct Server {
     resolver: TokioResolver,
     names: Vec<Name>,
+    /// `/etc/hosts`, unless another server was given.
+    known: Option<hickory_resolver::Hosts>,
 }
 
 impl Server {
@@ -198,7 +207,38 @@ impl Server {
         let mut builder = builder;
         builder.options_mut().cache_size = 0;
         let resolver = builder.build().map_err(|e| reason(&e))?;
-        Ok(Server { resolver, names })
+        let own = spec.nameserver.is_none();
+        Ok(Server {
+            resolver,
+            names,
+            // One that cannot be read knows nobody.
+            known: own.then(|| hickory_resolver::Hosts::from_system().unwrap_or_default()),
+        })
+    }
+
+    async fn hosts(&self, name: &Name) -> Hosts {
+        match self.known(name) {
+            Some(known) => known,
+            None => hosts(&self.resolver, name).await,
+        }
+    }
+
+    /// What `/etc/hosts` says. A name that is there in one family is not asked for in the other: no server need know it, or be
+    /// there at all.
+    fn known(&self, name: &Name) -> Option<Hosts> {
+        let file = self.known.as_ref()?;
+        let of = |wanted| {
+            let found = file.lookup_static_host(&Query::query(name.clone(), wanted));
+            match found {
+                Some(found) => Found::Records(found),
+                None => Found::Nothing(HOSTS_TTL),
+            }
+        };
+        let hosts = Hosts {
+            v4: of(RecordType::A),
+            v6: of(RecordType::AAAA),
+        };
+        hosts.exists().then_some(hosts)
     }
 }
 

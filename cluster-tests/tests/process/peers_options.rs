@@ -1,0 +1,170 @@
+//! What options of `peers` sections do: certificates that run out, verification and its absence, and services that are
+//! mistaken for peers.
+
+use std::net::Ipv4Addr;
+
+use cluster_tests::cluster::Spec;
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::Tally;
+use cluster_tests::tools;
+
+use crate::certificates::{Authority, says, tls_nodes};
+use crate::common::haproxy_lacks;
+
+/// A certificate that has run out is reported by its owner and by whoever refuses it, and a renewed one is used at once.
+#[test]
+fn a_certificate_that_runs_out_is_reported_in_time() {
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    if haproxy_lacks("it says nothing of certificates") {
+        return;
+    }
+    let old = [40, 20].map(|days| authority.old_certificate("peers.test", days));
+    let [Some(over), Some(soon)] = old else {
+        return;
+    };
+    let spec = tls_nodes(2, &authority, "peers.test")
+        .file("node.pem", over)
+        .file("soon.pem", soon);
+    let mut cluster = spec.prepare();
+    cluster
+        .node_mut(1)
+        .reconfigure(|config| config.replace("node.pem", "soon.pem"));
+    cluster.node_mut(1).start();
+    cluster.node_mut(0).start();
+    let file = cluster.node(0).proxy().dir().join("node.pem");
+    says(
+        cluster.node(0),
+        &format!("[ALERT]    ({})", cluster.node(0).proxy().pid()),
+    );
+    says(
+        cluster.node(0),
+        &format!("certificate '{}' expired on 20", file.display()),
+    );
+    says(
+        cluster.node(0),
+        "the peer says that this node's certificate has expired",
+    );
+    says(
+        cluster.node(1),
+        "peer node0 is unreachable: TLS: its certificate has expired",
+    );
+    let soon = cluster.node(1).proxy().dir().join("soon.pem");
+    says(
+        cluster.node(1),
+        &format!("certificate '{}' expires on 20", soon.display()),
+    );
+    std::fs::write(&file, authority.certificate("peers.test")).expect("a file");
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        cluster.node(node).hit("k", 3, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+}
+
+#[test]
+fn each_way_to_verify_works() {
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let (certificate, key) = authority.certificate_of("peers.test", &[]);
+    for (bind, server) in [
+        // Whoever answers will do, and whoever dials.
+        ("ssl crt {{dir}}/c.pem key {{dir}}/k.pem", "ssl verify none"),
+        // The key beside the certificate; no name is asked for.
+        (
+            "ssl crt {{dir}}/beside.pem ca-file {{dir}}/ca.pem verify optional",
+            "ssl ca-file {{dir}}/ca.pem",
+        ),
+        (
+            "ssl crt {{dir}}/c.pem key {{dir}}/k.pem ca-file {{dir}}/ca.pem verify required",
+            "ssl ca-file {{dir}}/ca.pem verify required sni str(other.test) verifyhost peers.test",
+        ),
+    ] {
+        let cluster = Spec::of(2)
+            .options(bind, server)
+            .file("c.pem", &certificate)
+            .file("beside.pem", &certificate)
+            .file("beside.pem.key", &key)
+            .file("k.pem", &key)
+            .file("ca.pem", authority.authority())
+            .start();
+        let mut tally = Tally::default();
+        for node in 0..2 {
+            cluster.node(node).hit("k", 3, &mut tally);
+        }
+        cluster.settled(&Expected::of(&tally));
+    }
+}
+
+/// A client of HTTP/2 at the peers' port that wants something else.
+#[test]
+fn an_http2_client_is_named() {
+    if haproxy_lacks("it speaks another protocol there") {
+        return;
+    }
+    let Some(mut curl) = tools::tool("curl") else {
+        return;
+    };
+    let cluster = Spec::of(2).start();
+    let url = format!("http://127.0.0.1:{}/metrics", cluster.node(0).peers_port());
+    tools::run(curl.args(["-s", "-m", "10", "--http2-prior-knowledge", &url]));
+    says(
+        cluster.node(0),
+        "it speaks HTTP/2, but asks for GET /metrics, and not for the service of peers",
+    );
+}
+
+/// Whoever answers as another service has nothing to teach: a newcomer does not wait for it.
+#[test]
+fn another_service_is_not_waited_for() {
+    if haproxy_lacks("it speaks another protocol there") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let listener = listener.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let answer = http::Response::builder().status(404).body(());
+                    let _gone_is_fine = respond.send_response(answer.expect("an answer"), true);
+                }
+            });
+        }
+    });
+    let mut cluster = Spec::of(2).peers("  learn-timeout 10m").prepare();
+    cluster.node_mut(0).reconfigure(|config| {
+        let line = config.lines().find(|l| l.contains("server node1"));
+        let line = line.expect("a line").to_owned();
+        config.replace(&line, &format!("  server node1 {address}"))
+    });
+    cluster.node_mut(0).start();
+    says(cluster.node(0), "session to peer node1 ended: it ");
+    says(cluster.node(0), "ready: no peer has anything to teach");
+    let shown = cluster.node(0).ask("show peers");
+    assert!(shown.contains("last_error=\"it "), "{shown}");
+}
+
+/// `recv-only` means nothing here, which is said.
+#[test]
+fn recv_only_is_pointed_out() {
+    if haproxy_lacks("it has that option") {
+        return;
+    }
+    let node = Spec::of(1)
+        .table("type ip size 1k recv-only store conn_cur")
+        .start();
+    says(node.node(0), "'recv-only' has no effect");
+}
