@@ -14,6 +14,10 @@ thread_local! {
 /// How long the distance between the two clocks is taken for constant.
 const WALL_REFRESH_MS: u64 = 100;
 
+/// Added to the machine's monotonic clock, which begins near 0 when the machine does: what peers tell may be older than
+/// this machine has been up, and its age has to be subtracted from the time. 32-bit times do not notice.
+const ORIGIN_MS: u64 = 1 << 32;
+
 /// Questions answered from one reading at most: a thread that never goes to sleep still sees time pass.
 const READING_USES_MAX: u8 = 48;
 
@@ -30,7 +34,7 @@ pub fn read() -> Now {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Now {
-        mono_ms: (mono.tv_sec as u64) * 1000 + (mono.tv_nsec as u64) / 1_000_000,
+        mono_ms: ORIGIN_MS + (mono.tv_sec as u64) * 1000 + (mono.tv_nsec as u64) / 1_000_000,
         wall_us: wall.as_micros() as u64,
     }
 }
@@ -81,7 +85,7 @@ impl Clock {
         let (base_us, wall_us) = self.base.get();
         if mono_us - base_us < WALL_REFRESH_MS * 1000 {
             return Now {
-                mono_ms: mono_us / 1000,
+                mono_ms: ORIGIN_MS + mono_us / 1000,
                 wall_us: wall_us + (mono_us - base_us),
             };
         }

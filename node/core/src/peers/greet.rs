@@ -139,9 +139,7 @@ impl Hub {
         let life = self.lives.get_mut(&hello.lineage);
         if life.is_some_and(|life| life.feeds(from_start, now)) {
             for shared in &mut self.tables {
-                if let Some(store) = self.stores.store(shared.id) {
-                    shared.read_again(store, hello.lineage);
-                }
+                shared.read_again(hello.lineage);
             }
         }
         self.log(Event::Up {

@@ -27,24 +27,36 @@ impl Shared {
         let known = self.known.entry(lineage).or_default();
         known.resume = known.resume.max(upto);
         if whole {
-            known.all = known.all.max(upto);
+            known.raise(upto);
+        }
+    }
+    /// Something of a lineage came and was not taken.
+    pub(super) fn left(&mut self, lineage: Lineage, version: u64) {
+        let known = self.known.entry(lineage).or_default();
+        let limit = version.saturating_sub(1);
+        known.limit = Some(known.limit.map_or(limit, |known| known.min(limit)));
+    }
+    /// A lineage's cells are asked for, above [`Known::all`].
+    fn asks_again(&mut self, lineage: Lineage) {
+        if let Some(known) = self.known.get_mut(&lineage) {
+            known.limit = None;
         }
     }
     /// See [`Known::all`]: the caller vouches for it that nothing is missing up to there.
     /// `resume`: that lineage's journal may also be resumed there.
     fn raise(&mut self, lineage: Lineage, number: u64, resume: bool) {
         let known = self.known.entry(lineage).or_default();
-        known.all = known.all.max(number);
+        known.raise(number);
         if resume {
             known.resume = known.resume.max(number);
         }
     }
     /// A lineage's journal comes again after a long break. Entries may be gone there that its trackers hold here, and
     /// gone here although its trackers hold them there: it has to say everything again.
-    pub(super) fn read_again(&mut self, store: &dyn Store, lineage: Lineage) {
-        store.forget_held(lineage);
+    pub(super) fn read_again(&mut self, lineage: Lineage) {
         if let Some(known) = self.known.get_mut(&lineage) {
             known.resume = 0;
+            known.limit = None;
         }
     }
     /// What to tell others about a lineage.
@@ -147,21 +159,28 @@ impl Hub {
     /// Asks those who have more of a lineage than we do, where no session of that lineage's own will bring it.
     pub(super) fn ask_for_gaps(&mut self, now: u64) {
         for own in 0..self.tables.len() {
+            // What was known of them may be gone here, with entries that live on there.
+            let steady = self.is_steady(own, now);
             for (id, claims) in self.gaps(own, now) {
-                let (Some(shared), Some(session)) = (self.tables.get(own), self.ins.get_mut(&id))
+                let (Some(shared), Some(session)) =
+                    (self.tables.get_mut(own), self.ins.get_mut(&id))
                 else {
                     continue;
                 };
                 let Some(theirs) = session.theirs(own) else {
                     continue;
                 };
+                claims.iter().for_each(|c| shared.asks_again(c.lineage));
                 let reply = if claims.len() >= TEACH_FROM {
                     session.ask_for_all(own);
                     Reply::Teach { table: theirs }
                 } else {
                     let after = claims
                         .iter()
-                        .map(|claim| (claim.lineage, shared.known(claim.lineage).all))
+                        .map(|claim| {
+                            let known = shared.known(claim.lineage).all;
+                            (claim.lineage, if steady { known } else { 0 })
+                        })
                         .collect();
                     if let Some(table) = session.table_mut(theirs) {
                         table.asked = Some(Asked {

@@ -79,6 +79,15 @@ pub(super) struct Known {
     pub(super) resume: u64,
     /// See [`Held::revision`].
     pub(super) revision: u32,
+    /// Something with the next number came and was not taken: `all` stops here, until it is asked for again.
+    pub(super) limit: Option<u64>,
+}
+
+impl Known {
+    /// Everything up to that number came, and was taken as far as the limit.
+    pub(super) fn raise(&mut self, number: u64) {
+        self.all = self.all.max(number.min(self.limit.unwrap_or(u64::MAX)));
+    }
 }
 
 /// See the module's head.

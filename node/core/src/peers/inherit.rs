@@ -63,6 +63,7 @@ impl Hub {
                 all: *all,
                 resume: *resume,
                 revision: *revision,
+                limit: None,
             };
             shared.known.insert(*lineage, known);
         }

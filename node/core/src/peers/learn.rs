@@ -39,8 +39,16 @@ impl Hub {
                 let waits = learn != Some(Learn::Done)
                     && !session.newcomer
                     && !(ready && learn != Some(Learn::From(*id)));
-                if !waits {
-                    session.start(table, shared);
+                if waits {
+                    continue;
+                }
+                // Who says everything says which trackers it has: what others have said of them may be long past.
+                if session.start(table, shared) == Some(0)
+                    && let Some((lineage, store)) =
+                        session.pusher().zip(self.stores.store(shared.id))
+                    && store.highest(lineage) > 0
+                {
+                    store.forget_held(lineage);
                 }
             }
         }

@@ -32,20 +32,20 @@ impl Life {
     pub(super) fn may_return(&self, now: u64) -> bool {
         !self.ended && (self.alive || self.heard_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
     }
-    /// A session that brings its journal begins. `from_start`: nothing of it was missed. Returns whether it comes again
-    /// after a long break.
+    /// A session that brings its journal begins. `from_start`: nothing of it was missed. Returns whether it comes after a
+    /// long break, be it that others told of it long ago and it never came.
     pub(super) fn feeds(&mut self, from_start: bool, now: u64) -> bool {
         let Some(unfed_since) = self.unfed_since.take() else {
             return false;
         };
         let short = now <= unfed_since + SHORT_BREAK_MS;
-        let again = self.fed_since.is_some();
+        let whole = from_start && self.fed_since.is_none();
         self.fed_since = Some(match self.fed_since {
             None if from_start => 0,
             Some(since) if short => since,
             _ => now,
         });
-        again && !short
+        !short && !whole
     }
     /// Its journal has come without a long break since that time, or since it began.
     pub(super) fn fed_since(&self, time: u64, now: u64) -> bool {

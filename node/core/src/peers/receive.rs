@@ -6,7 +6,7 @@ use super::batch::ColumnDef;
 use super::delay::Delay;
 use super::event::{Ended, Event, SessionId};
 use super::hub::{Hub, Shared};
-use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SILENCE_MS};
+use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SHORT_BREAK_MS, SILENCE_MS};
 use super::messages::{Batch, BatchKind, Held, Push, Reply};
 use super::replies::skew;
 use super::report::Traffic;
@@ -19,7 +19,8 @@ pub(super) struct InSession {
     pub(super) remote: String,
     pub(super) opened_at: u64,
     pub(super) heard_at: u64,
-    /// The same, whether this process stood still meanwhile or not.
+    /// When the newest message that came was sent, by our clock: what waited while this process stood still, or on a slow
+    /// way, is old when it comes.
     fed_at: u64,
     pub(super) phase: Phase,
     pub(super) node: String,
@@ -162,17 +163,14 @@ impl InSession {
         };
         self.tables.iter_mut().filter_map(take).collect()
     }
-    /// Asks for the pusher's journal of a table, unless that was done or the table is being taught.
-    pub(super) fn start(&mut self, own: usize, shared: &Shared) {
+    /// Asks for the pusher's journal of a table, unless that was done or the table is being taught. Returns after which
+    /// number.
+    pub(super) fn start(&mut self, own: usize, shared: &Shared) -> Option<u64> {
         let lineage = self.lineage;
-        let Some(theirs) = self.theirs(own).filter(|_| self.is_up()) else {
-            return;
-        };
-        let Some(table) = self.table_mut(theirs) else {
-            return;
-        };
+        let theirs = self.theirs(own).filter(|_| self.is_up())?;
+        let table = self.table_mut(theirs)?;
         if table.started || table.asked.is_some() {
-            return;
+            return None;
         }
         table.started = true;
         table.position = shared.resume(lineage);
@@ -181,6 +179,7 @@ impl InSession {
             table: theirs,
             after,
         });
+        Some(after)
     }
     pub(super) fn next_deadline(&self) -> u64 {
         let heartbeat_at = if self.is_up() {
@@ -242,7 +241,6 @@ impl Hub {
             return;
         };
         session.heard_at = now;
-        session.fed_at = now;
         if session.phase == Phase::Refused {
             return; // it may not have read yet that it is refused
         }
@@ -291,6 +289,12 @@ impl Hub {
         };
         let from = session.lineage;
         let shift_ms = session.delay.excess_ms(batch.mono_ms, now);
+        session.fed_at = now.saturating_sub(u64::from(shift_ms));
+        if u64::from(shift_ms) > SHORT_BREAK_MS
+            && let Some(life) = self.lives.get_mut(&from)
+        {
+            life.fed_since = life.fed_since.map(|since| since.max(now));
+        }
         session.traffic.batch(&batch.columns);
         let Some(table) = session.table_mut(batch.table) else {
             return Err(Ended::Protocol("rows of a table that is not shared"));
@@ -334,6 +338,9 @@ impl Hub {
             && !applied.tags.is_empty()
         {
             self.stores.write_tags(target, &applied.tags, now);
+        }
+        for (lineage, version) in &applied.untaken {
+            shared.left(*lineage, *version);
         }
         match batch.kind {
             BatchKind::Journal { upto, whole } => {
@@ -383,7 +390,8 @@ impl Hub {
         }
         let offset = self.wall_offset_ms;
         if let Some(session) = self.ins.get_mut(&id) {
-            session.delay.excess_ms(mono_ms, now);
+            let late_ms = session.delay.excess_ms(mono_ms, now);
+            session.fed_at = now.saturating_sub(u64::from(late_ms));
             session.skew_ms = skew(wall_ms, now, offset);
             if session.vouched != vouched {
                 session.vouched = vouched;

@@ -19,6 +19,8 @@ use crate::stores::{Mutant, SimStores, SimTable};
 const STREAM_MESSAGES: usize = 32;
 /// Milliseconds until somebody who dials without an answer gives up.
 const DIAL_PATIENCE: u64 = 3_000;
+/// When worlds begin.
+const START: u64 = 1 << 33;
 pub const LEARN_TIMEOUT: u64 = 5_000;
 
 /// What one lineage counted of one column of one key of one table.
@@ -155,7 +157,7 @@ pub struct Conn {
 impl World {
     pub fn new(seed: u64, delay: (u64, u64), mutant: Mutant) -> World {
         World {
-            now: 1_000_000,
+            now: START,
             rng: Rng::new(seed),
             seq: 0,
             events: BinaryHeap::new(),
@@ -198,7 +200,7 @@ impl World {
     }
     pub fn log(&self, text: impl FnOnce() -> String) {
         if self.trace {
-            eprintln!("{:>8} {}", self.now - 1_000_000, text());
+            eprintln!("{:>8} {}", self.now - START, text());
         }
     }
 
@@ -207,8 +209,9 @@ impl World {
         let n = self.nodes.len();
         let lineage = Lineage(self.rng.next() | 1);
         let lineages = Arc::new(Lineages::new(lineage));
-        // A new process counts from a new origin: it may even be below that of the last one.
-        let mono_offset = self.now - self.rng.below(100_000);
+        // A new process counts from a new origin: it may even be below that of the last one. As real ones do, clocks begin
+        // far enough above 0 for ages to be subtracted.
+        let mono_offset = self.now - (1 << 32) - self.rng.below(100_000);
         let seed = self.rng.next();
         let mutant = self.mutant;
         let it = &mut self.nodes[node];

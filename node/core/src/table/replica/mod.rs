@@ -102,6 +102,9 @@ pub struct Applied {
     pub unsure: Vec<Key>,
     /// Keys of which the sender seems to have lost something that is known here.
     pub offers: Vec<Key>,
+    /// Lineages with news in this batch that was not taken, be it that the life it belongs to seemed to be over, be it that
+    /// an older share is kept for its owner; and the lowest version of that. It proves nothing about what is held.
+    pub untaken: Vec<(Lineage, u64)>,
     /// Of a table with `write-to`: what rows assign, for [`Table::write_tags`] of the other table.
     pub tags: Vec<(Key, Vec<Tag>)>,
 }

@@ -36,6 +36,7 @@ impl Merger<'_> {
             let completes = old.is_partial() && row.head.version == old.version();
             if kept_for_adoption {
                 count(&replica.shared.counts.rows_kept_back);
+                self.leave(row);
                 return false;
             }
             if !(newer || old.is_partial()) {

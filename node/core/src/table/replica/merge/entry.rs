@@ -36,6 +36,7 @@ impl Merger<'_> {
                 if reserved {
                     table.forget(1);
                 }
+                self.leave(row);
                 return Outcome::Ignored;
             }
             if self.now_ms >= table.next_expiry.load(Relaxed) {
@@ -106,6 +107,7 @@ impl Merger<'_> {
         // A touch after the deadline does not mean that the life ended in between: what counts is when the row's began.
         if !tomb && self.deadline(shard.renewed(schema, slot, now)) <= row.born {
             if row.is_dead && row.all == NEVER {
+                self.leave(row);
                 return Outcome::Ignored;
             }
             let stamped = wide(shard.record(slot), VERSION) > 0;
@@ -120,6 +122,9 @@ impl Merger<'_> {
         }
         let born = date(now, shard.word(slot, BORN));
         if !row.is_held && self.deadline(row.touched) <= born {
+            if self.is_news(shard, slot, row) {
+                self.leave(row);
+            }
             return Outcome::Ignored; // an older life
         }
         // Lives of one key that are that far apart did not begin with the same events: the one here began in ignorance.
@@ -188,6 +193,7 @@ impl Merger<'_> {
             if shard.flags(slot) & flags::TOMB == 0 {
                 shard.remove(&self.table.schema, slot, self.now_ms);
                 self.table.forget(1);
+                self.leave(row);
                 return Outcome::Ignored;
             }
             return Outcome::Merged;
@@ -196,6 +202,18 @@ impl Merger<'_> {
         Outcome::Merged
     }
 
+    /// Notes that a row's cell was not taken, although it may be missed one day.
+    pub(super) fn leave(&mut self, row: &Row<'_>) {
+        if !row.has_cell() || row.lineage == 0 {
+            return;
+        }
+        let (lineage, version) = (row.head.lineage, row.head.version);
+        let untaken = &mut self.applied.untaken;
+        match untaken.iter_mut().find(|(known, _)| *known == lineage) {
+            Some((_, lowest)) => *lowest = version.min(*lowest),
+            None => untaken.push((lineage, version)),
+        }
+    }
     /// Has an entry told to all, if there is anything to tell: also where nothing was counted here, so that those who do
     /// not know what is held here, or since when, hear of it and ask.
     fn speak(&self, shard: &mut Shard, slot: u32) {
