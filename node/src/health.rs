@@ -24,6 +24,7 @@ pub enum Turn {
 pub struct Health {
     accepting: AtomicBool,
     draining: AtomicBool,
+    retired: AtomicBool,
     turn: watch::Sender<Turn>,
 }
 
@@ -51,6 +52,16 @@ impl Health {
             self.turn.send_replace(Turn::Gone(orphans));
         }
         self.draining.store(true, Relaxed);
+    }
+
+    /// From now on nothing is left to do but to answer who asks, until somebody ends the process.
+    pub fn retires(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
+    /// Whether another process, which does not belong to this one's supervisor, has taken over for good.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
     }
 
     /// Whether connections are accepted.

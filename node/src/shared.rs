@@ -41,6 +41,9 @@ pub struct Shared {
 impl Shared {
     /// Reasons for which this process should get no traffic, a line each; none: it is ready.
     pub fn not_ready(&self) -> Vec<String> {
+        if self.health.is_retired() {
+            return vec!["retired: another process has taken over".into()];
+        }
         if self.health.is_draining() {
             return vec!["draining: it finishes what runs and will end".into()];
         }

@@ -8,7 +8,7 @@ use cluster_tests::{Client, Launch, Proxy, Server, get, ports};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
-use crate::supervisor::{Load, edit};
+use crate::supervisor::{Load, edit, master};
 
 const FE: &str = "frontend fe\n  bind 127.0.0.1:{{port:fe}}\n  http-request return status 200 content-type text/plain string one\n";
 
@@ -30,7 +30,7 @@ fn successor(first: &Proxy, args: &[&str]) -> Proxy {
 }
 
 /// Whether a request is served; a refusal is an answer, too.
-fn answers(fe: SocketAddr, path: &str) -> bool {
+pub(crate) fn answers(fe: SocketAddr, path: &str) -> bool {
     TcpStream::connect(fe).is_ok() && get(fe, path).is_ok_and(|answer| answer.status == 200)
 }
 
@@ -114,11 +114,22 @@ fn a_process_that_does_not_come_up_takes_nothing() {
 }
 
 #[test]
-fn a_supervisor_whose_worker_handed_over_ends_with_it() {
+fn a_supervisor_whose_worker_handed_over_stays_until_it_is_told_to_end() {
     if haproxy_lacks("a 'handoff' socket") {
         return;
     }
-    let mut first = offering(&["-W"]);
+    let head = HEAD.replacen(
+        "global\n",
+        "global\n  handoff {{dir}}/handoff.sock\n  admin bind unix@{{dir}}/admin.sock\n",
+        1,
+    );
+    let mut first = Launch::new(&format!("{head}{FE}"))
+        .arg("-W")
+        .arg("-S")
+        .arg("{{dir}}/master.sock")
+        .arg("-f")
+        .arg("test.cfg")
+        .start();
     let before = serves(&first, |_| true);
     let socket = first
         .dir()
@@ -126,15 +137,52 @@ fn a_supervisor_whose_worker_handed_over_ends_with_it() {
         .to_string_lossy()
         .into_owned();
     let load = Load::on(first.addr("fe"));
-    let second = successor(&first, &["-W", "-x", &socket]);
-    assert_eq!(first.wait().code(), Some(0), "{}", first.stderr());
-    let now = serves(&first, |pid| pid != before);
+    // The second one has other sockets for whoever manages it, as in a container of its own.
+    let config = std::fs::read_to_string(first.dir().join("test.cfg")).expect("it is there");
+    let place = first.dir().to_string_lossy().into_owned();
+    let config = config
+        .replace(&format!("{place}/admin.sock"), "{{dir}}/admin.sock")
+        .replace(&format!("{place}/cli.sock"), "{{cli}}");
+    let second = Launch::new(&config)
+        .arg("-W")
+        .arg("-x")
+        .arg(&socket)
+        .arg("-f")
+        .arg("test.cfg")
+        .start();
+    until_true("the first one's worker has left", || {
+        first.stderr().contains("another process has taken over")
+    });
     load.moves();
+    let now = serves(&second, |pid| pid != before);
+    // Nothing restarts it, and whoever watches it sees that it lives.
+    let health = |path: &str| {
+        Client::connect_unix(&first.dir().join("admin.sock"))
+            .get(path)
+            .response()
+            .map(|answer| (answer.status, answer.text()))
+    };
+    until_true("it is not ready any more", || {
+        health("/readyz").is_ok_and(|(status, text)| status == 503 && text.contains("taken over"))
+    });
+    until_true("its connections have ended", || {
+        first.cli().info("CurrConns") == Some("0".into())
+    });
+    assert_eq!(health("/livez").map(|(status, _)| status), Ok(200));
+    assert_eq!(first.cli().info("Pid"), Some(before.to_string()));
+    let said = master(&first).ask("reload");
+    assert!(
+        said.starts_with("Success=0\n") && said.contains("another process has taken over"),
+        "{said}"
+    );
     // The next worker of the second one is not told to take over again.
     second.signal(Signal::USR2);
-    serves(&first, |pid| pid != now);
+    serves(&second, |pid| pid != now);
     load.moves();
     assert_eq!(load.failures(), 0);
+    assert!(first.try_wait().is_none());
+    first.signal(Signal::USR1);
+    assert_eq!(first.wait().code(), Some(0), "{}", first.stderr());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::common::{HEAD, haproxy_lacks};
 use crate::supervisor::{Load, edit, kill, master, worker, workers};
 
-const TABLES: &str = "
+pub(crate) const TABLES: &str = "
 frontend fe
   bind 127.0.0.1:{{port:fe}}
   stick-table type ip size 10k expire 10m store conn_cnt,conn_cur,http_req_cnt,http_req_rate(600s),bytes_out_cnt,gpc0,gpt0

@@ -45,7 +45,8 @@ pub struct Global {
     pub daemon: bool,
     /// As `-W`.
     pub master_worker: bool,
-    /// `handoff`: path of the socket on which another process may take over.
+    /// `handoff`: path of the socket on which another process may take over, or a directory (`/` at the end) for the
+    /// sockets of all.
     pub handoff: Option<String>,
     /// Workers that survived more reloads are stopped.
     pub mworker_max_reloads: u32,

@@ -35,6 +35,8 @@ use session::Session;
 #[derive(Debug)]
 pub struct Console {
     listener: Listening,
+    /// [`ListenerInfo::id`]
+    id: u64,
     level: CliLevel,
 }
 
@@ -46,7 +48,7 @@ pub(crate) enum Listening {
 }
 
 /// Whether the CLI's listening sockets are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Door {
     /// Connections are accepted.
     Open,
@@ -54,6 +56,8 @@ pub enum Door {
     Held,
     /// The sockets are closed: another process has them.
     Closed,
+    /// The same, but for sockets with these ids, which nobody has taken over.
+    Left(Arc<[u64]>),
 }
 
 /// How other threads talk to the CLI's.
@@ -80,6 +84,7 @@ pub fn open(
         match adopt_or_open(s, Purpose::Console, pool, offer) {
             Ok(opened) => consoles.push(Console {
                 listener: opened.listening,
+                id: opened.id,
                 level: s.level,
             }),
             Err(why) => {
@@ -262,7 +267,7 @@ async fn accept(
     sessions: Rc<session::Registry>,
     mut state: watch::Receiver<Door>,
 ) {
-    let level = console.level;
+    let (id, level) = (console.id, console.level);
     let listener = match Listener::new(console.listener) {
         Ok(listener) => listener,
         Err(e) => {
@@ -271,10 +276,11 @@ async fn accept(
         }
     };
     loop {
-        let now = *state.borrow_and_update();
+        let now = state.borrow_and_update().clone();
         match now {
             Door::Open => {}
-            Door::Closed => return,
+            Door::Left(kept) if kept.contains(&id) => {}
+            Door::Closed | Door::Left(_) => return,
             Door::Held => {
                 if state.changed().await.is_err() {
                     return;

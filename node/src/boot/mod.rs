@@ -9,6 +9,7 @@ pub(crate) mod sources;
 mod world;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::cli::Args;
 use crate::endpoint::{self, exporter};
+use crate::handoff::directory::{self, Search};
 use crate::handoff::frames::{SeenFile, Settings};
 use crate::handoff::tables::{self, Heritage, Learner};
 use crate::handoff::taker::Taker;
@@ -169,18 +171,27 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let mut pool = above
         .as_mut()
         .map_or_else(Inherited::default, |a| std::mem::take(&mut a.pool));
+    if let Some(handoff) = &mut plan.global.handoff {
+        directory::normal(handoff);
+    }
+    let mut taker = Taker::default();
+    let mut search = None;
     // A later worker of the same supervisor takes over from the one before it.
-    let taker = if above.as_ref().is_none_or(|a| a.begin.first) {
-        let path = args.take_from.as_deref();
-        Taker::begin(path, &args.finish, &args.terminate, &mut pool).map_err(|e| {
-            format!(
-                "cannot take over the sockets of the process at {}: {e}",
-                path.unwrap_or_default()
-            )
-        })?
-    } else {
-        Taker::default()
-    };
+    if above.as_ref().is_none_or(|a| a.begin.first) {
+        taker = Taker::new(&args.finish, &args.terminate);
+        let dir = plan.global.handoff.as_deref();
+        let dir = dir.filter(|dir| directory::is_directory(dir));
+        if let Some(dir) = dir {
+            let own = pool.handoffs().map(PathBuf::from).collect();
+            search = Some(Search::begin(dir, own)?);
+        }
+        let (found, wher) = match (args.take_from.as_deref(), &search, dir) {
+            (Some(path), ..) => (taker.ask(Path::new(path), &mut pool, dir.is_none()), path),
+            (None, Some(search), Some(dir)) => (taker.find(search, &mut pool), dir),
+            _ => (Ok(()), ""),
+        };
+        found.map_err(|e| format!("cannot take over the sockets of the process at {wher}: {e}"))?;
+    }
     let takeover = args.worker || plan.global.handoff.is_some();
     let mut listeners = open_listeners(&plan, &mut pool, takeover, &taker)?;
     if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
@@ -197,6 +208,8 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         Some(path) => Some(giver::open(path, &mut pool, &mut offer)?),
         None => None,
     };
+    // Others that start find this process from now on.
+    drop(search);
     // What the configuration no longer mentions.
     drop(pool);
     if let Some(path) = pidfile.filter(|_| !args.worker) {
@@ -205,10 +218,11 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     identity::give_up_privileges(&plan)?;
 
     let learner = above.as_mut().and_then(|a| a.learn.take());
+    let learner = learner.or_else(|| taker.tables());
     let learner = learner
         .map(Learner::begin)
         .transpose()
-        .map_err(|e| format!("the worker that serves does not show its tables: {e}"))?;
+        .map_err(|e| format!("the process that serves does not show its tables: {e}"))?;
     let continues = learner.as_ref().is_some_and(|l| l.lineage().is_some());
     let now = clock::read();
     let lineages = world::lineages(learner.as_ref().and_then(Learner::lineage));
@@ -265,7 +279,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let learned = learner
         .map(|learner| tables::learn(learner, &shared))
         .transpose()
-        .map_err(|e| format!("the tables of the worker that serves could not be learned: {e}"))?;
+        .map_err(|e| format!("the tables of the process that serves could not be learned: {e}"))?;
     if let Some(above) = &above {
         let settings = Settings {
             max_reloads: shared.plan.global.mworker_max_reloads,

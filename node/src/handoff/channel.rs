@@ -41,6 +41,16 @@ impl From<Frame> for Packet {
     }
 }
 
+impl Packet {
+    /// A frame and the one descriptor that belongs to it.
+    pub fn with(frame: Frame, fd: OwnedFd) -> Packet {
+        Packet {
+            frame,
+            fds: vec![Arc::new(fd)],
+        }
+    }
+}
+
 impl From<Channel> for OwnedFd {
     fn from(channel: Channel) -> OwnedFd {
         channel.fd
@@ -172,6 +182,24 @@ impl Channel {
             ));
         }
         Ok(Some((frame, fds)))
+    }
+
+    /// Whether nothing has come for so long.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn waits(&self, patience: Duration) -> io::Result<bool> {
+        let wait = Timespec::try_from(patience).unwrap_or_default();
+        match rustix::event::poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&wait)) {
+            Ok(n) => Ok(n == 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Lets nothing more come in or go out. What has arrived can still be received.
+    pub fn shut(&self) {
+        let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
     }
 
     /// As [`Channel::try_send`], but waits for the other side.

@@ -44,7 +44,7 @@ pub enum Frame {
     Go,
     /// From a worker: it accepts.
     Serving,
-    /// Stop accepting, but keep all sockets.
+    /// Stop accepting, but keep all sockets. Between unrelated processes a channel comes with it, as with [`Frame::Kin`].
     Hold,
     /// Nothing is accepted any more.
     Held,
@@ -60,9 +60,14 @@ pub enum Frame {
         /// The rights.
         level: u8,
     },
-    /// From a worker: another process, not one of this supervisor's, has taken over.
-    Left,
-    /// To a process that offers its sockets: send them (it answers with its listeners and `Begin`).
+    /// From a worker: another process, not one of this supervisor's, wants to take over and is ready to. It can be told so
+    /// ([`Frame::Yours`]) over the channel that comes with it; the supervisor decides.
+    Left {
+        /// As in [`Frame::Drain`].
+        orphans: Vec<u64>,
+    },
+    /// To a process that offers its sockets: send them (it answers with its listeners and `Begin`), and show your tables
+    /// over the channel that comes with it.
     Take,
     /// To the worker that serves: show your tables over the channel that comes with it.
     Teach,
@@ -77,6 +82,25 @@ pub enum Frame {
     /// From a supervisor to itself across the execution of a new program: the first descriptor is a file that holds its
     /// state, the others belong to that.
     State,
+    /// From a process that offers its sockets: it will not give them, and goes on.
+    Sorry(String),
+    /// From a process that offered its sockets, the answer to [`Frame::Drain`]: it does not come back.
+    Yours,
+    /// To whoever takes over, and from there to its supervisor: over the channel that comes with it, a process that drains
+    /// can be told who serves ([`Frame::Heir`]). To a worker that drains: such a channel's other end.
+    Kin,
+    /// From a worker to its supervisor: it takes over from somebody else's process. With the first comes a channel as with
+    /// [`Frame::Kin`] to that process.
+    Taking {
+        /// That one does not come back.
+        sure: bool,
+    },
+    /// From a supervisor to its worker: that other process has taken over. As [`Frame::Drain`], but this is the end of the
+    /// supervisor's service, too.
+    Retire {
+        /// As in [`Frame::Drain`].
+        orphans: Vec<u64>,
+    },
 }
 
 /// Who speaks.
@@ -101,8 +125,10 @@ pub struct Hello {
 pub struct Begin {
     /// Let go of the terminal's output when told to accept.
     pub detach: bool,
-    /// This is the supervisor's first worker: `-x`, `-sf` and `-st` are for it alone.
+    /// No worker of this supervisor has served yet: `-x`, `-sf` and `-st` are for this one.
     pub first: bool,
+    /// From a process that offers its sockets: somebody will replace it if it dies.
+    pub guarded: bool,
 }
 
 /// A file that was read, or looked for.
@@ -176,7 +202,7 @@ impl Frame {
         Frame::Hello(Hello {
             version_min: VERSION_MIN,
             version_max: VERSION,
-            state_min: crate::supervisor::STATE_VERSION,
+            state_min: crate::supervisor::STATE_VERSION_MIN,
             state_max: crate::supervisor::STATE_VERSION,
             program: crate::VERSION.into(),
             pid: std::process::id(),

@@ -1,92 +1,139 @@
 //! Offering this process's listening sockets to the next one (`handoff PATH` in `global`).
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::{SocketFlags, SocketType};
 use rustix::process::geteuid;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::channel::{Channel, Line, Packet};
+use super::directory;
 use super::frames::{Begin, Frame, ListenerInfo, Purpose, Where};
 use super::inherited::{self, Inherited, Offer};
+use crate::health::Turn;
 use crate::proxy::listen::unix_socket;
 
-/// What a successor asks for.
+/// What a successor asks for, and what else comes from other processes.
 #[derive(Debug)]
 pub enum Wish {
+    /// Show the tables over this channel. The answer: what ends when that has come to nothing, or why it cannot be now.
+    Teach(
+        Channel,
+        oneshot::Sender<Result<oneshot::Receiver<()>, String>>,
+    ),
     /// Stop accepting; say when.
     Hold(oneshot::Sender<()>),
     /// It did not take over: accept again.
     Resume,
-    /// It accepts.
-    Drain {
-        /// Listening sockets that nobody took over.
-        orphans: Vec<u64>,
-    },
+    /// It is ready to accept.
+    Leave(Leave),
+    /// From elsewhere: ways to processes that drain.
+    Ways(Vec<Channel>),
 }
 
-/// Opens the socket, or takes it from `pool`, and adds it to `offer`.
+/// See [`Wish::Leave`].
+#[derive(Debug)]
+pub struct Leave {
+    /// Listening sockets that it did not take over.
+    pub orphans: Vec<u64>,
+    /// Over which it, or its supervisor, will say who serves.
+    pub kin: Option<Channel>,
+    /// Where to tell it that everything is its own.
+    pub to: Channel,
+    /// Whether it has been told.
+    pub decided: oneshot::Sender<bool>,
+}
+
+/// Opens the socket, or takes it from `pool`, and adds it to `offer`. Returns it and its path.
 ///
 /// # Errors
 /// A message: it cannot be opened, or anybody could put another one in its place.
-pub fn open(path: &str, pool: &mut Inherited, offer: &mut Offer) -> Result<Arc<OwnedFd>, String> {
-    let place = |file| Where::Unix {
+pub fn open(
+    path: &str,
+    pool: &mut Inherited,
+    offer: &mut Offer,
+) -> Result<(Arc<OwnedFd>, PathBuf), String> {
+    let dir = if directory::is_directory(path) {
+        Some(Path::new(path))
+    } else {
+        Path::new(path).parent()
+    };
+    let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
+    directory::check(path, dir.unwrap_or(Path::new(".")))?;
+    let place = |path: &str, file| Where::Unix {
         path: path.to_owned(),
         file,
         rights: (Some(MODE), None, None),
     };
-    let dir = Path::new(path)
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or(Path::new("."));
-    let mode = std::fs::metadata(dir).map(|m| std::os::unix::fs::MetadataExt::mode(&m));
-    match mode {
-        Ok(mode) if mode & 0o002 != 0 => {
-            return Err(format!(
-                "'handoff {path}': everybody may write to its directory, and so put another socket in its place."
-            ));
-        }
-        Ok(_) => {}
-        Err(e) => return Err(format!("'handoff {path}': its directory: {e}")),
-    }
-    let adopted = pool.adopt(Purpose::HandOff, &place((0, 0)));
+    let name = match directory::is_directory(path) {
+        true => pool
+            .handoff_in(path)
+            .unwrap_or_else(|| directory::socket_in(path)),
+        false => path.to_owned(),
+    };
+    let adopted = pool.adopt(Purpose::HandOff, &place(&name, (0, 0)));
     let id = adopted.as_ref().map_or_else(inherited::fresh_id, |a| a.id);
     let fd = match adopted.and_then(|mut a| a.fds.pop()) {
         Some(fd) => fd,
         None => unix_socket(
             SocketType::SEQPACKET,
-            Path::new(path),
+            Path::new(&name),
             Some(MODE),
             None,
             None,
             BACKLOG,
         )
-        .map_err(|e| format!("'handoff {path}': {e}"))?,
+        .map_err(|e| {
+            let user = geteuid().as_raw();
+            format!("'handoff {path}': {e}. User {user} needs the right to write to the directory.")
+        })?,
     };
     let fd = Arc::new(fd);
     let info = ListenerInfo {
         id,
         purpose: Purpose::HandOff,
-        at: place(inherited::file_of(Path::new(path)).unwrap_or_default()),
+        at: place(
+            &name,
+            inherited::file_of(Path::new(&name)).unwrap_or_default(),
+        ),
     };
     offer.push((info, Arc::clone(&fd)));
-    Ok(fd)
+    Ok((fd, name.into()))
+}
+
+/// What is offered, and to whom wishes go.
+#[derive(Clone, Debug)]
+pub struct Giver {
+    /// The `handoff` socket.
+    pub fd: Arc<OwnedFd>,
+    /// All listening sockets.
+    pub offer: Offer,
+    /// This process is replaced when it dies.
+    pub guarded: bool,
+    /// To the main thread.
+    pub wishes: UnboundedSender<Wish>,
+    /// Changes when whoever is being served must go.
+    pub cancelled: watch::Receiver<&'static str>,
+    /// Only while it is this process's turn it has anything to give.
+    pub turns: watch::Receiver<Turn>,
 }
 
 /// Accepts and serves successors, one at a time, until dropped. Must run in an event loop.
-pub async fn serve(fd: Arc<OwnedFd>, offer: Offer, wishes: UnboundedSender<Wish>) {
-    let readiness = rustix::io::fcntl_dupfd_cloexec(&fd, 3)
+pub async fn serve(mut giver: Giver) {
+    let readiness = rustix::io::fcntl_dupfd_cloexec(&giver.fd, 3)
         .map_err(io::Error::from)
         .and_then(|fd| UnixStream::from_std(fd.into()));
     let readiness = match readiness {
@@ -96,13 +143,27 @@ pub async fn serve(fd: Arc<OwnedFd>, offer: Offer, wishes: UnboundedSender<Wish>
             return;
         }
     };
+    let listening = Arc::clone(&giver.fd);
     loop {
         let accept = || {
-            rustix::net::accept_with(&fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+            rustix::net::accept_with(&listening, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
                 .map_err(io::Error::from)
         };
-        let served = match readiness.async_io(Interest::READABLE, accept).await {
-            Ok(fd) => successor(fd, &offer, &wishes).await,
+        if giver
+            .turns
+            .wait_for(|turn| *turn == Turn::Own)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let accepted = tokio::select! {
+            biased;
+            Ok(()) = giver.turns.changed() => continue,
+            accepted = readiness.async_io(Interest::READABLE, accept) => accepted,
+        };
+        let served = match accepted {
+            Ok(fd) => giver.successor(fd).await,
             Err(e) => Err(e),
         };
         if let Err(e) = served {
@@ -112,69 +173,127 @@ pub async fn serve(fd: Arc<OwnedFd>, offer: Offer, wishes: UnboundedSender<Wish>
     }
 }
 
-async fn successor(fd: OwnedFd, offer: &Offer, wishes: &UnboundedSender<Wish>) -> io::Result<()> {
-    let peer = rustix::net::sockopt::socket_peercred(&fd)?;
-    if peer.uid != geteuid() && !peer.uid.is_root() {
-        return Err(io::Error::other(format!(
-            "process {} of user {} must not take over",
-            peer.pid.as_raw_nonzero(),
-            peer.uid.as_raw()
-        )));
+impl Giver {
+    async fn successor(&mut self, fd: OwnedFd) -> io::Result<()> {
+        if let Some(why) = stranger(fd.as_fd())? {
+            let why = format!("{why} must not take over");
+            let _ = Channel::new(fd)?.try_send(&Frame::Sorry(why.clone()).into());
+            return Err(io::Error::other(why));
+        }
+        let line = Line::new(Channel::new(fd)?)?;
+        line.send(&Frame::hello().into()).await?;
+        let held = AtomicBool::new(false);
+        self.cancelled.borrow_and_update();
+        let mut cancelled = self.cancelled.clone();
+        let done = tokio::select! {
+            biased;
+            Ok(()) = cancelled.changed() => Err(io::Error::other(*cancelled.borrow_and_update())),
+            done = self.talk(&line, &held) => done,
+        };
+        if let Err(e) = &done {
+            // It must not take this end for a death.
+            let _ = line.channel().try_send(&Frame::Sorry(e.to_string()).into());
+        }
+        if held.load(Relaxed) && !matches!(done, Ok(true)) {
+            info!("the process that wanted to take over does not; this one goes on.");
+            let _ = self.wishes.send(Wish::Resume);
+        }
+        done.map(drop)
     }
-    let line = Line::new(Channel::new(fd)?)?;
-    line.send(&Frame::hello().into()).await?;
-    let held = AtomicBool::new(false);
-    let done = talk(&line, offer, wishes, &held).await;
-    if held.load(Relaxed) && !matches!(done, Ok(true)) {
-        info!("the process that wanted to take over is gone; this one goes on.");
-        let _ = wishes.send(Wish::Resume);
+
+    /// Whether the other process has taken over.
+    async fn talk(&self, line: &Line, held: &AtomicBool) -> io::Result<bool> {
+        let mut kin = None;
+        let mut taught = None;
+        loop {
+            // Reading its configuration takes time; between `Hold` and `Drain` nobody accepts.
+            let patience = if held.load(Relaxed) {
+                STEP_MAX
+            } else {
+                START_MAX
+            };
+            let received = tokio::select! {
+                biased;
+                received = timeout(patience, line.recv()) => received,
+                () = over(&mut taught) => {
+                    return Err(io::Error::other("it could not be given the tables"));
+                }
+            };
+            let Some((frame, mut fds)) = received.map_err(|_| {
+                io::Error::other("the process that wanted to take over does not go on")
+            })??
+            else {
+                return Ok(false);
+            };
+            match frame {
+                Frame::Hello(hello) => {
+                    hello.agree().map_err(io::Error::other)?;
+                }
+                Frame::Take => {
+                    if let Some(fd) = fds.pop() {
+                        let (answer, answered) = oneshot::channel();
+                        let _ = self.wishes.send(Wish::Teach(Channel::new(fd)?, answer));
+                        let answer = answered.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                        taught = Some(answer.map_err(io::Error::other)?);
+                    }
+                    for packet in Packet::listeners(&self.offer) {
+                        line.send(&packet).await?;
+                    }
+                    let begin = Begin {
+                        guarded: self.guarded,
+                        ..Begin::default()
+                    };
+                    line.send(&Frame::Begin(begin).into()).await?;
+                }
+                Frame::Hold => {
+                    held.store(true, Relaxed);
+                    kin = fds.pop().map(Channel::new).transpose()?;
+                    let (done, when) = oneshot::channel();
+                    let _ = self.wishes.send(Wish::Hold(done));
+                    let _ = when.await;
+                    line.send(&Frame::Held.into()).await?;
+                }
+                Frame::Drain { orphans } => {
+                    let (decided, when) = oneshot::channel();
+                    let leave = Leave {
+                        orphans,
+                        kin: kin.take(),
+                        to: line.channel().try_clone()?,
+                        decided,
+                    };
+                    let _ = self.wishes.send(Wish::Leave(leave));
+                    return match when.await {
+                        Ok(true) => Ok(true),
+                        _ => Ok(false),
+                    };
+                }
+                other => return Err(io::Error::other(format!("unexpected {other:?}"))),
+            }
+        }
     }
-    done.map(drop)
 }
 
-/// Whether the other process has taken over.
-async fn talk(
-    line: &Line,
-    offer: &Offer,
-    wishes: &UnboundedSender<Wish>,
-    held: &AtomicBool,
-) -> io::Result<bool> {
-    loop {
-        // Reading its configuration takes time; between `Hold` and `Drain` nobody accepts.
-        let patience = if held.load(Relaxed) {
-            STEP_MAX
-        } else {
-            START_MAX
-        };
-        let Some((frame, _)) = timeout(patience, line.recv()).await.map_err(|_| {
-            io::Error::other("the process that wanted to take over does not go on")
-        })??
-        else {
-            return Ok(false);
-        };
-        match frame {
-            Frame::Hello(hello) => {
-                hello.agree().map_err(io::Error::other)?;
-            }
-            Frame::Take => {
-                for packet in Packet::listeners(offer) {
-                    line.send(&packet).await?;
-                }
-                line.send(&Frame::Begin(Begin::default()).into()).await?;
-            }
-            Frame::Hold => {
-                held.store(true, Relaxed);
-                let (done, when) = oneshot::channel();
-                let _ = wishes.send(Wish::Hold(done));
-                let _ = when.await;
-                line.send(&Frame::Held.into()).await?;
-            }
-            Frame::Drain { orphans } => {
-                let _ = wishes.send(Wish::Drain { orphans });
-                return Ok(true);
-            }
-            other => return Err(io::Error::other(format!("unexpected {other:?}"))),
+/// Who is at the other end, unless it is root or this process's user.
+///
+/// # Errors
+/// It is not a UNIX socket.
+pub(super) fn stranger(fd: BorrowedFd<'_>) -> io::Result<Option<String>> {
+    let peer = getsockopt(&fd, PeerCredentials)?;
+    if peer.uid() == geteuid().as_raw() || peer.uid() == 0 {
+        return Ok(None);
+    }
+    // Its process id is 0 in another namespace.
+    let (pid, user) = (peer.pid(), peer.uid());
+    Ok(Some(format!("process {pid} of user {user}")))
+}
+
+/// Completes when the tables will not be given.
+async fn over(taught: &mut Option<oneshot::Receiver<()>>) {
+    match taught {
+        Some(over) => {
+            let _ = over.await;
         }
+        None => std::future::pending().await,
     }
 }
 
@@ -198,14 +317,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let mut offer = Offer::new();
-        let fd = open(
+        let (fd, _) = open(
             path.to_str().unwrap(),
             &mut Inherited::default(),
             &mut offer,
         )
         .unwrap();
         let (to_wishes, wishes) = unbounded_channel();
-        tokio::spawn(serve(fd, offer, to_wishes));
+        let (_, cancelled) = watch::channel("");
+        tokio::spawn(serve(Giver {
+            fd,
+            offer,
+            guarded: false,
+            wishes: to_wishes,
+            cancelled,
+            turns: watch::Sender::new(Turn::Own).subscribe(),
+        }));
         let socket = rustix::net::socket_with(
             rustix::net::AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -258,7 +385,13 @@ mod tests {
         line.send(&Frame::Drain { orphans: vec![3] }.into())
             .await
             .unwrap();
-        assert!(matches!(next(&mut wishes).await, Wish::Drain { orphans } if orphans == [3]));
+        let Wish::Leave(leave) = next(&mut wishes).await else {
+            panic!("it leaves");
+        };
+        assert_eq!(leave.orphans, [3]);
+        leave.to.try_send(&Frame::Yours.into()).unwrap();
+        leave.decided.send(true).unwrap();
+        assert_eq!(line.recv().await.unwrap().unwrap().0, Frame::Yours);
         drop(line);
         assert!(
             timeout(Duration::from_millis(20), wishes.recv())

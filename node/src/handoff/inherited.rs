@@ -43,6 +43,25 @@ impl Inherited {
         Some(Adopted { id, fds })
     }
 
+    /// The paths of hand-off sockets.
+    pub fn handoffs(&self) -> impl Iterator<Item = &str> {
+        let handoffs = self.all.iter();
+        let handoffs = handoffs.filter(|(info, _)| info.purpose == Purpose::HandOff);
+        handoffs.filter_map(|(info, _)| match &info.at {
+            Where::Unix { path, .. } => Some(path.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The path of the one in this directory, which ends in `/`.
+    pub fn handoff_in(&self, dir: &str) -> Option<String> {
+        let inside = |path: &&str| {
+            path.strip_prefix(dir)
+                .is_some_and(|name| !name.contains('/'))
+        };
+        self.handoffs().find(inside).map(str::to_owned)
+    }
+
     /// How many are left.
     pub fn len(&self) -> usize {
         self.all.len()

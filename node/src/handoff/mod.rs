@@ -6,10 +6,12 @@
 //! told to drain, so whoever takes over may die at any moment before that.
 
 pub mod channel;
+pub mod directory;
 pub mod frames;
 pub mod giver;
 pub mod inherited;
 pub mod prepare;
+pub mod succession;
 pub mod tables;
 pub mod taker;
 pub mod worker;

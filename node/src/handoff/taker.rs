@@ -8,16 +8,22 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::channel::{Channel, Line};
-use super::frames::Frame;
+use super::channel::{Channel, Line, Packet};
+use super::directory::Search;
+use super::frames::{Frame, Purpose};
+use super::giver::stranger;
 use super::inherited::{Inherited, Offer};
 
 /// The connection to the process before, and the processes to be stopped.
 #[derive(Debug, Default)]
 pub struct Taker {
     channel: Option<Channel>,
+    /// Over which that one shows its tables.
+    tables: Option<Channel>,
+    /// Somebody replaces that one when it dies.
+    guarded: bool,
     /// Numbers of what that process listens on.
     there: Vec<u64>,
     finish: Vec<Pid>,
@@ -25,48 +31,112 @@ pub struct Taker {
 }
 
 impl Taker {
-    /// Connects to the socket, if one is given, and receives what is listened on there.
+    /// Of a process that is to stop these.
+    pub fn new(finish: &[i32], terminate: &[i32]) -> Taker {
+        let pids = |all: &[i32]| all.iter().filter_map(|pid| Pid::from_raw(*pid)).collect();
+        Taker {
+            finish: pids(finish),
+            terminate: pids(terminate),
+            ..Taker::default()
+        }
+    }
+
+    /// Receives what the process at this socket listens on. `handoff`: its hand-off socket, too.
     ///
     /// # Errors
     /// Nobody offers sockets there, or not to this user, or not in a version that is understood.
-    pub fn begin(
-        path: Option<&str>,
-        finish: &[i32],
-        terminate: &[i32],
-        pool: &mut Inherited,
-    ) -> io::Result<Taker> {
-        let pids = |all: &[i32]| all.iter().filter_map(|pid| Pid::from_raw(*pid)).collect();
-        let mut this = Taker {
-            channel: None,
-            there: Vec::new(),
-            finish: pids(finish),
-            terminate: pids(terminate),
-        };
-        let Some(path) = path else { return Ok(this) };
-        let channel = connect(Path::new(path))?;
-        channel.send(&Frame::hello().into(), PATIENCE)?;
-        channel.send(&Frame::Take.into(), PATIENCE)?;
+    pub fn ask(&mut self, path: &Path, pool: &mut Inherited, handoff: bool) -> io::Result<()> {
+        match connect(path) {
+            Ok(channel) => self.ask_over(channel, pool, handoff, PATIENCE),
+            Err(e) if is_gone(&e) && !pool.is_empty() => {
+                warn!(
+                    "{}: {e}; beginning with the sockets that it gave.",
+                    path.display()
+                );
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The same for the newest process of a directory, if there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find(&mut self, search: &Search, pool: &mut Inherited) -> io::Result<()> {
         loop {
-            match channel.recv(PATIENCE)? {
+            let (channel, path) = match search.newest() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(()),
+                Err(e) if is_passing(&e) && !search.left().is_zero() => {
+                    search.pause();
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+            if channel.waits(SHORT_PATIENCE).map_err(named)? {
+                info!("waiting for the process at {}.", path.display());
+            }
+            match self.ask_over(channel, pool, false, search.left()) {
+                Ok(()) => {
+                    info!("taking over from the process at {}.", path.display());
+                    return Ok(());
+                }
+                // Another process was faster, or it ends, or it is reloading.
+                Err(e) if is_passing(&e) && !search.left().is_zero() => search.pause(),
+                Err(e) => return Err(named(e)),
+            }
+        }
+    }
+
+    fn ask_over(
+        &mut self,
+        channel: Channel,
+        pool: &mut Inherited,
+        handoff: bool,
+        patience: Duration,
+    ) -> io::Result<()> {
+        if let Some(who) = stranger(channel.as_fd())? {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("this socket belongs to {who}"),
+            ));
+        }
+        let (tables, theirs) = Channel::pair()?;
+        for packet in [Frame::hello().into(), Packet::with(Frame::Take, theirs)] {
+            match channel.send(&packet, PATIENCE) {
+                // It may have said why before it hung up.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+                other => other?,
+            }
+        }
+        let mut all = Vec::new();
+        let begin = loop {
+            match channel.recv(patience)? {
                 Some((Frame::Hello(hello), _)) => {
                     hello.agree().map_err(io::Error::other)?;
                 }
-                Some((Frame::Listeners(infos), fds)) => {
-                    this.there.extend(infos.iter().map(|info| info.id));
-                    pool.accompanied = true;
-                    pool.add(infos, fds);
-                }
-                Some((Frame::Begin(_), _)) => break,
-                Some((other, _)) => return Err(io::Error::other(format!("unexpected {other:?}"))),
+                Some((Frame::Listeners(infos), fds)) => all.extend(infos.into_iter().zip(fds)),
+                Some((Frame::Begin(begin), _)) => break begin,
+                Some(other) => return Err(refusal(Some(other))),
                 None => {
-                    return Err(io::Error::other(
-                        "it hung up: another user's, on its way out, or busy with another process",
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "it hung up: another user's, or on its way out",
                     ));
                 }
             }
-        }
-        this.channel = Some(channel);
-        Ok(this)
+        };
+        self.there = all.iter().map(|(info, _)| info.id).collect();
+        all.retain(|(info, _)| handoff || info.purpose != Purpose::HandOff);
+        let (infos, fds) = all.into_iter().unzip();
+        pool.accompanied = true;
+        pool.add(infos, fds);
+        self.guarded = begin.guarded;
+        self.channel = Some(channel);
+        self.tables = Some(tables);
+        Ok(())
     }
 
     /// Whether there is anybody to follow.
@@ -88,39 +158,86 @@ impl Taker {
         }
     }
 
-    /// This process is ready: the other one stops accepting.
-    pub async fn hold(&mut self) {
-        let Some(channel) = self.channel.take() else {
-            return;
-        };
-        let held = async {
-            let line = Line::new(channel.try_clone()?)?;
-            line.send(&Frame::Hold.into()).await?;
-            match line.recv().await? {
-                Some((Frame::Held, _)) => Ok(()),
-                other => Err(io::Error::other(format!("unexpected {other:?}"))),
-            }
-        };
-        match tokio::time::timeout(PATIENCE, held).await {
-            Ok(Ok(())) => {}
-            // Its sockets are shared: both accept until it is told to drain.
-            Ok(Err(e)) => warn!("the process before does not stop accepting: {e}"),
-            Err(_) => warn!("the process before does not answer; this one begins."),
-        }
-        self.channel = Some(channel);
+    /// Takes out the channel over which the other process shows its tables.
+    pub fn tables(&mut self) -> Option<Channel> {
+        self.tables.take()
     }
 
-    /// This process accepts: the others finish, or end. `offer`: what this process listens on.
-    pub fn take(self, offer: &Offer) {
-        if let Some(channel) = &self.channel {
-            let mut orphans = self.there.clone();
-            orphans.sort_unstable();
-            orphans.dedup();
-            orphans.retain(|id| !offer.iter().any(|(info, _)| info.id == *id));
-            if let Err(e) = channel.send(&Frame::Drain { orphans }.into(), PATIENCE) {
-                warn!("the process before cannot be told to finish: {e}");
+    /// Whether a process gives its sockets, and goes on if this one does not take them.
+    pub fn follows(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// This process is ready, and will accept when this has succeeded: the other one stops accepting, hands over the rest
+    /// of its tables, and then everything. `complete`: what it knows has
+    /// arrived. `kin`: goes to the other process.
+    ///
+    /// # Errors
+    /// The other process goes on, or may do so: this one must not accept.
+    pub async fn take(
+        &mut self,
+        offer: &Offer,
+        kin: OwnedFd,
+        complete: impl Future<Output = bool>,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let Some(channel) = self.channel.take() else {
+            return Ok(Vec::new());
+        };
+        let mut orphans = std::mem::take(&mut self.there);
+        orphans.sort_unstable();
+        orphans.dedup();
+        orphans.retain(|id| !offer.iter().any(|(info, _)| info.id == *id));
+        let line = Line::new(channel.try_clone()?)?;
+        let held = async {
+            line.send(&Packet::with(Frame::Hold, kin)).await?;
+            match line.recv().await? {
+                Some((Frame::Held, _)) => Ok(()),
+                other => Err(refusal(other)),
             }
+        };
+        tokio::time::timeout(STEP_PATIENCE, held)
+            .await
+            .map_err(|_| silent())??;
+        if !matches!(
+            tokio::time::timeout(STEP_PATIENCE, complete).await,
+            Ok(true)
+        ) {
+            return Err(io::Error::other("its tables have not arrived completely"));
         }
+        line.send(&Frame::Drain { orphans }.into()).await?;
+        let mut relatives = Vec::new();
+        let answer = tokio::time::timeout(STEP_PATIENCE, async {
+            loop {
+                match line.recv().await {
+                    Ok(Some((Frame::Kin, fds))) => relatives.extend(fds),
+                    other => break other,
+                }
+            }
+        })
+        .await;
+        let answer = answer.unwrap_or_else(|_| {
+            // From here on it cannot say it any more; it may just have.
+            channel.shut();
+            loop {
+                match channel.try_recv() {
+                    Ok(Some((Frame::Kin, fds))) => relatives.extend(fds),
+                    Ok(None) => break Err(silent()),
+                    other => break other,
+                }
+            }
+        });
+        match answer {
+            Ok(Some((Frame::Yours, _))) => Ok(relatives),
+            // Dead, and nobody will stand in for it: this process knows all that it knew.
+            Ok(None) if !self.guarded => Ok(relatives),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset && !self.guarded => Ok(relatives),
+            Ok(other) => Err(refusal(other)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// This process accepts: those who were to be stopped finish, or end.
+    pub fn stop_others(&self) {
         for (pids, signal) in [
             (&self.finish, Signal::USR1),
             (&self.terminate, Signal::TERM),
@@ -136,11 +253,45 @@ impl Taker {
     }
 }
 
-fn connect(path: &Path) -> io::Result<Channel> {
+fn refusal(answer: Option<(Frame, Vec<OwnedFd>)>) -> io::Error {
+    match answer {
+        Some((Frame::Sorry(why), _)) => {
+            io::Error::new(io::ErrorKind::ResourceBusy, format!("it goes on: {why}"))
+        }
+        Some((other, _)) => io::Error::other(format!("unexpected {other:?}")),
+        None => io::Error::other("it ended"),
+    }
+}
+
+/// Nobody listens there.
+fn is_gone(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Another attempt may find another process, or the same in a better mood.
+fn is_passing(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ResourceBusy
+    )
+}
+
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
+}
+
+/// Connects to a hand-off socket.
+pub(super) fn connect(path: &Path) -> io::Result<Channel> {
     let fd: OwnedFd = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
     match rustix::net::connect(&fd, &SocketAddrUnix::new(path)?) {
@@ -148,9 +299,17 @@ fn connect(path: &Path) -> io::Result<Channel> {
         Err(rustix::io::Errno::PROTOTYPE) => Err(io::Error::other(
             "this is not the 'handoff' socket of a Remora process (a 'stats socket' does not serve)",
         )),
+        Err(rustix::io::Errno::AGAIN) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "others wait for it already",
+        )),
         Err(e) => Err(e.into()),
     }
 }
 
+/// After so long it is said whom this process waits for.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the other process may take for one step.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same when it has to stop accepting and to hand over the rest. It waits as long for this one.
+const STEP_PATIENCE: Duration = Duration::from_secs(10);

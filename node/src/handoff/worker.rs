@@ -46,6 +46,13 @@ pub enum Order {
     },
     /// [`Frame::Teach`], [`Frame::Heir`], [`Frame::Child`]
     Tables(Errand, Channel),
+    /// [`Frame::Kin`]
+    Kin(Channel),
+    /// [`Frame::Retire`]
+    Retire {
+        /// Listening sockets that nobody took over.
+        orphans: Vec<u64>,
+    },
     /// The supervisor is gone.
     Gone,
 }
@@ -144,6 +151,11 @@ impl Link {
                 Ok(Some((Frame::Go | Frame::Resume, _))) => Order::Accept,
                 Ok(Some((Frame::Hold, _))) => Order::Hold,
                 Ok(Some((Frame::Drain { orphans }, _))) => Order::Drain { orphans },
+                Ok(Some((Frame::Retire { orphans }, _))) => Order::Retire { orphans },
+                Ok(Some((Frame::Kin, mut fds))) => match fds.pop().map(Channel::new) {
+                    Some(Ok(channel)) => Order::Kin(channel),
+                    _ => continue,
+                },
                 Ok(Some((Frame::Console { level }, mut fds))) => match fds.pop() {
                     Some(fd) => Order::Console { level, fd },
                     None => continue,
@@ -189,8 +201,8 @@ impl Link {
     }
 
     /// Says something. A supervisor that is gone is noticed by [`Link::next`].
-    pub async fn tell(&self, frame: Frame) {
-        let _ = self.line.send(&frame.into()).await;
+    pub async fn tell(&self, what: impl Into<Packet>) {
+        let _ = self.line.send(&what.into()).await;
     }
 }
 

@@ -14,7 +14,7 @@ mod state;
 mod upgrade;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,9 @@ use signals::Signals;
 use watch::Watch;
 
 /// Version of the state that a supervisor hands to itself across the execution of a new program.
-pub const STATE_VERSION: u8 = 1;
+pub const STATE_VERSION: u8 = 2;
+/// The oldest that this build can take over: it has no [`Relative`].
+pub const STATE_VERSION_MIN: u8 = 1;
 
 /// What a supervisor is started with.
 pub struct Start<'a> {
@@ -108,11 +110,20 @@ struct Known {
     reaped: Option<Status>,
 }
 
+/// A process of somebody else that drains, and hears from this one who serves.
+struct Relative {
+    way: Link,
+    /// The worker that it is in touch with.
+    tells: Option<Id>,
+}
+
 struct Supervisor<'a> {
     start: Start<'a>,
     machine: Machine,
     program: Program,
     known: HashMap<Id, Known>,
+    /// By numbers from [`RELATIVES`] on.
+    relatives: BTreeMap<Id, Relative>,
     /// Duplicates of everything that is listened on.
     duplicates: Offer,
     doors: Vec<Door>,
@@ -155,6 +166,7 @@ impl<'a> Supervisor<'a> {
             machine: Machine::default(),
             program,
             known: HashMap::new(),
+            relatives: BTreeMap::new(),
             duplicates: Vec::new(),
             doors,
             signals,
@@ -303,7 +315,14 @@ impl<'a> Supervisor<'a> {
 
     fn incoming(&mut self, id: Id, incoming: Incoming) {
         let now = now_ms();
-        let (frame, fds) = match incoming {
+        if id >= RELATIVES {
+            // It only listens.
+            if !matches!(incoming, Incoming::Frame(..)) {
+                self.relatives.remove(&id);
+            }
+            return;
+        }
+        let (frame, mut fds) = match incoming {
             Incoming::Frame(frame, fds) => (frame, fds),
             Incoming::End => {
                 if let Some(known) = self.known.get_mut(&id) {
@@ -352,7 +371,22 @@ impl<'a> Supervisor<'a> {
             }
             Frame::Held => self.machine.handle(Event::Held { id }, now),
             Frame::Serving => self.machine.handle(Event::Serving { id }, now),
-            Frame::Left => self.machine.handle(Event::Left { id }, now),
+            Frame::Left { orphans } => self.leave(id, orphans, fds.pop()),
+            Frame::Taking { sure } => {
+                if let Some(known) = self.known.get(&id) {
+                    // If it dies now, its sockets must stay.
+                    self.duplicates = known.offer.clone();
+                }
+                if let Some(fd) = fds.pop() {
+                    self.relate(fd, Some(id));
+                }
+                self.machine.handle(Event::Taking { id, sure }, now);
+            }
+            Frame::Kin => {
+                if let Some(number) = fds.pop().and_then(|fd| self.relate(fd, None)) {
+                    self.introduce(number, id);
+                }
+            }
             Frame::Files(files) => {
                 if let Some(known) = self.known.get_mut(&id) {
                     known.files.extend(files);
@@ -508,15 +542,16 @@ impl<'a> Supervisor<'a> {
         let taught_by = match serving {
             Some((teacher, there)) => {
                 let (one, other) = Channel::pair()?;
-                there.send(with(Frame::Teach, one.into()));
-                link.send(with(Frame::Learn, other));
+                there.send(Packet::with(Frame::Teach, one.into()));
+                link.send(Packet::with(Frame::Learn, other));
                 Some(teacher)
             }
             None => None,
         };
         link.send(Frame::Begin(Begin {
             detach: self.start.detach,
-            first: self.duplicates.is_empty() && self.machine.counts.reloads == 0,
+            first: !self.machine.has_started(),
+            ..Begin::default()
         }));
         let known = Known {
             link: Some(link),
@@ -546,8 +581,79 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Another process is ready to take over from this worker. It is told that everything is its own, or goes without.
+    fn leave(&mut self, id: Id, orphans: Vec<u64>, to: Option<OwnedFd>) {
+        let serves = |w: &&machine::Worker| w.id == id && w.phase == machine::Phase::Serving;
+        let may = self.machine.workers.iter().any(|w| serves(&w)) && !self.machine.is_stopping();
+        match to.filter(|_| may).map(|fd| self.yield_to(id, fd)) {
+            Some(Ok(())) => {
+                self.machine.handle(Event::Left { id }, now_ms());
+                self.watch = None;
+                self.execute_ms = None;
+                self.tell(id, Frame::Retire { orphans });
+            }
+            // It is gone.
+            Some(Err(_)) | None => self.tell(id, Frame::Resume),
+        }
+    }
+
+    fn yield_to(&mut self, id: Id, fd: OwnedFd) -> std::io::Result<()> {
+        let to = Channel::new(fd)?;
+        for relative in self.relatives.values() {
+            let way = relative.way.channel().as_fd().try_clone_to_owned()?;
+            to.try_send(&Packet::with(Frame::Kin, way))?;
+        }
+        let draining = self.machine.workers.iter();
+        let draining = draining.filter(|w| w.phase == machine::Phase::Draining && w.id != id);
+        let mut ways = Vec::new();
+        for worker in draining {
+            let (one, other) = Channel::pair()?;
+            to.try_send(&Packet::with(Frame::Kin, one.into()))?;
+            ways.push((worker.id, other));
+        }
+        to.try_send(&Frame::Yours.into())?;
+        self.relatives.clear();
+        for (id, way) in ways {
+            if let Some(link) = self.known.get(&id).and_then(|k| k.link.as_ref()) {
+                link.send(Packet::with(Frame::Kin, way));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the way to a process of somebody else that drains. Its number.
+    fn relate(&mut self, fd: OwnedFd, tells: Option<Id>) -> Option<Id> {
+        let last = self.relatives.keys().next_back();
+        let number = last
+            .map_or(RELATIVES, |last| last.wrapping_add(1))
+            .max(RELATIVES);
+        let way = Channel::new(fd)
+            .and_then(|way| Link::open(number, way, self.to_inbox.clone()))
+            .ok()?;
+        self.relatives.insert(number, Relative { way, tells });
+        Some(number)
+    }
+
+    /// From now on that process tells this worker what it counts.
+    fn introduce(&mut self, number: Id, id: Id) {
+        let link = self.known.get(&id).and_then(|k| k.link.as_ref());
+        let relative = self.relatives.get_mut(&number);
+        let (Some(link), Some(relative), Ok((one, other))) = (link, relative, Channel::pair())
+        else {
+            return;
+        };
+        link.send(Packet::with(Frame::Child, other));
+        relative.way.send(Packet::with(Frame::Heir, one.into()));
+        relative.tells = Some(id);
+    }
+
     /// Workers that drain tell this one from now on what they count.
-    fn gather(&self, id: Id) {
+    fn gather(&mut self, id: Id) {
+        let others = self.relatives.iter();
+        let others = others.filter(|(_, r)| r.tells != Some(id));
+        for number in others.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.introduce(number, id);
+        }
         let Some(heir) = self.known.get(&id) else {
             return;
         };
@@ -561,8 +667,8 @@ impl<'a> Supervisor<'a> {
             let (Some(there), Ok((one, other))) = (there, Channel::pair()) else {
                 continue;
             };
-            link.send(with(Frame::Child, other));
-            there.send(with(Frame::Heir, one.into()));
+            link.send(Packet::with(Frame::Child, other));
+            there.send(Packet::with(Frame::Heir, one.into()));
         }
     }
 
@@ -586,13 +692,15 @@ impl<'a> Supervisor<'a> {
                 self.say(false, "Loading success.");
                 self.plan_execution();
             }
-            Err(why) if self.machine.is_stopping() => {
+            Err(why) if self.machine.is_stopping() || self.machine.has_left() => {
                 self.remarks.push_str(why);
                 self.remarks.push('\n');
             }
             Err(_) => self.say(true, "Loading failure; the worker that served goes on."),
         }
-        if !self.machine.is_stopping() {
+        if self.machine.has_left() {
+            self.notify.ready("Another process has taken over.");
+        } else if !self.machine.is_stopping() {
             self.notify.ready(if fine {
                 "Ready."
             } else {
@@ -651,10 +759,5 @@ async fn until(deadline_ms: Option<u64>) {
 /// So much of what a worker says while it starts is kept.
 const SAID_MAX: usize = 64 * 1024;
 
-/// A frame and the one descriptor that belongs to it.
-fn with(frame: Frame, fd: OwnedFd) -> Packet {
-    Packet {
-        frame,
-        fds: vec![Arc::new(fd)],
-    }
-}
+/// Numbers from here on are not workers.
+const RELATIVES: Id = 1 << 31;

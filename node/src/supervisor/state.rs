@@ -91,7 +91,7 @@ impl State {
 }
 
 /// Puts everything into a channel and returns the end to read it from. `fds`: the workers' channels, then the master CLI's
-/// sockets, in the order of the state.
+/// sockets, in the order of the state, then ways to processes of others (since version 2).
 pub(super) fn pack(
     state: &State,
     fds: Vec<Arc<OwnedFd>>,
@@ -135,7 +135,7 @@ pub(super) fn unpack() -> io::Result<(State, Vec<OwnedFd>, Offer)> {
         }
     }
     let (state, fds) = found.ok_or(io::ErrorKind::UnexpectedEof)?;
-    if fds.len() != state.workers.len() + state.doors.len() {
+    if fds.len() < state.workers.len() + state.doors.len() {
         return Err(io::Error::other("descriptors are missing"));
     }
     Ok((state, fds, listeners))

@@ -30,10 +30,13 @@ impl<'a> Supervisor<'a> {
         let doors = state
             .doors
             .iter()
-            .zip(fds)
+            .zip(fds.by_ref())
             .map(|((text, level), fd)| Door::resumed(text.clone(), *level, fd))
             .collect();
         let mut this = Supervisor::with(start, program, doors)?;
+        for way in fds {
+            this.relate(way, None);
+        }
         let mut workers = Vec::new();
         for (process, fd) in state.workers.iter().cloned().zip(channels) {
             let worker = process.worker();
@@ -69,7 +72,9 @@ impl<'a> Supervisor<'a> {
     /// Executes the new program that has proved itself as a worker, once nothing is on its way any more.
     pub(super) fn execute(&mut self) {
         let idle = |k: &Known| k.reaped.is_none() && k.link.as_ref().is_none_or(Link::is_idle);
-        if !self.machine.is_calm() || !self.inbox.is_empty() || !self.known.values().all(idle) {
+        let ways_idle = self.relatives.values().all(|r| r.way.is_idle());
+        let all_idle = ways_idle && self.known.values().all(idle);
+        if !self.machine.is_calm() || !self.inbox.is_empty() || !all_idle {
             self.execute_ms = (!self.machine.is_stopping()).then(|| now_ms() + EXECUTE_RETRY_MS);
             return;
         }
@@ -96,6 +101,11 @@ impl<'a> Supervisor<'a> {
             }
         }
         fds.extend(self.doors.iter().map(|d| Arc::clone(&d.fd)));
+        for relative in self.relatives.values() {
+            fds.push(Arc::new(
+                relative.way.channel().as_fd().try_clone_to_owned()?,
+            ));
+        }
         let state = State {
             version: STATE_VERSION,
             program: self.program.path.as_os_str().as_bytes().to_vec(),

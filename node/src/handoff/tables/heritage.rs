@@ -130,6 +130,10 @@ impl Heritage {
         self.wait_for(|stage| matches!(stage, Stage::Alone | Stage::Released))
             .await;
     }
+    /// Completes when it is known whether everything arrives: whether it did.
+    pub async fn arrived(&self) -> bool {
+        self.wait_for(|stage| stage != Stage::Learning).await != Stage::Failed
+    }
     /// Completes when this process cannot become what it should.
     pub async fn failed(&self) {
         self.wait_for(|stage| stage == Stage::Failed).await;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use remora_core::peers::batch::Budget;
@@ -11,7 +12,7 @@ use tracing::warn;
 
 use super::drain::Drainer;
 use super::totals::{self, Told};
-use super::{FOR_EVER, convert, hear, say};
+use super::{convert, hear, say};
 use crate::handoff::channel::Channel;
 use crate::handoff::frames::tables::{Numbers, Pass, Shares, Tables};
 use crate::peers;
@@ -42,20 +43,40 @@ pub(super) enum Command {
 /// The thread that talks to the successor.
 pub struct Teacher {
     commands: mpsc::Sender<Command>,
+    thread: JoinHandle<()>,
 }
 
 impl Teacher {
-    /// Begins to teach the process at the other end.
+    /// Begins to teach the process at the other end, once `before` has given up. `over` is dropped when this one has.
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start(shared: &Arc<Shared>, channel: Channel) -> io::Result<Teacher> {
+    pub fn start(
+        shared: &Arc<Shared>,
+        channel: Channel,
+        before: Option<Arc<Teacher>>,
+        over: Option<oneshot::Sender<()>>,
+    ) -> io::Result<Teacher> {
         let (commands, orders) = mpsc::channel();
         let shared = Arc::clone(shared);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("remora-teach".into())
-            .spawn(move || run(&shared, channel, &orders))?;
-        Ok(Teacher { commands })
+            .spawn(move || {
+                if let Some(before) = before {
+                    before.resume();
+                    // Its last steps would undo this one's first.
+                    while !before.thread.is_finished() {
+                        std::thread::sleep(BEFORE_PAUSE);
+                    }
+                }
+                run(&shared, channel, &orders);
+                drop(over);
+            })?;
+        Ok(Teacher { commands, thread })
+    }
+    /// It has given up.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
     }
     /// Nothing is accepted any more; completes when the successor has been sent everything, or will not be.
     pub async fn seal(&self, held_ms: u64) {
@@ -126,11 +147,22 @@ fn teach(
     orders: &mpsc::Receiver<Command>,
 ) -> io::Result<Option<Told>> {
     // It reads its configuration first.
-    match hear(channel, FOR_EVER) {
-        Ok(Some(Pass::Ask)) => {}
-        Ok(Some(other)) => return Err(io::Error::other(format!("unexpected {other:?}"))),
-        // It says itself what went wrong.
-        Ok(None) | Err(_) => return Ok(None),
+    loop {
+        match hear(channel, ASK_PAUSE) {
+            Ok(Some(Pass::Ask)) => break,
+            Ok(Some(other)) => return Err(io::Error::other(format!("unexpected {other:?}"))),
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+            // It says itself what went wrong.
+            Ok(None) | Err(_) => return Ok(None),
+        }
+        match orders.try_recv() {
+            Err(mpsc::TryRecvError::Empty) => {}
+            Ok(Command::Seal { done, .. } | Command::Finish { done, .. }) => {
+                let _ = done.send(());
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        }
     }
     let tables = &shared.world.tables;
     let replica = tables.iter().find_map(Table::replica);
@@ -295,5 +327,9 @@ const SHARES_MAX: usize = 500;
 pub(super) const TOTALS_MAX: usize = 100;
 const SETTINGS_MAX: usize = 200;
 const LIVES_MAX: usize = 100;
+/// How often it is looked for other orders while the new process reads its configuration.
+const ASK_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether the one before has given up.
+const BEFORE_PAUSE: Duration = Duration::from_millis(1);
 /// How long the end of a process that drained may be delayed.
 const FINISH_PATIENCE: Duration = Duration::from_secs(21);

@@ -29,6 +29,10 @@ pub struct Machine {
     max_reloads: u32,
     /// Some worker has served already.
     started: bool,
+    /// The first one takes over from a process of somebody else; whether that one has let go.
+    taking: Option<bool>,
+    /// A process of somebody else has taken over: no worker is started any more.
+    left: bool,
     stopping: Option<u8>,
     out: VecDeque<Action>,
 }
@@ -92,12 +96,23 @@ impl Machine {
             && self.again.is_none()
             && self.restart_ms.is_none()
             && self.stopping.is_none()
+            && !self.left
             && self.candidate().is_none()
     }
 
     /// `mworker-max-reloads` of the worker that serves.
     pub fn max_reloads(&self) -> u32 {
         self.max_reloads
+    }
+
+    /// Whether some worker has served.
+    pub fn has_started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether a process of somebody else has taken over.
+    pub fn has_left(&self) -> bool {
+        self.left
     }
 
     /// Whether everything is about to end.
@@ -116,7 +131,7 @@ impl Machine {
             }
             Event::NotSpawned { id, why } => {
                 self.workers.retain(|w| w.id != id);
-                self.candidate_failed(format!("cannot start a worker: {why}"), 1, now_ms);
+                self.candidate_failed(format!("cannot start a worker: {why}"), 1, false, now_ms);
             }
             Event::Hello { id, version } => {
                 if let Some(w) = self.worker(id) {
@@ -131,6 +146,11 @@ impl Machine {
             }
             Event::Serving { id } => self.serving(id, now_ms),
             Event::Left { id } => self.left(id),
+            Event::Taking { id, sure } => {
+                if self.worker(id).is_some() {
+                    self.taking = Some(sure);
+                }
+            }
             Event::Broken { id, why } => self.broken(id, why, now_ms),
             Event::Exited { pid, status } => self.exited(pid, status, now_ms),
             Event::Reload { hard } => self.reload(hard, now_ms),
@@ -274,12 +294,12 @@ impl Machine {
         if self.stopping.is_some() {
             return;
         }
+        self.left = true;
         self.say(
             false,
-            "Another process has taken over; this one ends with its worker.".into(),
+            "Another process has taken over; this one answers until it is told to end.".into(),
         );
-        self.stopping = Some(0);
-        self.out.push_back(Action::Stopping);
+        // Its sockets are the other one's.
         self.out.push_back(Action::CloseDuplicates);
         self.end_candidate();
         self.finish_reloads("another process has taken over");
@@ -317,6 +337,7 @@ impl Machine {
                 self.candidate_failed(
                     format!("Failed to load worker ({pid}) {how}"),
                     status.shell_code(),
+                    matches!(status, Status::Signal(_)),
                     now_ms,
                 );
             }
@@ -360,14 +381,21 @@ impl Machine {
     }
 
     /// The worker that should have served will not.
-    fn candidate_failed(&mut self, why: String, code: u8, now_ms: u64) {
+    fn candidate_failed(&mut self, why: String, code: u8, died: bool, now_ms: u64) {
         if self.stopping.is_some() {
             self.exit_if_empty();
             return;
         }
         self.say(true, why.clone());
+        if self.left {
+            return;
+        }
         if !self.started {
-            self.out.push_back(Action::Exit { code: code.max(1) });
+            match self.taking {
+                // The other one has let go, or might have: nobody else has the sockets.
+                Some(sure) if sure || died => self.plan_restart(now_ms),
+                _ => self.out.push_back(Action::Exit { code: code.max(1) }),
+            }
             return;
         }
         match self.in_phase(Phase::Old) {
@@ -392,10 +420,15 @@ impl Machine {
     }
 
     fn reload(&mut self, hard: bool, now_ms: u64) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.left {
+            let why = if self.left {
+                "another process has taken over"
+            } else {
+                "everything is about to stop"
+            };
             self.out.push_back(Action::Reloaded {
-                number: self.counts.reloads + 1,
-                outcome: Err("everything is about to stop".into()),
+                number: u32::MAX,
+                outcome: Err(why.into()),
             });
             return;
         }

@@ -285,11 +285,33 @@ fn a_worker_that_left_is_not_replaced() {
         b.on(Event::Left { id: 0 })
             .contains(&Action::CloseDuplicates)
     );
+    assert!(failed(&b.on(Event::Reload { hard: false })));
     let ended = Event::Exited {
         pid: 100,
         status: Status::Exit(0),
     };
-    assert_eq!(b.on(ended), [Action::Exit { code: 0 }]);
+    assert_eq!(b.on(ended), [], "it stays until it is told to end");
+    assert!(b.on(Event::SoftStop).contains(&Action::Exit { code: 0 }));
+}
+
+#[test]
+fn a_first_worker_that_dies_while_it_takes_over_is_replaced() {
+    for (sure, status, replaced) in [
+        (None, Status::Signal(9), false),
+        (Some(false), Status::Exit(1), false),
+        (Some(false), Status::Signal(9), true),
+        (Some(true), Status::Exit(1), true),
+    ] {
+        let mut b = Bench::new();
+        b.on(Event::Start);
+        assert_eq!(b.comes_up(0), [Action::Go { id: 0 }]);
+        if let Some(sure) = sure {
+            b.on(Event::Taking { id: 0, sure });
+        }
+        let actions = b.on(Event::Exited { pid: 100, status });
+        assert_eq!(actions.contains(&Action::Spawn { id: 1 }), replaced);
+        assert!(!b.machine.has_started());
+    }
 }
 
 #[test]

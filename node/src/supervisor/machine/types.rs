@@ -23,6 +23,8 @@ pub enum Event {
     Serving { id: Id },
     /// It has handed over to a process of somebody else.
     Left { id: Id },
+    /// The first worker takes over from a process of somebody else, which may be for good already.
+    Taking { id: Id, sure: bool },
     /// It does not speak the protocol, or its channel broke.
     Broken { id: Id, why: String },
     /// A child has ended.

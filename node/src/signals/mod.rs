@@ -1,34 +1,42 @@
 //! The main thread after start-up: signals, table upkeep, and the end (reference: reload-and-peers 1.1).
 
+mod begin;
+mod caught;
+mod report;
+
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use remora_core::table::Lineages;
-use remora_core::world::{ProxyId, ProxyState};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use remora_config::plan::CliLevel;
 
 use crate::admin;
 use crate::boot::LOG_PATIENCE;
 use crate::handoff::Frame;
-use crate::handoff::giver::{self, Wish};
+use crate::handoff::channel::Channel;
+use crate::handoff::directory;
+use crate::handoff::giver::{self, Giver, Wish};
 use crate::handoff::inherited::Offer;
+use crate::handoff::succession::{self, Leaving};
 use crate::handoff::tables::{self, Heritage, Teacher};
 use crate::handoff::taker::Taker;
 use crate::handoff::worker::{self, Errand, Link, Order};
-use crate::observe::log::Severity;
 use crate::peers;
 use crate::proxy::clock;
 use crate::proxy::control::{Ask, Successor};
 use crate::shared::Shared;
+use begin::{Beginning, accept, hold};
+use caught::{Caught, Signals};
+use report::{dump_state, report_stopped};
 
 /// A process whose threads run.
 pub struct Running {
@@ -45,7 +53,7 @@ pub struct Running {
     /// Whom it takes over from.
     pub taker: Taker,
     /// The socket on which others may take over.
-    pub handoff: Option<Arc<OwnedFd>>,
+    pub handoff: Option<(Arc<OwnedFd>, PathBuf)>,
     /// What the process before has shown.
     pub learned: Option<tables::Learned>,
     /// What peers need to be started, once the process before has let go of its lineage.
@@ -109,9 +117,13 @@ async fn serve_until(
     // Let go of when this process stops listening.
     let mut offer = Some(running.offer);
     let learned = running.learned;
+    // Between unrelated processes only the word of the one before makes this one its heir.
+    let heir = watch::Sender::new(!running.taker.follows());
     if let Some((open, lineages)) = running.peers_later {
         let shared = Arc::clone(&shared);
+        let mut heir = heir.subscribe();
         tokio::spawn(async move {
+            let _ = heir.wait_for(|is| *is).await;
             shared.heritage.released().await;
             if let Err(e) = peers::start(&shared, open, &lineages, true) {
                 error!("cannot start the thread of the peers: {e}");
@@ -136,34 +148,65 @@ async fn serve_until(
     };
     supervisor.clone_from(&link);
     let mut taker = Some(running.taker);
-    if link.is_none() {
-        let begin = accept(Arc::clone(&shared), console.clone());
-        tokio::spawn(take_over(taker.take(), offer.clone(), begin));
-    }
     let (to_wishes, mut wishes) = unbounded_channel();
-    let mut giver = running
-        .handoff
-        .zip(offer.clone())
-        .map(|(fd, offer)| tokio::spawn(giver::serve(fd, offer, to_wishes.clone())));
+    let beginning = Beginning {
+        shared: Arc::clone(&shared),
+        console: console.clone(),
+        link: link.clone(),
+        heir,
+        wishes: to_wishes.clone(),
+        learned,
+    };
+    let beginning = Arc::new(beginning);
+    if link.is_none() {
+        let taking = taker.take().zip(offer.clone());
+        tokio::spawn(Arc::clone(&beginning).begin(taking));
+    }
+    let cancel = watch::Sender::new("");
+    let own_socket = running.handoff.as_ref().map(|(_, path)| path.clone());
+    let mut giver = running.handoff.zip(offer.clone()).map(|((fd, _), offer)| {
+        tokio::spawn(giver::serve(Giver {
+            fd,
+            offer,
+            guarded: link.is_some(),
+            wishes: to_wishes.clone(),
+            cancelled: cancel.subscribe(),
+            turns: shared.health.turns(),
+        }))
+    });
+    // Another process wants to take over, and the supervisor has been asked.
+    let mut leaving = None::<Leaving>;
+    // To processes that drain.
+    let mut ways = Vec::<Channel>::new();
     let mut upkeep = interval(UPKEEP_PERIOD);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = false;
     let mut orphaned = false;
     let mut hard_stop = None::<Instant>;
     let mut killed = None::<Instant>;
+    // All connections have ended.
+    let mut idle = false;
+    // Another process has taken over, but this one answers who asks until it is told to end.
+    let mut lingers = false;
     loop {
+        if idle && !lingers {
+            return 0;
+        }
         let told = tokio::select! {
-            fine = &mut ended => {
+            fine = &mut ended, if !idle => {
                 if draining {
                     report_stopped(&shared);
                     peers::stop(&shared).await;
                 }
-                return if matches!(fine, Ok(true)) && draining {
-                    0
-                } else {
+                if !matches!(fine, Ok(true)) || !draining {
                     error!("a worker thread ended unexpectedly.");
-                    1
-                };
+                    return 1;
+                }
+                idle = true;
+                if let Some(teacher) = teacher.clone().filter(|_| lingers) {
+                    tokio::spawn(async move { teacher.finish(true).await });
+                }
+                continue;
             }
             _ = upkeep.tick() => {
                 let now_ms = clock::read().mono_ms;
@@ -188,9 +231,16 @@ async fn serve_until(
                 continue;
             }
             () = sleep_until(killed.unwrap_or_else(Instant::now)), if killed.is_some() => {
-                report_stopped(&shared);
-                peers::stop(&shared).await;
-                return 0;
+                killed = None;
+                if !idle {
+                    report_stopped(&shared);
+                    peers::stop(&shared).await;
+                    idle = true;
+                }
+                if let Some(teacher) = teacher.clone().filter(|_| lingers) {
+                    tokio::spawn(async move { teacher.finish(false).await });
+                }
+                continue;
             }
             () = shared.heritage.failed() => return 1,
             signal = signals.next() => Told::Signal(signal),
@@ -206,7 +256,10 @@ async fn serve_until(
                 cut_off(&shared, &mut ended).await;
                 return 128 + 2;
             }
-            Told::Signal(Caught::Int | Caught::Usr1) => Successor::None,
+            Told::Signal(Caught::Int | Caught::Usr1) => {
+                lingers = false;
+                Successor::None
+            }
             Told::Signal(Caught::Hup) => {
                 dump_state(&shared);
                 continue;
@@ -220,21 +273,15 @@ async fn serve_until(
                 continue;
             }
             Told::Order(Order::Accept) => {
+                if let Some(leaving) = leaving.take() {
+                    leaving.settle(false);
+                }
                 if let Some(teacher) = teacher.take() {
                     // Nobody took over.
                     teacher.resume();
                 }
-                let begin = accept(Arc::clone(&shared), console.clone());
-                let begin = take_over(taker.take(), offer.clone(), begin);
-                let link = link.clone();
-                let served = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    begin.await;
-                    report_learned(&served, learned);
-                    if let Some(link) = link {
-                        link.served().await;
-                    }
-                });
+                let taking = taker.take().zip(offer.clone());
+                tokio::spawn(Arc::clone(&beginning).begin(taking));
                 continue;
             }
             Told::Order(Order::Hold) => {
@@ -264,9 +311,15 @@ async fn serve_until(
             }
             Told::Order(Order::Tables(errand, channel)) => {
                 let done = match (errand, &teacher) {
-                    (Errand::Teach, _) => Teacher::start(&shared, channel).map(|started| {
-                        *teacher = Some(Arc::new(started));
-                    }),
+                    // The supervisor will hear that nobody is left to teach.
+                    (Errand::Teach, _) if leaving.is_some() || draining => Ok(()),
+                    (Errand::Teach, _) => {
+                        cancel.send_replace("it reloads its configuration");
+                        let before = teacher.take();
+                        Teacher::start(&shared, channel, before, None).map(|started| {
+                            *teacher = Some(Arc::new(started));
+                        })
+                    }
                     (Errand::Child, _) => Heritage::adopt(&shared, channel),
                     (Errand::Heir, Some(teacher)) => {
                         teacher.heir(channel);
@@ -290,33 +343,85 @@ async fn serve_until(
                     orphans: orphans.into(),
                 }
             }
+            Told::Order(Order::Kin(way)) => {
+                if let Some(teacher) = &teacher {
+                    tokio::spawn(succession::follow(way, Arc::clone(teacher)));
+                }
+                continue;
+            }
+            Told::Wish(Wish::Teach(channel, answer)) => {
+                let busy = leaving.is_some() || teacher.as_ref().is_some_and(|t| !t.is_over());
+                let (over, when) = oneshot::channel();
+                let _ = answer.send(if busy || draining {
+                    Err(String::from("it is handing over to another process"))
+                } else {
+                    Teacher::start(&shared, channel, teacher.take(), Some(over))
+                        .map(|started| {
+                            *teacher = Some(Arc::new(started));
+                            when
+                        })
+                        .map_err(|e| e.to_string())
+                });
+                continue;
+            }
             Told::Wish(Wish::Hold(done)) => {
+                let held_ms = clock::read().mono_ms;
                 let hold = hold(Arc::clone(&shared), Some(console.clone()), false);
+                let teacher = teacher.clone();
                 tokio::spawn(async move {
                     hold.await;
+                    if let Some(teacher) = teacher {
+                        teacher.seal(held_ms).await;
+                    }
                     let _ = done.send(());
                 });
                 continue;
             }
             Told::Wish(Wish::Resume) => {
                 if !draining {
+                    if let Some(teacher) = teacher.take() {
+                        teacher.resume();
+                    }
                     tokio::spawn(accept(Arc::clone(&shared), console.clone()));
                 }
                 continue;
             }
-            Told::Wish(Wish::Drain { orphans }) => {
-                warn!("another process has taken over: finishing what runs.");
-                console.door.send_replace(admin::Door::Closed);
-                if let Some(link) = link.clone() {
-                    // Not the supervisor's doing: it must not replace this process.
-                    let _ = timeout(LEAVE_PATIENCE, link.tell(Frame::Left)).await;
+            Told::Wish(Wish::Ways(more)) => {
+                ways.extend(more);
+                continue;
+            }
+            Told::Wish(Wish::Leave(_)) if draining => continue,
+            Told::Wish(Wish::Leave(leave)) => match &link {
+                // Only the supervisor can leave and not replace this process in one step.
+                Some(link) => {
+                    leaving = Some(Leaving::ask(leave, link).await);
+                    continue;
                 }
+                None => match Leaving::decide(leave, &mut ways) {
+                    Ok((leaves, orphans)) => {
+                        leaving = Some(leaves);
+                        // Whoever starts it again when it ends would have it take over in turn.
+                        let stays = shared.plan.global.handoff.as_deref();
+                        lingers = stays.is_some_and(directory::is_directory);
+                        Successor::Process {
+                            orphans: orphans.into(),
+                        }
+                    }
+                    Err(e) => {
+                        warn!("the process that wanted to take over is gone: {e}");
+                        continue;
+                    }
+                },
+            },
+            Told::Order(Order::Retire { orphans }) => {
+                lingers = true;
                 Successor::Process {
                     orphans: orphans.into(),
                 }
             }
             Told::Order(Order::Gone) => {
                 orphaned = true;
+                lingers = false;
                 warn!("the supervisor is gone: finishing what runs.");
                 Successor::None
             }
@@ -325,6 +430,34 @@ async fn serve_until(
             continue;
         }
         draining = true;
+        if let Some(leaving) = leaving.take()
+            && let Successor::Process { orphans } = &successor
+        {
+            warn!("another process has taken over: finishing what runs.");
+            if let Some(teacher) = &teacher {
+                teacher.release();
+            }
+            let door = if lingers {
+                shared.health.retires();
+                admin::Door::Left(Arc::clone(orphans))
+            } else {
+                admin::Door::Closed
+            };
+            console.door.send_replace(door);
+            peers::leave(&shared);
+            // In a directory it is this process's own, and it gives nothing any more.
+            let handoff = shared.plan.global.handoff.as_deref();
+            if let Some(path) = &own_socket
+                && handoff.is_some_and(directory::is_directory)
+            {
+                let _ = std::fs::remove_file(path);
+            }
+            if let Some(way) = leaving.settle(true)
+                && let Some(teacher) = &teacher
+            {
+                tokio::spawn(succession::follow(way, Arc::clone(teacher)));
+            }
+        }
         shared.health.drains(match &successor {
             Successor::None => None,
             Successor::Process { orphans } => Some(Arc::clone(orphans)),
@@ -349,16 +482,6 @@ enum Told {
     Signal(Caught),
     Order(Order),
     Wish(Wish),
-}
-
-/// Begins to accept when the process before has stopped, which then finishes.
-async fn take_over(taker: Option<Taker>, offer: Option<Offer>, begin: impl Future<Output = ()>) {
-    let Some(mut taker) = taker.filter(|t| !t.is_idle()) else {
-        return begin.await;
-    };
-    taker.hold().await;
-    begin.await;
-    taker.take(&offer.unwrap_or_default());
 }
 
 async fn next_order(link: Option<&Link>, orphaned: bool) -> Order {
@@ -386,61 +509,6 @@ async fn cut_off(shared: &Shared, ended: &mut oneshot::Receiver<bool>) {
     peers::stop(shared).await;
 }
 
-/// Opens all doors; done when every thread accepts.
-async fn accept(shared: Arc<Shared>, console: admin::Control) {
-    if shared.world.process.stopping.load(Relaxed) {
-        return;
-    }
-    console.door.send_replace(admin::Door::Open);
-    peers::accept(&shared);
-    // Until the tables have been learned, connections wait in the kernel's queue.
-    shared.heritage.complete().await;
-    shared.ready.wait().await;
-    everyone(&shared, |done| Ask::Accept { done }).await;
-    shared.health.accepts();
-}
-
-/// Closes all doors, but keeps the sockets; done when no thread accepts any more. `pause`: clients are refused.
-async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, pause: bool) {
-    if let Some(console) = console {
-        console.door.send_replace(admin::Door::Held);
-        peers::hold(&shared);
-    }
-    if pause {
-        shared.health.pauses();
-    } else {
-        shared.health.holds();
-    }
-    everyone(&shared, |done| Ask::Hold { pause, done }).await;
-}
-
-async fn everyone(shared: &Shared, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
-    let mut answers = Vec::new();
-    for worker in &shared.workers {
-        let (done, answer) = oneshot::channel();
-        let _ = worker.ask.send(ask(done));
-        answers.push(answer);
-    }
-    for answer in answers {
-        // A thread that died is reported elsewhere.
-        let _ = answer.await;
-    }
-}
-
-/// After this process has begun to accept in the place of another one.
-fn report_learned(shared: &Shared, learned: Option<tables::Learned>) {
-    let (Some(learned), Some(held_ms)) = (learned, shared.heritage.held_ms()) else {
-        return;
-    };
-    info!(
-        "hand-off: {} entries of {} tables in {} ms, accept gap {} ms.",
-        learned.entries,
-        learned.tables,
-        learned.ms,
-        clock::read().mono_ms.saturating_sub(held_ms)
-    );
-}
-
 /// Resolves when all threads have ended: whether none of them panicked.
 fn join_all(threads: Vec<JoinHandle<()>>) -> oneshot::Receiver<bool> {
     let (done, ended) = oneshot::channel();
@@ -462,127 +530,6 @@ fn join_all(threads: Vec<JoinHandle<()>>) -> oneshot::Receiver<bool> {
     ended
 }
 
-struct Signals {
-    term: Signal,
-    int: Signal,
-    usr1: Signal,
-    hup: Signal,
-    ttin: Signal,
-    ttou: Signal,
-}
-
-enum Caught {
-    Term,
-    Int,
-    Usr1,
-    Hup,
-    Ttin,
-    Ttou,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            usr1: signal(SignalKind::user_defined1())?,
-            hup: signal(SignalKind::hangup())?,
-            ttin: signal(SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()))?,
-            ttou: signal(SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()))?,
-        })
-    }
-
-    async fn next(&mut self) -> Caught {
-        tokio::select! {
-            _ = self.term.recv() => Caught::Term,
-            _ = self.int.recv() => Caught::Int,
-            _ = self.usr1.recv() => Caught::Usr1,
-            _ = self.hup.recv() => Caught::Hup,
-            _ = self.ttin.recv() => Caught::Ttin,
-            _ = self.ttou.recv() => Caught::Ttou,
-        }
-    }
-}
-
-/// `Proxy web stopped (cumulated conns: FE: 3, BE: 0).`, on standard error and in the proxy's logs.
-fn report_stopped(shared: &Shared) {
-    for (i, p) in shared.world.proxies.iter().enumerate() {
-        let text = format!(
-            "Proxy {} stopped (cumulated conns: FE: {}, BE: {}).",
-            p.name,
-            p.front.conn_tot.load(Relaxed),
-            p.back.stot.load(Relaxed)
-        );
-        warn!("{text}");
-        event(shared, i, Severity::Warning, &text);
-    }
-}
-
-/// SIGHUP: the state of every proxy and server.
-fn dump_state(shared: &Shared) {
-    for (i, p) in shared.world.proxies.iter().enumerate() {
-        for line in state_lines(p) {
-            warn!("{line}");
-            event(shared, i, Severity::Notice, &line);
-        }
-    }
-}
-
-fn event(shared: &Shared, proxy: usize, severity: Severity, text: &str) {
-    if let Ok(id) = u16::try_from(proxy) {
-        shared
-            .logs
-            .event(Some(ProxyId(id)), severity, format_args!("{text}"));
-    }
-}
-
-fn state_lines(p: &ProxyState) -> Vec<String> {
-    let mut lines = Vec::new();
-    for s in &p.servers {
-        lines.push(format!(
-            "SIGHUP: Server {}/{} is {}. Conn: {} act, {} pend, {} tot.",
-            p.name,
-            s.name,
-            if s.usable() { "UP" } else { "DOWN" },
-            s.stats.scur.load(Relaxed),
-            s.stats.qcur.load(Relaxed),
-            s.stats.stot.load(Relaxed)
-        ));
-    }
-    let usable = |backup| {
-        p.servers
-            .iter()
-            .filter(|s| s.backup == backup && s.usable())
-            .count()
-    };
-    let (active, backup) = (usable(false), usable(true));
-    let conns = format!(
-        "Conn: act(FE+BE): {}+{}, {} pend ({} unass), tot(FE+BE): {}+{}.",
-        p.front.scur.load(Relaxed),
-        p.back.scur.load(Relaxed),
-        p.back.qcur.load(Relaxed),
-        p.back.qcur.load(Relaxed),
-        p.front.conn_tot.load(Relaxed),
-        p.back.stot.load(Relaxed)
-    );
-    lines.push(if p.servers.is_empty() {
-        format!("SIGHUP: Proxy {} has no servers. {conns}", p.name)
-    } else if active > 0 {
-        format!(
-            "SIGHUP: Proxy {} has {active} active servers and {backup} backup servers available. {conns}",
-            p.name
-        )
-    } else if backup > 0 {
-        format!(
-            "SIGHUP: Proxy {} is running on backup servers ! {conns}",
-            p.name
-        )
-    } else {
-        format!("SIGHUP: Proxy {} has no server available ! {conns}", p.name)
-    });
-    lines
-}
-
 /// How often tables drop what has expired, and how many records they look at besides.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
 const UPKEEP_RECORDS: usize = 2_000;
@@ -590,5 +537,3 @@ const UPKEEP_RECORDS: usize = 2_000;
 const UPKEEP_ROUNDS_MAX: usize = 100;
 /// How long killed streams may take to write their log lines.
 const KILL_PATIENCE: Duration = Duration::from_millis(500);
-/// How long the supervisor may take to hear that another process has taken over.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(1);

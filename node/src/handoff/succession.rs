@@ -1,0 +1,134 @@
+//! The main thread's part in hand-overs between unrelated processes: taking over, leaving, and what keeps those that drain
+//! in touch with whoever serves.
+//!
+//! A process that drains tells what it still counts to the one that serves. Within one supervisor that one makes the
+//! connections. Everybody else who takes over gives the process before a *way* to itself, or better to its supervisor; over it
+//! comes a new connection whenever another process serves ([`Frame::Heir`]). Whoever leaves passes on all ways that it has.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::channel::{Channel, Line, Packet};
+use super::frames::Frame;
+use super::giver::Leave;
+use super::inherited::Offer;
+use super::tables::{Heritage, Teacher};
+use super::taker::Taker;
+use super::worker::Link;
+use crate::shared::Shared;
+
+/// The decision whether another process takes over has been asked for.
+#[derive(Debug)]
+pub struct Leaving {
+    kin: Option<Channel>,
+    decided: oneshot::Sender<bool>,
+}
+
+impl Leaving {
+    /// Leaves the decision to the supervisor.
+    pub async fn ask(leave: Leave, supervisor: &Link) -> Leaving {
+        let Leave {
+            orphans,
+            kin,
+            to,
+            decided,
+        } = leave;
+        let left = Packet::with(Frame::Left { orphans }, to.into());
+        supervisor.tell(left).await;
+        Leaving { kin, decided }
+    }
+
+    /// Decides it here. `ways`: to processes that drain. Fails if the other process is gone.
+    pub fn decide(leave: Leave, ways: &mut Vec<Channel>) -> Result<(Leaving, Vec<u64>), io::Error> {
+        // Who has ended needs no way any more.
+        ways.retain(
+            |way| matches!(way.try_recv(), Err(e) if e.kind() == io::ErrorKind::WouldBlock),
+        );
+        let leaving = Leaving {
+            kin: leave.kin,
+            decided: leave.decided,
+        };
+        let mut told = Ok(());
+        for way in ways.iter() {
+            let way = way.as_fd().try_clone_to_owned();
+            told = told.and_then(|()| leave.to.try_send(&Packet::with(Frame::Kin, way?)));
+        }
+        match told.and_then(|()| leave.to.try_send(&Frame::Yours.into())) {
+            Ok(()) => Ok((leaving, leave.orphans)),
+            Err(e) => {
+                leaving.settle(false);
+                Err(e)
+            }
+        }
+    }
+
+    /// Whether it takes over. Returns the way over which this process will hear who serves.
+    pub fn settle(self, taken: bool) -> Option<Channel> {
+        let _ = self.decided.send(taken);
+        self.kin.filter(|_| taken)
+    }
+}
+
+/// This process is ready to accept; when this has succeeded, it may. Returns the ways to processes that drain, if it
+/// has no supervisor to keep them.
+///
+/// # Errors
+/// The process before goes on.
+pub async fn take_over(
+    taker: &mut Taker,
+    offer: &Offer,
+    shared: &Arc<Shared>,
+    supervisor: Option<&Link>,
+) -> io::Result<Vec<Channel>> {
+    let mut ways = Vec::new();
+    if !taker.follows() {
+        return Ok(ways);
+    }
+    let (ours, theirs) = Channel::pair()?;
+    match supervisor {
+        Some(link) => {
+            let taking = Frame::Taking { sure: false };
+            link.tell(Packet::with(taking, ours.into())).await;
+        }
+        None => ways.push(ours),
+    }
+    let relatives = taker.take(offer, theirs, shared.heritage.arrived()).await?;
+    if let Some(link) = supervisor {
+        link.tell(Frame::Taking { sure: true }).await;
+    }
+    for fd in relatives {
+        match supervisor {
+            Some(link) => link.tell(Packet::with(Frame::Kin, fd)).await,
+            None => match adopt(shared, fd) {
+                Ok(way) => ways.push(way),
+                Err(e) => warn!("cannot hear what a process that drains still counts: {e}"),
+            },
+        }
+    }
+    Ok(ways)
+}
+
+/// Tells a process that drains that this one serves.
+fn adopt(shared: &Arc<Shared>, fd: OwnedFd) -> io::Result<Channel> {
+    let way = Channel::new(fd)?;
+    let (ours, theirs) = Channel::pair()?;
+    way.try_send(&Packet::with(Frame::Heir, theirs))?;
+    Heritage::adopt(shared, ours)?;
+    Ok(way)
+}
+
+/// Passes on what comes over a way: who serves.
+pub async fn follow(way: Channel, teacher: Arc<Teacher>) {
+    let Ok(line) = Line::new(way) else { return };
+    while let Ok(Some((frame, mut fds))) = line.recv().await {
+        if frame == Frame::Heir
+            && let Some(Ok(channel)) = fds.pop().map(Channel::new)
+        {
+            teacher.heir(channel);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Beginning to accept, and stopping to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info};
+
+use crate::admin;
+use crate::handoff::giver::Wish;
+use crate::handoff::inherited::Offer;
+use crate::handoff::succession;
+use crate::handoff::tables;
+use crate::handoff::taker::Taker;
+use crate::handoff::worker::Link;
+use crate::peers;
+use crate::proxy::clock;
+use crate::proxy::control::Ask;
+use crate::shared::Shared;
+
+/// What it takes to begin to accept.
+pub(super) struct Beginning {
+    pub(super) shared: Arc<Shared>,
+    pub(super) console: admin::Control,
+    pub(super) link: Option<Arc<Link>>,
+    pub(super) heir: watch::Sender<bool>,
+    pub(super) wishes: UnboundedSender<Wish>,
+    pub(super) learned: Option<tables::Learned>,
+}
+
+impl Beginning {
+    /// Accepts, when the process before has stopped. `taking`: the first time, with what this process listens on.
+    pub(super) async fn begin(self: Arc<Self>, taking: Option<(Taker, Offer)>) {
+        let shared = &self.shared;
+        if let Some((mut taker, offer)) = taking {
+            let link = self.link.as_deref();
+            let taken = succession::take_over(&mut taker, &offer, shared, link).await;
+            // This process may be told to close its sockets while it still accepts.
+            drop(offer);
+            match taken {
+                Ok(ways) => {
+                    let _ = self.wishes.send(Wish::Ways(ways));
+                    self.heir.send_replace(true);
+                }
+                Err(e) => {
+                    error!("the process before does not hand over: {e}");
+                    return shared.heritage.fail();
+                }
+            }
+            accept(Arc::clone(shared), self.console.clone()).await;
+            taker.stop_others();
+        } else {
+            accept(Arc::clone(shared), self.console.clone()).await;
+        }
+        report_learned(shared, self.learned);
+        if let Some(link) = &self.link {
+            link.served().await;
+        }
+    }
+}
+
+/// Opens all doors; done when every thread accepts.
+pub(super) async fn accept(shared: Arc<Shared>, console: admin::Control) {
+    if shared.world.process.stopping.load(Relaxed) {
+        return;
+    }
+    console.door.send_replace(admin::Door::Open);
+    peers::accept(&shared);
+    // Until the tables have been learned, connections wait in the kernel's queue.
+    shared.heritage.complete().await;
+    shared.ready.wait().await;
+    everyone(&shared, |done| Ask::Accept { done }).await;
+    shared.health.accepts();
+}
+
+/// Closes all doors, but keeps the sockets; done when no thread accepts any more. `pause`: clients are refused.
+pub(super) async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, pause: bool) {
+    if let Some(console) = console {
+        console.door.send_replace(admin::Door::Held);
+        peers::hold(&shared);
+    }
+    if pause {
+        shared.health.pauses();
+    } else {
+        shared.health.holds();
+    }
+    everyone(&shared, |done| Ask::Hold { pause, done }).await;
+}
+
+async fn everyone(shared: &Shared, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
+    let mut answers = Vec::new();
+    for worker in &shared.workers {
+        let (done, answer) = oneshot::channel();
+        let _ = worker.ask.send(ask(done));
+        answers.push(answer);
+    }
+    for answer in answers {
+        // A thread that died is reported elsewhere.
+        let _ = answer.await;
+    }
+}
+
+/// After this process has begun to accept in the place of another one.
+fn report_learned(shared: &Shared, learned: Option<tables::Learned>) {
+    let (Some(learned), Some(held_ms)) = (learned, shared.heritage.held_ms()) else {
+        return;
+    };
+    info!(
+        "hand-off: {} entries of {} tables in {} ms, accept gap {} ms.",
+        learned.entries,
+        learned.tables,
+        learned.ms,
+        clock::read().mono_ms.saturating_sub(held_ms)
+    );
+}
