@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use remora_config::plan::Plan;
 use remora_core::world::World;
 
 use crate::endpoint::exporter::Exporter;
+use crate::handoff::frames::Reloads;
 use crate::handoff::tables::Heritage;
 use crate::health::Health;
 use crate::observe::log::Logs;
@@ -34,6 +36,8 @@ pub struct Shared {
     pub peers: OnceLock<Vec<Arc<Section>>>,
     /// Whether this process should get traffic.
     pub health: Health,
+    /// What the supervisor has said of reloads; nothing without one.
+    pub reloads: Mutex<Option<Reloads>>,
     /// Makes metrics pages for workers.
     pub exporter: Exporter,
 }

@@ -76,8 +76,9 @@ limit of an unlimited server) has no sample, where HAProxy shows `NaN`; there is
 caches, health checks and average times, because Remora does not have them; CPU time is in
 `remora_process_cpu_seconds_total`, not in `haproxy_process_idle_time_percent`.
 
-Counters begin at 0 with the process, and when the CLI is told to `clear counters all`. How many series a page has follows
-from the configuration alone: no label holds anything that clients choose.
+Counters go on across reloads, but for those of peers, tombstones and CPU time. They begin at 0 with any other start, and
+when the CLI is told to `clear counters all`. How many series a page has follows from the configuration alone: no label holds anything that
+clients choose.
 ";
 
 /// Prefix, heading, labels and remarks of each group.
@@ -85,6 +86,13 @@ const GROUPS: &[(&str, &str)] = &[
     (
         "process",
         "### The process\n\nWithout labels. What `/proc` tells is missing inside a `chroot` that has none.\n",
+    ),
+    (
+        "",
+        "### Reloads and hand-offs\n\nWithout labels of its own. Alert on `remora_last_reload_ok == 0`: the old \
+         configuration goes on, and the reason is in the\nmessages and in what `reload` and `show startup-logs` of the \
+         master CLI answer. A worker that replaces a crashed one\nbegins with zeros, but for \
+         the first three here, which its supervisor tells it.\n",
     ),
     ("frontend", "### Frontends\n\nLabel `proxy`.\n"),
     ("backend", "### Backends\n\nLabel `proxy`.\n"),
@@ -117,6 +125,15 @@ const GROUPS: &[(&str, &str)] = &[
     ),
 ];
 
+/// The group of a family; without a prefix, those that begin with none of the others'.
+fn group(name: &str) -> &'static str {
+    let begins = |prefix: &str| name.starts_with(&format!("remora_{prefix}_"));
+    let found = GROUPS
+        .iter()
+        .find(|(prefix, _)| !prefix.is_empty() && begins(prefix));
+    found.map_or("", |(prefix, _)| prefix)
+}
+
 fn expected() -> String {
     let mut text = INTRODUCTION.to_owned();
     let all = families();
@@ -126,8 +143,7 @@ fn expected() -> String {
             text,
             "\n{heading}\n| metric | type | meaning |\n|---|---|---|\n"
         );
-        let prefix = format!("remora_{prefix}_");
-        for f in all.iter().filter(|f| f.name.starts_with(&prefix)) {
+        for f in all.iter().filter(|f| group(&f.name) == *prefix) {
             described += 1;
             let label = f.label.map_or(String::new(), |l| format!(" by `{l}`"));
             let kind = f.kind.word();

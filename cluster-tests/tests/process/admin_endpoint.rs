@@ -177,9 +177,11 @@ fn metrics_are_the_documented_ones_and_count() {
     );
     let documented: BTreeSet<&str> = documented()
         .into_iter()
-        // What nodes with peers have besides is looked at where there are peers.
+        // What nodes with peers have besides is looked at where there are peers, and what reloads tell where there are some.
         .filter(|name| {
-            let of_peers = [
+            let of_others = [
+                "_reload",
+                "_handoff_",
                 "peer",
                 "certificate",
                 "edicts",
@@ -188,7 +190,7 @@ fn metrics_are_the_documented_ones_and_count() {
                 "lineages",
                 "tombstones",
             ];
-            !of_peers.iter().any(|part| name.contains(part)) || name.starts_with("remora_process_")
+            !of_others.iter().any(|part| name.contains(part)) || name.starts_with("remora_process_")
         })
         .collect();
     let shown = families(&page);

@@ -98,6 +98,21 @@ pub struct ServerStats {
     pub admin: AtomicU32,
 }
 
+/// Gives a `totals` method: everything of it that only ever grows.
+macro_rules! totals {
+    ($whose:ident: $($counter:ident)*) => {
+        impl $whose {
+            /// What only ever grows, in an order that two versions of the program agree on: new ones go to the end.
+            pub fn totals(&self) -> impl Iterator<Item = &AtomicU64> {
+                [$(&self.$counter),*].into_iter().chain(&self.hrsp)
+            }
+        }
+    };
+}
+totals!(FrontStats: stot bin bout dreq dresp ereq dcon dses conn_tot req_tot intercepted);
+totals!(BackStats: stot bin bout dreq dresp econ eresp wretr wredis lbtot cli_abrt srv_abrt req_tot connect reuse);
+totals!(ServerStats: stot bin bout dresp econ eresp wretr wredis lbtot cli_abrt srv_abrt req_tot connect reuse);
+
 /// Events per second with the reference's rate formula (stick-tables 4) and a fixed period of one second. Adding and
 /// reading never wait, but for the one event per second that begins a new period.
 ///

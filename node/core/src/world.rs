@@ -100,6 +100,10 @@ pub struct ProcessState {
     pub bytes_out: AtomicU64,
     pub spliced_bytes_out: AtomicU64,
     pub dropped_logs: AtomicU64,
+    /// Times a process took over from the one before it.
+    pub handoffs_done: AtomicU64,
+    /// Times a process had begun to take over and did not.
+    pub handoffs_broken: AtomicU64,
     /// Matches of rules, by their numbers.
     pub rule_hits: RuleHits,
     /// Status codes that count as client errors / server failures: bit per code 0-599.
@@ -109,6 +113,31 @@ pub struct ProcessState {
     pub stick_counters: u16,
     /// Addresses of this host's interfaces (`src_is_local`).
     pub local_addrs: Vec<std::net::IpAddr>,
+}
+
+impl ProcessState {
+    /// What only ever grows, in an order that two versions of the program agree on: new ones go to the end.
+    pub fn totals(&self) -> impl Iterator<Item = &AtomicU64> {
+        [
+            &self.cum_conns,
+            &self.cum_reqs,
+            &self.maxconn_reached,
+            &self.bytes_out,
+            &self.spliced_bytes_out,
+            &self.dropped_logs,
+            &self.handoffs_done,
+            &self.handoffs_broken,
+        ]
+        .into_iter()
+    }
+}
+
+impl ProxyState {
+    /// The totals of its sides and its servers.
+    pub fn totals(&self) -> impl Iterator<Item = &AtomicU64> {
+        let servers = self.servers.iter().flat_map(|s| s.stats.totals());
+        self.front.totals().chain(self.back.totals()).chain(servers)
+    }
 }
 
 impl World {

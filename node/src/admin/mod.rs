@@ -78,28 +78,56 @@ pub fn open(
     pool: &mut Inherited,
     offer: &mut Offer,
 ) -> Result<Vec<Console>, Vec<String>> {
-    let mut consoles = Vec::new();
+    let all = Own {
+        sockets: &plan.global.stats_sockets,
+        purpose: Purpose::Console,
+        name: "the stats socket",
+    };
+    open_all(plan, &all, pool, offer, |s, opened| Console {
+        listener: opened.listening,
+        id: opened.id,
+        level: s.level,
+    })
+}
+
+/// Listening sockets of the process itself.
+pub(crate) struct Own<'p> {
+    pub(crate) sockets: &'p [StatsSocket],
+    pub(crate) purpose: Purpose,
+    /// What messages call them.
+    pub(crate) name: &'static str,
+}
+
+/// Opens all of them, or takes them from `pool`. What is open is added to `offer`.
+///
+/// # Errors
+/// One message per socket that could not be opened.
+pub(crate) fn open_all<T>(
+    plan: &Plan,
+    own: &Own<'_>,
+    pool: &mut Inherited,
+    offer: &mut Offer,
+    made: impl Fn(&StatsSocket, Opened) -> T,
+) -> Result<Vec<T>, Vec<String>> {
+    let mut all = Vec::new();
     let mut errors = Vec::new();
-    for s in &plan.global.stats_sockets {
-        match adopt_or_open(s, Purpose::Console, pool, offer) {
-            Ok(opened) => consoles.push(Console {
-                listener: opened.listening,
-                id: opened.id,
-                level: s.level,
-            }),
+    for s in own.sockets {
+        match adopt_or_open(s, own.purpose, pool, offer) {
+            Ok(opened) => all.push(made(s, opened)),
             Err(why) => {
                 let file = plan.files.get(usize::from(s.place.file));
                 errors.push(format!(
-                    "Binding [{}:{}] for the stats socket: {why} for [{}]",
+                    "Binding [{}:{}] for {}: {why} for [{}]",
                     file.map_or("?", String::as_str),
                     s.place.line,
+                    own.name,
                     s.text
                 ));
             }
         }
     }
     if errors.is_empty() {
-        Ok(consoles)
+        Ok(all)
     } else {
         Err(errors)
     }
@@ -116,7 +144,7 @@ pub(crate) struct Opened {
 }
 
 /// Opens a socket of the process itself, or takes it from `pool`, and adds it to `offer`.
-pub(crate) fn adopt_or_open(
+fn adopt_or_open(
     s: &StatsSocket,
     purpose: Purpose,
     pool: &mut Inherited,

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use remora_config::diag::{Diag, Level};
 use remora_config::plan::Plan;
 use remora_config::{Loaded, Options};
@@ -248,6 +249,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         ready: Readiness::of(if continues { 0 } else { doors.sections() }),
         heritage: Heritage::new(learner.is_some()),
         peers: OnceLock::new(),
+        reloads: Mutex::default(),
     });
     let console = admin::start(&shared, consoles)
         .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;

@@ -1,5 +1,6 @@
 //! Configuration files, and what they refer to: other files, host names, the environment.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -67,13 +68,12 @@ fn seen_file(name: &str, content: u64) -> Option<SeenFile> {
 /// What tells the content of a file, or the configuration files of a directory, from another one; 0 for nothing.
 pub(crate) fn see(path: &str) -> u64 {
     if Path::new(path).is_dir() {
-        return hash(
-            expand(path)
-                .ok()
-                .map(|files| files.join("\n"))
-                .as_deref()
-                .map(str::as_bytes),
-        );
+        // Names without their directory: it may have been named in another way before.
+        let names = expand(path).ok().map(|files| {
+            let names = files.iter().filter_map(|file| Path::new(file).file_name());
+            names.map(OsStr::as_bytes).collect::<Vec<_>>().join(&b'\n')
+        });
+        return hash(names.as_deref());
     }
     hash(fs::read(path).ok().as_deref())
 }
@@ -179,6 +179,22 @@ mod tests {
         let got = read(&[dir.path().to_str().unwrap().to_owned()], &mut Vec::new()).unwrap();
         let texts: Vec<_> = got.iter().map(|s| s.text.as_slice()).collect();
         assert_eq!(texts, [&b"10.cfg"[..], b"B.cfg", b"a.cfg", b"b.cfg"],);
+    }
+
+    #[test]
+    fn a_directory_looks_the_same_under_each_of_its_names() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        fs::write(dir.path().join("a.cfg"), "").unwrap();
+        let relative = Path::new(dir.path().file_name().unwrap());
+        let absolute = std::path::absolute(relative).unwrap();
+        let relative = relative.to_str().unwrap();
+        let seen = see(relative);
+        assert_eq!(see(absolute.to_str().unwrap()), seen);
+        let mut files = Vec::new();
+        read(&[relative.to_owned()], &mut files).unwrap();
+        assert!(files.iter().any(|f| f.content == seen));
+        fs::write(dir.path().join("b.cfg"), "").unwrap();
+        assert_ne!(see(relative), seen);
     }
 
     #[test]

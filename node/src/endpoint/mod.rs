@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_local;
 use tracing::warn;
 
-use crate::admin::{self, Listener, Opened, Stream};
+use crate::admin::{self, Listener, Opened, Own, Stream};
 use crate::handoff::Purpose;
 use crate::handoff::inherited::{Inherited, Offer};
 use crate::health::Turn;
@@ -54,27 +54,12 @@ pub fn open(
     pool: &mut Inherited,
     offer: &mut Offer,
 ) -> Result<Vec<Endpoint>, Vec<String>> {
-    let mut endpoints = Vec::new();
-    let mut errors = Vec::new();
-    for bind in &plan.global.admin_binds {
-        match admin::adopt_or_open(bind, Purpose::Admin, pool, offer) {
-            Ok(opened) => endpoints.push(Endpoint(opened)),
-            Err(why) => {
-                let file = plan.files.get(usize::from(bind.place.file));
-                errors.push(format!(
-                    "Binding [{}:{}] for 'admin bind': {why} for [{}]",
-                    file.map_or("?", String::as_str),
-                    bind.place.line,
-                    bind.text
-                ));
-            }
-        }
-    }
-    if errors.is_empty() {
-        Ok(endpoints)
-    } else {
-        Err(errors)
-    }
+    let all = Own {
+        sockets: &plan.global.admin_binds,
+        purpose: Purpose::Admin,
+        name: "'admin bind'",
+    };
+    admin::open_all(plan, &all, pool, offer, |_, opened| Endpoint(opened))
 }
 
 /// Starts the thread that serves them, and the metrics pages that rules ask for. It ends with the process.

@@ -101,6 +101,21 @@ pub enum Frame {
         /// As in [`Frame::Drain`].
         orphans: Vec<u64>,
     },
+    /// To the worker that serves: what has become of reloads.
+    Reloads(Reloads),
+}
+
+/// What a supervisor knows of its reloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Reloads {
+    /// How many succeeded.
+    pub done: u32,
+    /// How many failed, and changed nothing.
+    pub failed: u32,
+    /// The last one failed, for this reason.
+    pub fault: Option<String>,
+    /// How long the last one took, in milliseconds; none yet: 0.
+    pub took_ms: u32,
 }
 
 /// Who speaks.
@@ -211,11 +226,15 @@ impl Frame {
 
     /// A message of a worker, cut to what a frame can hold.
     pub fn said(text: &str) -> Frame {
-        let mut end = text.len().min(TEXT_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        Frame::Said(text.get(..end).unwrap_or_default().to_owned())
+        Frame::Said(cut(text))
+    }
+
+    /// What has become of reloads; the reason is cut to what a frame can hold.
+    pub fn reloads(reloads: &Reloads) -> Frame {
+        Frame::Reloads(Reloads {
+            fault: reloads.fault.as_deref().map(cut),
+            ..reloads.clone()
+        })
     }
 
     /// The bytes of it.
@@ -253,6 +272,14 @@ impl Frame {
             _ => Err(wrong("the other process is not Remora".into())),
         }
     }
+}
+
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
 }
 
 /// The bytes of something that no frame carries.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::channel::{Channel, Line, Packet};
-use super::frames::{Begin, Frame, SeenFile, Settings};
+use super::frames::{Begin, Frame, Reloads, SeenFile, Settings};
 use super::inherited::{Inherited, Offer};
 use crate::messages;
 
@@ -53,6 +53,8 @@ pub enum Order {
         /// Listening sockets that nobody took over.
         orphans: Vec<u64>,
     },
+    /// [`Frame::Reloads`]
+    Reloads(Reloads),
     /// The supervisor is gone.
     Gone,
 }
@@ -156,6 +158,7 @@ impl Link {
                     Some(Ok(channel)) => Order::Kin(channel),
                     _ => continue,
                 },
+                Ok(Some((Frame::Reloads(reloads), _))) => Order::Reloads(reloads),
                 Ok(Some((Frame::Console { level }, mut fds))) => match fds.pop() {
                     Some(fd) => Order::Console { level, fd },
                     None => continue,

@@ -50,9 +50,12 @@ pub(super) fn write<S>(
     }
 }
 
-/// What a family is called on the page.
+/// What a family is called on the page. Without a prefix it is about processes that follow each other, not about one.
 pub(super) fn full_name(prefix: &str, name: &str) -> String {
-    format!("remora_{prefix}_{name}")
+    match prefix {
+        "" => format!("remora_{name}"),
+        prefix => format!("remora_{prefix}_{name}"),
+    }
 }
 
 /// What is told about a family.

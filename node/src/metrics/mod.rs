@@ -99,6 +99,8 @@ pub fn page(shared: &Shared, query: &Query, format: Format) -> Vec<u8> {
             process::PROCESS,
             &process::process(shared),
         );
+        let succession = process::succession(shared);
+        write(&mut page, "", process::SUCCESSION, &succession);
     }
     if query.wants(Group::Frontend) {
         write(
@@ -150,6 +152,7 @@ pub fn page(shared: &Shared, query: &Query, format: Format) -> Vec<u8> {
 pub fn families() -> Vec<Described> {
     [
         describe("process", process::PROCESS),
+        describe("", process::SUCCESSION),
         describe("frontend", proxies::FRONTEND),
         describe("backend", proxies::BACKEND),
         describe("server", proxies::SERVER),

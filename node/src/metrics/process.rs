@@ -8,6 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::family::{Each, Family, families};
 use super::text::{Labels, Value};
+use crate::handoff::frames::Reloads;
+use crate::handoff::tables::Learned;
 use crate::proxy::clock;
 use crate::shared::Shared;
 
@@ -103,6 +105,50 @@ pub(super) static PROCESS: &[ProcessFamily] = families! {
     counter "dropped_logs_total" "Log lines lost." (|p| Some((p.shared.world.process.dropped_logs.load(Relaxed) + p.shared.logs.lost()).into()));
     counter "bytes_out_total" "Bytes sent." (|p| Some(p.shared.world.process.bytes_out.load(Relaxed).into()));
     counter "spliced_bytes_out_total" "Bytes sent through a kernel pipe." (|p| Some(p.shared.world.process.spliced_bytes_out.load(Relaxed).into()));
+};
+
+/// How processes follow each other.
+pub(super) struct Succession<'a> {
+    shared: &'a Shared,
+    /// What the supervisor has said, if there is one.
+    reloads: Option<Reloads>,
+    /// How this process took over, and for how many milliseconds nobody accepted.
+    taken: Option<(Learned, u64)>,
+}
+
+pub(super) fn succession(shared: &Shared) -> Vec<(Labels, Succession<'_>)> {
+    let succession = Succession {
+        shared,
+        reloads: shared.reloads.lock().clone(),
+        taken: shared.heritage.took_over(),
+    };
+    vec![(Labels::default(), succession)]
+}
+
+type SuccessionFamily = Family<fn(&Succession<'_>) -> Option<Value>, fn(&Succession<'_>, Each<'_>)>;
+
+fn seconds(ms: u64) -> Value {
+    Value::from(ms as f64 / 1e3)
+}
+
+#[rustfmt::skip]
+pub(super) static SUCCESSION: &[SuccessionFamily] = families! {
+    counter "reloads_total" by "outcome" "Reloads; one that failed has changed nothing. Without a supervisor (-W): no sample, as with the next two." (|s, each| {
+        if let Some(reloads) = &s.reloads {
+            each("ok", u64::from(reloads.done).into());
+            each("failed", u64::from(reloads.failed).into());
+        }
+    });
+    gauge "last_reload_ok" "1 unless the last reload failed." (|s| s.reloads.as_ref().map(|r| r.fault.is_none().into()));
+    gauge "last_reload_duration_seconds" "How long the last reload took, from its beginning to its outcome; none yet: no sample." (|s| s.reloads.as_ref().filter(|r| r.took_ms > 0).map(|r| seconds(r.took_ms.into())));
+    counter "handoffs_total" by "outcome" "Times a process took over tables, counters and sockets from the one before it, or had begun to." (|s, each| {
+        let p = &s.shared.world.process;
+        each("ok", p.handoffs_done.load(Relaxed).into());
+        each("failed", p.handoffs_broken.load(Relaxed).into());
+    });
+    gauge "handoff_duration_seconds" "How long it took until this process had been shown all entries of the one before; it follows none: no sample, as with the next two." (|s| s.taken.map(|(learned, _)| seconds(learned.ms as u64)));
+    gauge "handoff_entries" "Entries it was shown, each time they were." (|s| s.taken.map(|(learned, _)| learned.entries.into()));
+    gauge "handoff_accept_gap_seconds" "For how long nobody accepted; connections waited in the kernel's queue." (|s| s.taken.map(|(_, gap_ms)| seconds(gap_ms)));
 };
 
 /// A table now.

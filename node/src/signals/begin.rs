@@ -106,11 +106,11 @@ fn report_learned(shared: &Shared, learned: Option<tables::Learned>) {
     let (Some(learned), Some(held_ms)) = (learned, shared.heritage.held_ms()) else {
         return;
     };
+    let gap_ms = clock::read().mono_ms.saturating_sub(held_ms);
     info!(
-        "hand-off: {} entries of {} tables in {} ms, accept gap {} ms.",
-        learned.entries,
-        learned.tables,
-        learned.ms,
-        clock::read().mono_ms.saturating_sub(held_ms)
+        "hand-off: {} entries of {} tables in {} ms, accept gap {gap_ms} ms.",
+        learned.entries, learned.tables, learned.ms,
     );
+    shared.heritage.taken_over(learned, gap_ms);
+    shared.world.process.handoffs_done.fetch_add(1, Relaxed);
 }

@@ -300,6 +300,10 @@ async fn serve_until(
                 });
                 continue;
             }
+            Told::Order(Order::Reloads(reloads)) => {
+                *shared.reloads.lock() = Some(reloads);
+                continue;
+            }
             Told::Order(Order::Console { level, fd }) => {
                 let level = match level {
                     0 => CliLevel::User,

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use crate::boot::daemon;
 use crate::cli::Args;
 use crate::handoff::channel::{Channel, Packet};
-use crate::handoff::frames::{Begin, Frame, SeenFile};
+use crate::handoff::frames::{Begin, Frame, Reloads, SeenFile};
 use crate::handoff::inherited::Offer;
 use children::Program;
 use links::{Incoming, Link};
@@ -140,6 +140,10 @@ struct Supervisor<'a> {
     watch: Option<Watch>,
     /// When to execute the new program.
     execute_ms: Option<u64>,
+    /// What has become of reloads; the worker that serves is told.
+    reloads: Reloads,
+    /// When the one in progress began.
+    reload_ms: u64,
 }
 
 impl<'a> Supervisor<'a> {
@@ -181,6 +185,8 @@ impl<'a> Supervisor<'a> {
             remarks: String::new(),
             waiting: Vec::new(),
             execute_ms: None,
+            reloads: Reloads::default(),
+            reload_ms: 0,
             inbox,
             to_inbox,
             start,
@@ -493,6 +499,7 @@ impl<'a> Supervisor<'a> {
             Action::Adopt { id } => {
                 self.adopt(id);
                 self.gather(id);
+                self.tell(id, Frame::reloads(&self.reloads));
             }
             Action::Forget { id } => {
                 if let Some(known) = self.known.remove(&id) {
@@ -506,6 +513,7 @@ impl<'a> Supervisor<'a> {
             Action::Reloading => {
                 self.remarks.clear();
                 self.startup_logs.clear();
+                self.reload_ms = now_ms();
                 self.notify.reloading();
                 self.say(false, "Reloading.");
             }
@@ -687,6 +695,7 @@ impl<'a> Supervisor<'a> {
 
     fn reloaded(&mut self, number: u32, outcome: Result<(), String>) {
         let fine = outcome.is_ok();
+        self.note(number, &outcome);
         match &outcome {
             Ok(()) => {
                 self.say(false, "Loading success.");
@@ -714,6 +723,23 @@ impl<'a> Supervisor<'a> {
         self.waiting = rest;
         for (_, answer) in done {
             let _ = answer.send((fine, text.clone()));
+        }
+    }
+
+    /// Tells the worker that serves how a reload ended.
+    fn note(&mut self, number: u32, outcome: &Result<(), String>) {
+        if number > self.machine.counts.reloads {
+            return; // It was refused before it began.
+        }
+        let took_ms = now_ms().saturating_sub(self.reload_ms);
+        self.reloads.took_ms = u32::try_from(took_ms).unwrap_or(u32::MAX);
+        match outcome {
+            Ok(()) => self.reloads.done += 1,
+            Err(_) => self.reloads.failed += 1,
+        }
+        self.reloads.fault = outcome.clone().err();
+        if let Some(id) = self.machine.current().map(|w| w.id) {
+            self.tell(id, Frame::reloads(&self.reloads));
         }
     }
 

@@ -12,6 +12,7 @@ use super::state::{self, Process, State};
 use super::{Known, STATE_VERSION, Start, Supervisor, now_ms};
 use crate::cli::Args;
 use crate::handoff::channel::Channel;
+use crate::handoff::frames::Reloads;
 
 impl<'a> Supervisor<'a> {
     /// The supervisor of which this process was one before it executed this program.
@@ -59,6 +60,11 @@ impl<'a> Supervisor<'a> {
         this.duplicates = listeners;
         this.started_ms = state.started_ms;
         this.startup_logs = state.startup_logs;
+        this.reloads = Reloads {
+            done: state.reloads.saturating_sub(state.failed),
+            failed: state.failed,
+            ..Reloads::default()
+        };
         if let Some(watch) = &mut this.watch {
             watch.follow(state.files, now_ms());
         }

@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug, Default)]
 pub struct RuleHits {
     threads: Box<[Box<[Line]>]>,
+    /// What other processes counted.
+    others: Box<[Line]>,
 }
 
 /// Counters of one thread that share a pair of cache lines (processors fetch them in pairs).
@@ -23,10 +25,10 @@ impl RuleHits {
     /// All zero, for rules numbered below `rules` and threads below `threads`.
     pub fn new(threads: u16, rules: u32) -> RuleHits {
         let lines = (rules as usize).div_ceil(Line::LEN);
+        let lines = || (0..lines).map(|_| Line::default()).collect();
         RuleHits {
-            threads: (0..threads)
-                .map(|_| (0..lines).map(|_| Line::default()).collect())
-                .collect(),
+            threads: (0..threads).map(|_| lines()).collect(),
+            others: lines(),
         }
     }
 
@@ -44,10 +46,18 @@ impl RuleHits {
         }
     }
 
-    /// Matches of a rule since the process began; 0 for a number that does not exist.
+    /// Adds matches that another process has counted.
+    pub fn add(&self, rule: u32, matches: u64) {
+        if let Some(line) = self.others.get(rule as usize / Line::LEN) {
+            line.0[rule as usize % Line::LEN].fetch_add(matches, Relaxed);
+        }
+    }
+
+    /// Matches of a rule since the process began, with those it was told of; 0 for a number that does not exist.
     pub fn of(&self, rule: u32) -> u64 {
         self.threads
             .iter()
+            .chain([&self.others])
             .filter_map(|t| t.get(rule as usize / Line::LEN))
             .map(|line| line.0[rule as usize % Line::LEN].load(Relaxed))
             .fold(0, u64::wrapping_add)
@@ -69,6 +79,9 @@ mod tests {
         hits.count(3, 0);
         hits.count(0, u32::MAX);
         assert_eq!([0, 1, 16, 99].map(|rule| hits.of(rule)), [5, 0, 1, 0]);
+        hits.add(16, 4);
+        hits.add(99, 4);
+        assert_eq!([0, 1, 16, 99].map(|rule| hits.of(rule)), [5, 0, 5, 0]);
         assert_eq!(RuleHits::default().of(0), 0);
     }
 }

@@ -328,6 +328,15 @@ impl Table {
             }
         })
     }
+    /// Adds refusals, evictions and expirations of the process before.
+    pub fn add_events(&self, before: Events) {
+        if let Some(shard) = self.shards.first() {
+            let events = &mut shard.lock().events;
+            events.refusals += before.refusals;
+            events.evictions += before.evictions;
+            events.expirations += before.expirations;
+        }
+    }
     /// Bytes of memory in use for entries and index.
     pub fn memory_bytes(&self) -> usize {
         let journal = self.shared.as_ref().map_or(0, |s| s.journal.lock().bytes());

@@ -1,7 +1,7 @@
 //! Limits and counters.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use remora_config::plan::CliLevel;
 use remora_core::world::{ProxyState, World};
@@ -90,82 +90,8 @@ fn clear_maxima(shared: &Shared) {
 }
 
 fn clear_totals(world: &World) {
-    let p = &world.process;
-    for n in [
-        &p.cum_conns,
-        &p.cum_reqs,
-        &p.maxconn_reached,
-        &p.bytes_out,
-        &p.spliced_bytes_out,
-        &p.dropped_logs,
-    ] {
+    let proxies = world.proxies.iter().flat_map(ProxyState::totals);
+    for n in world.process.totals().chain(proxies) {
         n.store(0, Relaxed);
     }
-    for p in &world.proxies {
-        for n in totals(p) {
-            n.store(0, Relaxed);
-        }
-    }
-}
-
-fn totals(p: &ProxyState) -> impl Iterator<Item = &AtomicU64> {
-    let f = &p.front;
-    let b = &p.back;
-    let front = [
-        &f.stot,
-        &f.bin,
-        &f.bout,
-        &f.dreq,
-        &f.dresp,
-        &f.ereq,
-        &f.dcon,
-        &f.dses,
-        &f.conn_tot,
-        &f.req_tot,
-        &f.intercepted,
-    ];
-    let back = [
-        &b.stot,
-        &b.bin,
-        &b.bout,
-        &b.dreq,
-        &b.dresp,
-        &b.econ,
-        &b.eresp,
-        &b.wretr,
-        &b.wredis,
-        &b.lbtot,
-        &b.cli_abrt,
-        &b.srv_abrt,
-        &b.req_tot,
-        &b.connect,
-        &b.reuse,
-    ];
-    let servers = p.servers.iter().flat_map(|s| {
-        let s = &s.stats;
-        [
-            &s.stot,
-            &s.bin,
-            &s.bout,
-            &s.dresp,
-            &s.econ,
-            &s.eresp,
-            &s.wretr,
-            &s.wredis,
-            &s.lbtot,
-            &s.cli_abrt,
-            &s.srv_abrt,
-            &s.req_tot,
-            &s.connect,
-            &s.reuse,
-        ]
-        .into_iter()
-        .chain(&s.hrsp)
-    });
-    front
-        .into_iter()
-        .chain(&f.hrsp)
-        .chain(back)
-        .chain(&b.hrsp)
-        .chain(servers)
 }

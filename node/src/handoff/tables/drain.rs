@@ -37,7 +37,8 @@ struct Said {
 }
 
 impl<'s> Drainer<'s> {
-    pub fn new(shared: &'s Shared, told: Told, channel: Channel) -> Drainer<'s> {
+    pub fn new(shared: &'s Shared, mut told: Told, channel: Channel) -> Drainer<'s> {
+        told.drains();
         Drainer {
             told,
             channel: Some(channel),
@@ -121,13 +122,7 @@ impl<'s> Drainer<'s> {
                 }
             }
         }
-        let mut totals = self.told.news(&self.shared.world);
-        if totals.len() > TOTALS_MAX {
-            // Told again next time, for it was not told now.
-            for rest in totals.split_off(TOTALS_MAX) {
-                self.told.take_back(&rest);
-            }
-        }
+        let totals = self.told.news(self.shared, TOTALS_MAX);
         if entries.is_empty() && totals.is_empty() {
             return false;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -10,7 +10,7 @@ use remora_core::peers::Inheritance;
 use remora_core::table::{Key, Ledger, Lineage, Table, TableId};
 use tokio::sync::watch;
 
-use super::{FOR_EVER, convert, hear, say, totals};
+use super::{FOR_EVER, Learned, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
 use crate::handoff::frames::tables::{Drain, Pass};
 use crate::proxy::clock;
@@ -42,6 +42,8 @@ pub struct Heritage {
     stage: watch::Sender<Stage>,
     /// When the process before stopped accepting, until it was asked for.
     held_ms: Mutex<Option<u64>>,
+    /// How it took over, and for how long nobody accepted.
+    taken_over: OnceLock<(Learned, u64)>,
     /// What the hubs of the process before knew.
     pub hubs: Mutex<Hubs>,
 }
@@ -97,6 +99,7 @@ impl Heritage {
                 Stage::Alone
             }),
             held_ms: Mutex::default(),
+            taken_over: OnceLock::new(),
             hubs: Mutex::default(),
         }
     }
@@ -107,6 +110,16 @@ impl Heritage {
     pub(super) fn sealed(&self, held_ms: u64) {
         *self.held_ms.lock() = Some(held_ms);
         self.reach(Stage::Sealed);
+    }
+
+    /// This process serves in the place of another one. For so long nobody accepted.
+    pub fn taken_over(&self, learned: Learned, gap_ms: u64) {
+        // It does so once.
+        let _ = self.taken_over.set((learned, gap_ms));
+    }
+    /// How this process took over from another one, and for how many milliseconds nobody accepted.
+    pub fn took_over(&self) -> Option<(Learned, u64)> {
+        self.taken_over.get().copied()
     }
 
     /// This process cannot go on.
@@ -236,7 +249,7 @@ impl Heritage {
                 let _ = child.ledger.apply(tables, table, &key, &delta, now_ms);
             }
         }
-        totals::add(&shared.world, &drain.totals);
+        totals::add(shared, &drain.totals);
         child.seq = drain.seq;
         Some(())
     }

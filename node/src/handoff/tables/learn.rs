@@ -136,7 +136,7 @@ fn tables(
                 patience = FOR_EVER;
                 let _ = report.send(Ok(learned));
             }
-            Some(Pass::Totals(all)) => totals::add(&shared.world, &all),
+            Some(Pass::Totals(all)) => totals::add(shared, &all),
             Some(Pass::Settings(all)) => totals::set(&shared.world, &all),
             Some(Pass::Shares(shares)) => {
                 let (seq, ledger) = others.entry(shares.child).or_default();

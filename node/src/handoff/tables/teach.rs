@@ -1,6 +1,7 @@
 //! The worker that serves shows its tables to the new one.
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -106,10 +107,14 @@ impl Teacher {
 }
 
 fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
-    let told = match teach(shared, &channel, orders) {
+    let mut begun = false;
+    let told = match teach(shared, &channel, orders, &mut begun) {
         Ok(Some(told)) => told,
         other => {
             go_on(shared);
+            if begun {
+                broken(shared);
+            }
             if let Err(e) = other {
                 warn!("the new process could not be given the tables: {e}");
             }
@@ -123,8 +128,16 @@ fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
             let _ = say(&channel, Pass::Released);
             Drainer::new(shared, told, channel).run(orders);
         }
-        _ => go_on(shared),
+        _ => {
+            go_on(shared);
+            broken(shared);
+        }
     }
+}
+
+fn broken(shared: &Shared) {
+    let count = &shared.world.process.handoffs_broken;
+    count.fetch_add(1, Relaxed);
 }
 
 /// Nobody took over: this process goes on as if nothing had been.
@@ -140,11 +153,12 @@ fn follow(shared: &Shared, on: bool) {
     }
 }
 
-/// Until everything is sealed. `None`: the other process is gone, or not wanted any more.
+/// Until everything is sealed. `None`: the other process is gone, or not wanted any more. `begun`: it had asked.
 fn teach(
     shared: &Shared,
     channel: &Channel,
     orders: &mpsc::Receiver<Command>,
+    begun: &mut bool,
 ) -> io::Result<Option<Told>> {
     // It reads its configuration first.
     loop {
@@ -164,6 +178,7 @@ fn teach(
             _ => return Ok(None),
         }
     }
+    *begun = true;
     let tables = &shared.world.tables;
     let replica = tables.iter().find_map(Table::replica);
     let hello = Tables {
@@ -190,13 +205,16 @@ fn teach(
         }
         round(channel, &mut exporters, false)?;
     }
+    // Most of them now, so that there are few when nobody accepts.
+    let mut told = Told::default();
+    totals(shared, channel, &mut told)?;
     say(channel, Pass::Walked)?;
     loop {
         match orders.recv_timeout(ROUND_PAUSE) {
             Ok(Command::Seal { held_ms, done }) => {
-                let sealed = seal(shared, channel, &mut exporters, held_ms);
+                let sealed = seal(shared, channel, &mut exporters, &mut told, held_ms);
                 let _ = done.send(());
-                return sealed.map(Some);
+                return sealed.map(|()| Some(told));
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 // It has nothing to say now; this is how its end is noticed.
@@ -253,8 +271,9 @@ fn seal(
     shared: &Shared,
     channel: &Channel,
     exporters: &mut [Exporter<'_>],
+    told: &mut Told,
     held_ms: u64,
-) -> io::Result<Told> {
+) -> io::Result<()> {
     let mut shares: Vec<Shares> = Vec::new();
     shared.heritage.freeze(|child, seq, ledger| {
         let mut all = ledger
@@ -300,15 +319,19 @@ fn seal(
             }),
         )?;
     }
-    let mut told = Told::default();
-    for some in told.news(&shared.world).chunks(TOTALS_MAX) {
-        say(channel, Pass::Totals(some.to_vec()))?;
-    }
+    totals(shared, channel, told)?;
     for some in totals::settings(&shared.world, &shared.plan).chunks(SETTINGS_MAX) {
         say(channel, Pass::Settings(some.to_vec()))?;
     }
-    say(channel, Pass::Sealed { held_ms })?;
-    Ok(told)
+    say(channel, Pass::Sealed { held_ms })
+}
+
+/// Counters, as far as they have not been told.
+fn totals(shared: &Shared, channel: &Channel, told: &mut Told) -> io::Result<()> {
+    for some in told.news(shared, usize::MAX).chunks(TOTALS_MAX) {
+        say(channel, Pass::Totals(some.to_vec()))?;
+    }
+    Ok(())
 }
 
 /// Rows of one frame; a frame is at most 64 KiB long.

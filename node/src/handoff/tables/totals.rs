@@ -5,140 +5,147 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use remora_config::plan::Plan;
-use remora_core::stats::{BackStats, FrontStats, ServerStats};
-use remora_core::world::{ProcessState, ProxyState, World};
+use remora_core::rule::hits::RuleHits;
+use remora_core::table::{Events, Table};
+use remora_core::world::{ProxyState, World};
+use twox_hash::XxHash64;
 
 use crate::handoff::frames::tables::{Setting, Total};
+use crate::shared::Shared;
 
-/// Each counter has a fixed place; new ones go to the end of their list.
-fn front(s: &FrontStats) -> Vec<&AtomicU64> {
-    let mut all = vec![
-        &s.stot,
-        &s.bin,
-        &s.bout,
-        &s.dreq,
-        &s.dresp,
-        &s.ereq,
-        &s.dcon,
-        &s.dses,
-        &s.conn_tot,
-        &s.req_tot,
-        &s.intercepted,
-    ];
-    all.extend(&s.hrsp);
-    all
+/// Counters that belong together. Each has a fixed place in its list.
+enum Counters<'w> {
+    Many(Vec<&'w AtomicU64>),
+    Rule(u32),
+    Table(&'w Table),
 }
 
-fn back(s: &BackStats) -> Vec<&AtomicU64> {
-    let mut all = vec![
-        &s.stot,
-        &s.bin,
-        &s.bout,
-        &s.dreq,
-        &s.dresp,
-        &s.econ,
-        &s.eresp,
-        &s.wretr,
-        &s.wredis,
-        &s.lbtot,
-        &s.cli_abrt,
-        &s.srv_abrt,
-        &s.req_tot,
-        &s.connect,
-        &s.reuse,
-    ];
-    all.extend(&s.hrsp);
-    all
-}
-
-fn server(s: &ServerStats) -> Vec<&AtomicU64> {
-    let mut all = vec![
-        &s.stot,
-        &s.bin,
-        &s.bout,
-        &s.dresp,
-        &s.econ,
-        &s.eresp,
-        &s.wretr,
-        &s.wredis,
-        &s.lbtot,
-        &s.cli_abrt,
-        &s.srv_abrt,
-        &s.req_tot,
-        &s.connect,
-        &s.reuse,
-    ];
-    all.extend(&s.hrsp);
-    all
-}
-
-fn process(s: &ProcessState) -> Vec<&AtomicU64> {
-    vec![
-        &s.cum_conns,
-        &s.cum_reqs,
-        &s.maxconn_reached,
-        &s.bytes_out,
-        &s.spliced_bytes_out,
-        &s.dropped_logs,
-    ]
-}
-
-/// Shows every list of counters with its name.
-fn each<'w>(world: &'w World, mut f: impl FnMut(String, Vec<&'w AtomicU64>)) {
-    f(String::from("process"), process(&world.process));
-    for p in &world.proxies {
-        if p.is_frontend {
-            f(format!("frontend {}", p.name), front(&p.front));
+impl Counters<'_> {
+    fn read(&self, hits: &RuleHits) -> Vec<u64> {
+        match self {
+            Counters::Many(all) => all.iter().map(|c| c.load(Relaxed)).collect(),
+            Counters::Rule(number) => vec![hits.of(*number)],
+            Counters::Table(table) => {
+                let events = table.events();
+                vec![events.refusals, events.evictions, events.expirations]
+            }
         }
-        if p.is_backend {
-            f(format!("backend {}", p.name), back(&p.back));
-            for s in &p.servers {
-                f(format!("server {}/{}", p.name, s.name), server(&s.stats));
+    }
+
+    fn add(&self, hits: &RuleHits, values: &[u64]) {
+        match self {
+            Counters::Many(all) => {
+                for (counter, value) in all.iter().zip(values) {
+                    counter.fetch_add(*value, Relaxed);
+                }
+            }
+            Counters::Rule(number) => {
+                let matches = values.first().copied().unwrap_or(0);
+                hits.add(*number, matches);
+            }
+            Counters::Table(table) => {
+                if let [refusals, evictions, expirations, ..] = *values {
+                    table.add_events(Events {
+                        refusals,
+                        evictions,
+                        expirations,
+                    });
+                }
             }
         }
     }
 }
 
-/// Counters as last told.
+/// Shows every list of counters, with what makes its name; always in the same order.
+fn each<'w>(shared: &'w Shared, mut f: impl FnMut(&dyn Fn() -> String, Counters<'w>)) {
+    let world = &shared.world;
+    let process = Counters::Many(world.process.totals().collect());
+    f(&|| String::from("process"), process);
+    for p in &world.proxies {
+        if p.is_frontend {
+            let all = Counters::Many(p.front.totals().collect());
+            f(&|| format!("frontend {}", p.name), all);
+        }
+        if p.is_backend {
+            let all = Counters::Many(p.back.totals().collect());
+            f(&|| format!("backend {}", p.name), all);
+            for s in &p.servers {
+                let all = Counters::Many(s.stats.totals().collect());
+                f(&|| format!("server {}/{}", p.name, s.name), all);
+            }
+        }
+        for (set, rules) in p.rules.sets() {
+            for rule in &rules.rules {
+                // As the series of the metrics page are told apart; its parts may be longer than a frame.
+                let name = || {
+                    let (file, line) = rule.place;
+                    let file = shared.plan.files.get(usize::from(file));
+                    let whole = format!(
+                        "{}\n{set}\n{}\n{}\n{line}",
+                        p.name,
+                        rule.action.name(),
+                        file.map_or("", String::as_str)
+                    );
+                    format!("rule {:016x}", XxHash64::oneshot(0, whole.as_bytes()))
+                };
+                f(&name, Counters::Rule(rule.number));
+            }
+        }
+    }
+    for table in &world.tables {
+        let name = || format!("table {}", table.spec().name);
+        f(&name, Counters::Table(table));
+    }
+}
+
+/// Counters as last told, in the order of [`each`].
 #[derive(Default)]
-pub struct Told(BTreeMap<String, Vec<u64>>);
+pub struct Told {
+    values: Vec<Vec<u64>>,
+    /// This process serves no more: what happens to its tables concerns nobody.
+    draining: bool,
+}
 
 impl Told {
-    /// What was added since the last call.
-    pub fn news(&mut self, world: &World) -> Vec<Total> {
+    /// What was added since the last call, of at most `most` lists.
+    pub fn news(&mut self, shared: &Shared, most: usize) -> Vec<Total> {
         let mut news = Vec::new();
-        each(world, |name, counters| {
-            let now: Vec<u64> = counters.iter().map(|c| c.load(Relaxed)).collect();
-            let before = self.0.get(&name);
-            if before == Some(&now) {
+        let mut at = 0;
+        each(shared, |name, counters| {
+            if self.values.len() == at {
+                self.values.push(Vec::new());
+            }
+            let before = self.values.get_mut(at);
+            at += 1;
+            let idle = self.draining && matches!(counters, Counters::Table(_));
+            let Some(before) = before.filter(|_| !idle && news.len() < most) else {
+                return;
+            };
+            let now = counters.read(&shared.world.process.rule_hits);
+            if *before == now || before.is_empty() && now.iter().all(|n| *n == 0) {
                 return;
             }
             // A counter that was cleared by hand adds what it shows.
             let added = now.iter().enumerate().map(|(i, now)| {
-                let before = before.and_then(|all| all.get(i)).copied().unwrap_or(0);
+                let before = before.get(i).copied().unwrap_or(0);
                 now.checked_sub(before).unwrap_or(*now)
             });
             let values = added.collect();
-            self.0.insert(name.clone(), now);
+            *before = now;
+            let name = name();
             news.push(Total { name, values });
         });
         news
     }
-}
 
-impl Told {
-    /// This was not told after all.
-    pub fn take_back(&mut self, total: &Total) {
-        if let Some(told) = self.0.get_mut(&total.name) {
-            for (told, value) in told.iter_mut().zip(&total.values) {
-                *told = told.saturating_sub(*value);
-            }
-        }
+    /// From now on this process drains.
+    pub fn drains(&mut self) {
+        self.draining = true;
     }
 }
 
-/// Adds what another process has counted. Proxies and servers that are not here any more are left out.
-pub fn add(world: &World, totals: &[Total]) {
+/// Adds what another process has counted. What is not configured here any more is left out.
+pub fn add(shared: &Shared, totals: &[Total]) {
     let by_name: BTreeMap<&str, &[u64]> = totals
         .iter()
         .map(|total| (total.name.as_str(), total.values.as_slice()))
@@ -146,12 +153,9 @@ pub fn add(world: &World, totals: &[Total]) {
     if by_name.is_empty() {
         return;
     }
-    each(world, |name, counters| {
-        let Some(values) = by_name.get(name.as_str()) else {
-            return;
-        };
-        for (counter, value) in counters.into_iter().zip(*values) {
-            counter.fetch_add(*value, Relaxed);
+    each(shared, |name, counters| {
+        if let Some(values) = by_name.get(name().as_str()) {
+            counters.add(&shared.world.process.rule_hits, values);
         }
     });
 }
@@ -210,5 +214,21 @@ pub fn set(world: &World, settings: &[Setting]) {
                 put(&s.maxconn, setting.maxconn);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_counters_add_up_whatever_their_length() {
+        let hits = RuleHits::default();
+        let [a, b] = [AtomicU64::new(1), AtomicU64::new(2)];
+        let counters = Counters::Many(vec![&a, &b]);
+        // One side knows fewer counters than the other.
+        counters.add(&hits, &[5]);
+        counters.add(&hits, &[1, 1, 9]);
+        assert_eq!(counters.read(&hits), [7, 3]);
     }
 }

@@ -1,0 +1,78 @@
+//! What becomes of reloads is on the metrics page.
+
+use cluster_tests::scrape::{samples, scrape};
+use cluster_tests::wait::until_true;
+use cluster_tests::{Proxy, get};
+use rustix::process::Signal;
+
+use crate::common::{HEAD, haproxy_lacks};
+use crate::supervisor::{edit, kill, master, supervised, worker};
+
+/// Successes, failures, whether the last one succeeded, hand-offs; -1 for what is not on the page.
+fn told(proxy: &Proxy) -> [f64; 4] {
+    let page = scrape(&proxy.dir().join("admin.sock"));
+    let all = samples(&page);
+    // A new worker is told a moment after it begins to answer.
+    let value = |name: &str| all.get(name).copied().unwrap_or(-1.0);
+    [
+        value("remora_reloads_total{outcome=\"ok\"}"),
+        value("remora_reloads_total{outcome=\"failed\"}"),
+        value("remora_last_reload_ok"),
+        value("remora_handoffs_total{outcome=\"ok\"}"),
+    ]
+}
+
+fn becomes(proxy: &Proxy, wanted: [f64; 4]) {
+    until_true(&format!("the page says {wanted:?}"), || {
+        told(proxy) == wanted
+    });
+}
+
+#[test]
+fn outcomes_of_reloads_are_counted_across_them() {
+    if haproxy_lacks("these metrics") {
+        return;
+    }
+    let head = HEAD.replacen("global\n", "global\n  admin bind {{dir}}/admin.sock\n", 1);
+    let proxy = supervised(&head).start();
+    becomes(&proxy, [0.0, 0.0, 1.0, 0.0]);
+    assert!(!scrape(&proxy.dir().join("admin.sock")).contains("remora_handoff_entries "));
+    edit(&proxy, "bind 1", "bnid 1");
+    master(&proxy).ask("reload");
+    becomes(&proxy, [0.0, 1.0, 0.0, 0.0]);
+    edit(&proxy, "bnid 1", "bind 1");
+    for n in 1..=2 {
+        assert!(master(&proxy).ask("reload").starts_with("Success=1\n"));
+        becomes(&proxy, [f64::from(n), 1.0, 1.0, f64::from(n)]);
+    }
+    let page = scrape(&proxy.dir().join("admin.sock"));
+    let all = samples(&page);
+    for name in [
+        "remora_last_reload_duration_seconds",
+        "remora_handoff_duration_seconds",
+        "remora_handoff_accept_gap_seconds",
+    ] {
+        let value = all.get(name).unwrap_or_else(|| panic!("no {name}: {page}"));
+        assert!((0.0..30.0).contains(value), "{name}: {value}");
+    }
+    assert_eq!(all.get("remora_handoff_entries"), Some(&0.0));
+    // Rules and tables go on, too.
+    let rule = |page: &str| {
+        let rule = samples(page).into_iter();
+        rule.filter(|(name, _)| name.starts_with("remora_rule_matches_total{"))
+            .map(|(_, n)| n)
+            .sum::<f64>()
+    };
+    let matches = rule(&page);
+    assert_eq!(get(proxy.addr("fe"), "/").map(|r| r.status), Ok(200));
+    assert!(master(&proxy).ask("reload").starts_with("Success=1\n"));
+    becomes(&proxy, [3.0, 1.0, 1.0, 3.0]);
+    let after = rule(&scrape(&proxy.dir().join("admin.sock")));
+    assert_eq!(after, matches + 1.0);
+    // What only the worker knew is gone with it; its supervisor goes on.
+    let before = worker(&proxy);
+    kill(before, Signal::KILL);
+    until_true("another worker serves", || worker(&proxy) != before);
+    assert_eq!(get(proxy.addr("fe"), "/").map(|r| r.status), Ok(200));
+    becomes(&proxy, [3.0, 1.0, 1.0, 0.0]);
+}
