@@ -39,11 +39,13 @@ fn table() -> TableDef {
                 number: 9 << 7,
                 period_ms: 0,
                 name: "http_req_cnt".into(),
+                factor: 0,
             },
             ColumnDef {
                 number: 10 << 7,
                 period_ms: 10_000,
                 name: "http_req_rate".into(),
+                factor: 0,
             },
         ],
     }

@@ -149,6 +149,7 @@ pub(crate) fn hello(version: u32) -> Hello {
                 number: GPC0,
                 period_ms: 0,
                 name: "gpc0".into(),
+                factor: 0,
             }],
         }],
     }

@@ -149,8 +149,8 @@ fn steps(seed: u64, expire: Option<i64>, start: i64) -> Result<(), String> {
             85..90 => {
                 let all = *dice.pick(&[0, u64::MAX]);
                 let (model, real) = &mut nodes[at];
-                model.set_acked_by_all(all);
-                real.set_acked_by_all(all);
+                model.set_acked_by_all(all, now);
+                real.set_acked_by_all(all, now);
             }
             _ => {
                 now += match dice.roll(4) {

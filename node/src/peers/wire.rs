@@ -276,6 +276,10 @@ fn holdings_in(holdings: Vec<proto::Holding>) -> Holdings {
         .collect()
 }
 
+/// Columns of a later version that are named to people, and how much of their names.
+const LATER_MAX: usize = 32;
+const LATER_NAME_MAX: usize = 40;
+
 fn table_out(table: TableDef) -> proto::TableDef {
     proto::TableDef {
         name: table.name,
@@ -303,14 +307,31 @@ fn table_in(table: proto::TableDef) -> TableDef {
         // Of a later version. No table has keys without bytes, so it matches none.
         proto::KeyType::Unspecified => (KeyType::Binary, 0),
     };
+    let later = table.columns.iter().filter(|c| column_in(c).is_none());
     TableDef {
         key_type,
         key_len,
         size: table.size,
         expire_ms: table.expire_ms,
         columns: table.columns.iter().filter_map(column_in).collect(),
+        later: later.take(LATER_MAX).map(later_name).collect(),
         name: table.name,
     }
+}
+
+/// What a later version calls a column, fit to be shown.
+fn later_name(column: &proto::ColumnDef) -> String {
+    let shown = |c: &char| c.is_ascii_alphanumeric() || "_[]-.".contains(*c);
+    let name: String = column
+        .name
+        .chars()
+        .filter(shown)
+        .take(LATER_NAME_MAX)
+        .collect();
+    if name.is_empty() {
+        return format!("column {}", column.number);
+    }
+    name
 }
 
 fn column_out(column: &ColumnDef) -> proto::ColumnDef {
@@ -318,6 +339,7 @@ fn column_out(column: &ColumnDef) -> proto::ColumnDef {
         number: column.number(),
         period_ms: column.period_ms,
         name: column.data_type.element_name(column.index).to_string(),
+        factor: if column.factor > 1 { column.factor } else { 0 },
     }
 }
 
@@ -328,6 +350,7 @@ fn column_in(column: &proto::ColumnDef) -> Option<ColumnDef> {
         data_type,
         index: (column.number & 0x7f) as u16,
         period_ms: column.period_ms,
+        factor: column.factor.max(1),
         kind: ColumnKind::of(data_type),
     })
 }
@@ -365,6 +388,7 @@ mod tests {
             data_type: DataType::GpcRate,
             index: 3,
             period_ms: 10_000,
+            factor: 512,
             kind: ColumnKind::Rate,
         };
         TableDef {
@@ -374,6 +398,7 @@ mod tests {
             size: 1_000,
             expire_ms: Some(60_000),
             columns: vec![rate],
+            later: Vec::new(),
         }
     }
 
@@ -503,9 +528,14 @@ mod tests {
         theirs.columns.push(proto::ColumnDef {
             number: 99 << 7,
             period_ms: 0,
-            name: "later_cnt".into(),
+            name: "later_cnt\n".into(),
+            factor: 0,
         });
-        assert_eq!(table_in(theirs.clone()), table());
+        let shared = TableDef {
+            later: vec!["later_cnt".into()],
+            ..table()
+        };
+        assert_eq!(table_in(theirs.clone()), shared, "but it is said");
         theirs.key_type = 77;
         assert_eq!(table_in(theirs).key_len, 0, "matches no table");
         let mut batch = batch_out(Batch {

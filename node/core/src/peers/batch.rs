@@ -86,6 +86,9 @@ pub struct ColumnDef {
     pub index: u16,
     /// Period of a rate in milliseconds, else 0.
     pub period_ms: u32,
+    /// Bytes per counted unit of a rate of bytes (`brates-factor`), else 1: what is counted in different units is not
+    /// summed.
+    pub factor: u32,
     /// How its values are written.
     pub kind: ColumnKind,
 }
@@ -98,7 +101,7 @@ impl ColumnDef {
 }
 
 /// The columns of a table that stores these types, in the order of rows: what is summed first, registers after it, each
-/// in bit order.
+/// in bit order; rates of bytes in bytes.
 pub fn columns_of(store: &[Stored]) -> Vec<ColumnDef> {
     let mut sorted: Vec<&Stored> = store.iter().collect();
     sorted.sort_by_key(|s| (!s.data_type.info().kind.is_arithmetic(), s.data_type));
@@ -115,6 +118,7 @@ pub fn columns_of(store: &[Stored]) -> Vec<ColumnDef> {
             data_type,
             index,
             period_ms: if row.args.has_period() { period_ms } else { 0 },
+            factor: 1,
             kind: ColumnKind::of(data_type),
         })
     };

@@ -146,6 +146,7 @@ impl Hub {
                     size: spec.size as u64,
                     expire_ms: spec.expire_ms,
                     columns: columns.clone(),
+                    later: Vec::new(),
                 },
                 writer: BatchWriter::new(columns),
                 known: BTreeMap::new(),

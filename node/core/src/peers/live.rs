@@ -237,7 +237,7 @@ impl Hub {
             let waiting = self.outs.values().filter_map(|out| out.acked(table));
             let known = shared.acked.values().copied();
             let all = waiting.chain(known).min().unwrap_or(u64::MAX);
-            store.set_acked_by_all(if strangers { 0 } else { all });
+            store.set_acked_by_all(if strangers { 0 } else { all }, now);
         }
     }
 

@@ -28,8 +28,9 @@ pub(super) fn compare(theirs: Side<'_>, ours: (&str, Option<&TableDef>)) -> Tabl
     let mut mismatches = Vec::new();
     for (name, mine, other) in [(one, a, b), (other, b, a)] {
         let only = lacking(&other.columns, &mine.columns);
-        if !only.is_empty() {
-            let columns: Vec<String> = only.iter().map(|c| column_name(c)).collect();
+        let known = only.iter().map(|column| column_name(column));
+        let columns: Vec<String> = known.chain(mine.later.iter().cloned()).collect();
+        if !columns.is_empty() {
             mismatches.push(format!("only {name} stores {}", columns.join(", ")));
         }
     }
@@ -50,7 +51,7 @@ pub(super) fn compare(theirs: Side<'_>, ours: (&str, Option<&TableDef>)) -> Tabl
     }
 }
 
-/// Columns of `wanted` that are not among `present`: the data type, the element and the period count.
+/// Columns of `wanted` that are not among `present`: the data type, the element, the period and the unit count.
 pub(super) fn lacking<'a>(present: &[ColumnDef], wanted: &'a [ColumnDef]) -> Vec<&'a ColumnDef> {
     wanted.iter().filter(|c| !present.contains(c)).collect()
 }
@@ -64,5 +65,63 @@ fn column_name(column: &ColumnDef) -> String {
     if column.period_ms > 0 {
         name = format!("{name}({} ms)", column.period_ms);
     }
+    if column.factor > 1 {
+        name = format!("{name} in units of {} bytes", column.factor);
+    }
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::batch::columns_of;
+    use crate::table::{DataType, KeyType, Stored};
+
+    fn table(factor: u32, later: &[&str]) -> TableDef {
+        let mut columns = columns_of(&[Stored {
+            data_type: DataType::BytesInRate,
+            elements: 1,
+            period_ms: 10_000,
+        }]);
+        columns[0].factor = factor;
+        TableDef {
+            name: "t".into(),
+            key_type: KeyType::Ip,
+            key_len: 4,
+            size: 100,
+            expire_ms: None,
+            columns,
+            later: later.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// Rates of bytes in different units are not summed, and what a later version stores is not passed over in silence.
+    #[test]
+    fn differences_have_names() {
+        for (theirs, ours, expected) in [
+            (table(1, &[]), table(1, &[]), vec![]),
+            (
+                table(1, &[]),
+                table(1024, &[]),
+                vec![
+                    "only a stores bytes_in_rate(10000 ms)",
+                    "only b stores bytes_in_rate(10000 ms) in units of 1024 bytes",
+                ],
+            ),
+            (
+                table(1, &["new_cnt", "new_rate"]),
+                table(1, &[]),
+                vec!["only a stores new_cnt, new_rate"],
+            ),
+        ] {
+            let answer = compare(("a", &theirs), ("b", Some(&ours)));
+            assert_eq!(
+                (answer.matched, answer.mismatches),
+                (
+                    true,
+                    expected.iter().map(|text| (*text).to_owned()).collect()
+                )
+            );
+        }
+    }
 }

@@ -25,6 +25,8 @@ pub struct TableDef {
     pub expire_ms: Option<u32>,
     /// Its columns in the order of rows.
     pub columns: Vec<ColumnDef>,
+    /// Names of columns that only a later version knows, for people: they are not shared.
+    pub later: Vec<String>,
 }
 
 /// First message of a dialer.

@@ -66,7 +66,7 @@ pub trait Store {
     /// Takes every tracker of a lineage for gone until its rows say otherwise, even rows of versions that are known.
     fn forget_held(&self, lineage: Lineage);
     /// The number that every other node has acknowledged, connected or not; `u64::MAX` when there is none.
-    fn set_acked_by_all(&self, number: u64);
+    fn set_acked_by_all(&self, number: u64, now_ms: u64);
 }
 
 impl Stores for World {
@@ -156,9 +156,9 @@ impl Store for Table {
             replica.forget_held(lineage);
         }
     }
-    fn set_acked_by_all(&self, number: u64) {
+    fn set_acked_by_all(&self, number: u64, now_ms: u64) {
         if let Some(replica) = self.replica() {
-            replica.set_acked_by_all(number);
+            replica.set_acked_by_all(number, now_ms);
         }
     }
 }

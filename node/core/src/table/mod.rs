@@ -411,6 +411,9 @@ impl Table {
         let mut reserved = false;
         loop {
             let mut shard = home.lock();
+            if let Some(replica) = &mut shard.replica {
+                replica.latest_ms = now_ms;
+            }
             if let Some(slot) = shard.find(&self.schema, hash, key) {
                 if reserved {
                     self.forget(1); // another thread was faster

@@ -146,13 +146,14 @@ fn replica_layout(spec: &TableSpec, exact: &mut [Option<Column>; COUNT]) -> Repl
     let mut columns: Vec<Cell> = Vec::new();
     let mut end = CELL_DATA;
     let mut arithmetic = 0;
-    for def in columns_of(&spec.store) {
+    for mut def in columns_of(&spec.store) {
         let Some(column) = exact
             .get_mut(def.data_type as usize)
             .and_then(Option::as_mut)
         else {
             continue;
         };
+        def.factor = column.factor;
         if def.index == 0 {
             column.number = columns.len() as u16;
             if column.kind.is_arithmetic() {

@@ -122,6 +122,7 @@ impl Table {
         let budget = budget.max(1);
         let expired = self.sweep(now_ms, budget);
         if let Some(replica) = self.replica() {
+            replica.note_time(now_ms);
             replica.forget_tombstones(now_ms);
         }
         let mut cursor = *self.upkeep.lock();

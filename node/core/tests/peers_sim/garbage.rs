@@ -108,6 +108,7 @@ impl Victim {
             size: 100,
             expire_ms: Some(60_000),
             columns: self.columns(),
+            later: Vec::new(),
         }
     }
     fn hello(&self, rng: &mut Rng) -> Hello {

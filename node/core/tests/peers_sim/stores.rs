@@ -164,7 +164,7 @@ impl Store for SimTable {
     fn forget_held(&self, lineage: Lineage) {
         self.table.forget_held(lineage);
     }
-    fn set_acked_by_all(&self, number: u64) {
-        self.table.set_acked_by_all(number);
+    fn set_acked_by_all(&self, number: u64, now_ms: u64) {
+        self.table.set_acked_by_all(number, now_ms);
     }
 }

@@ -24,7 +24,7 @@ pub trait Node: 'static {
     fn apply(&mut self, batch: &Self::Batch, from: u64, sent: i64, acked: u64, now: i64)
     -> Applied;
     fn set_alive(&mut self, lineage: u64, alive: bool);
-    fn set_acked_by_all(&mut self, number: u64);
+    fn set_acked_by_all(&mut self, number: u64, now: i64);
     fn read(&self, key: KeyNumber, now: i64) -> Option<Vec<u64>>;
     fn maintain(&mut self, now: i64);
     fn set_budget(&mut self, rows: usize);
@@ -73,8 +73,8 @@ impl Node for ModelNode {
             self.alive.remove(&lineage);
         }
     }
-    fn set_acked_by_all(&mut self, number: u64) {
-        self.acked_by_all = number;
+    fn set_acked_by_all(&mut self, number: u64, now: i64) {
+        self.note_acked(number, now);
     }
     fn read(&self, key: KeyNumber, now: i64) -> Option<Vec<u64>> {
         ModelNode::read(self, key, now)
@@ -411,7 +411,7 @@ impl<N: Node> Cluster<N> {
             .get_mut(&from)
             .unwrap()
             .node
-            .set_acked_by_all(least);
+            .set_acked_by_all(least, self.now);
     }
     /// Survivors tell each other what one has seen of the dead and the other has not.
     fn fill_gaps(&mut self) {

@@ -23,7 +23,7 @@ pub const COLUMNS: [Column; 8] = [
 pub const REGISTERS: usize = 2; // gpt[0], gpt[1]
 /// How long an expired entry is remembered.
 pub const GRACE: i64 = 3_000;
-/// How long an entry that began blank says so at least.
+/// How long an entry that began blank says so at least after all have heard it.
 pub const FRESH_MIN: i64 = 5_000;
 
 pub type Stamp = (u64, u64); // wall ms, lineage
@@ -102,7 +102,9 @@ pub struct ModelNode {
     pub journal: BTreeMap<u64, KeyNumber>,
     /// Rows per batch.
     pub budget: usize,
+    /// What all have had for a while; and what was reported since then.
     pub acked_by_all: u64,
+    pub acked_lately: (u64, i64),
     pub alive: BTreeSet<u64>,
     /// The greatest version met of each lineage.
     pub highest: BTreeMap<u64, u64>,
@@ -201,6 +203,7 @@ impl ModelNode {
             journal: BTreeMap::new(),
             budget: 1_000,
             acked_by_all: 0,
+            acked_lately: (0, 0),
             alive: BTreeSet::from([lineage]),
             highest: BTreeMap::new(),
         }
@@ -336,7 +339,7 @@ impl ModelNode {
     }
 
     /// Gives a changed entry a number of its own.
-    pub fn number(&mut self, key: KeyNumber, now: i64) {
+    pub fn number(&mut self, key: KeyNumber) {
         let entry = self.entries.get_mut(&key).unwrap();
         if !entry.dirty {
             return;
@@ -349,17 +352,28 @@ impl ModelNode {
         entry.own.version = self.newest;
         entry.own.epoch = entry.newest_edict();
         entry.own.held = entry.uses > 0;
-        let acked = entry.first <= self.acked_by_all && now - entry.born >= FRESH_MIN;
+        let acked = entry.first <= self.acked_by_all;
         if entry.first == 0 {
             entry.first = self.newest;
         } else if acked {
             entry.fresh = false;
         }
     }
+    /// What all others have acked: it counts after a while.
+    pub fn note_acked(&mut self, number: u64, now: i64) {
+        let (reported, since) = self.acked_lately;
+        let reported = reported.min(number);
+        self.acked_by_all = self.acked_by_all.min(number);
+        self.acked_lately = (reported, since);
+        if now >= since + FRESH_MIN {
+            self.acked_by_all = self.acked_by_all.max(reported);
+            self.acked_lately = (number, now);
+        }
+    }
     pub fn collect(&mut self, now: i64) {
         self.settle(now);
         for key in self.entries.keys().copied().collect::<Vec<_>>() {
-            self.number(key, now);
+            self.number(key);
         }
     }
     /// What a visible entry reads: columns, then registers.

@@ -98,14 +98,6 @@ impl RealNode {
             bytes: 64 << 10,
         }
     }
-    /// A batch of nothing.
-    fn tell_time(&self, now: u64) {
-        let columns = self.replica().columns();
-        let nothing = Columns::default();
-        let reader = BatchReader::new(&nothing, columns).unwrap();
-        let from = self.lineages.own();
-        self.replica().apply(&reader, from, 0, 0, now).unwrap();
-    }
     fn walk(&self, which: Which, now: i64) -> Wire {
         let mut out = BatchWriter::new(self.replica().columns().to_vec());
         let mut cursor = Cursor::default();
@@ -160,7 +152,6 @@ impl Node for RealNode {
                 }
             }
             Op::ClearGpc(_, index) => {
-                self.tell_time(now); // it takes none as an argument
                 t.upsert(&key, now, |mut e| {
                     e.clr(D::Gpc, index);
                 })
@@ -236,8 +227,8 @@ impl Node for RealNode {
         let index = self.lineages.index(Lineage(lineage)).unwrap();
         self.lineages.set_alive(index, alive);
     }
-    fn set_acked_by_all(&mut self, number: u64) {
-        self.replica().set_acked_by_all(number);
+    fn set_acked_by_all(&mut self, number: u64, now: i64) {
+        self.replica().set_acked_by_all(number, now as u64);
     }
     fn read(&self, key: KeyNumber, now: i64) -> Option<Vec<u64>> {
         let now = now as u64;

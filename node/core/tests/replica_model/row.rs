@@ -93,7 +93,7 @@ impl ModelNode {
         }
     }
     fn own_row(&mut self, key: KeyNumber, now: i64) -> Row {
-        self.number(key, now);
+        self.number(key);
         self.row(key, self.lineage, Some(&self.entries[&key].own), now)
     }
     /// What was numbered after `after`, oldest first, as far as the budget goes; where to go on from, and whether nothing

@@ -37,6 +37,7 @@ pub fn definition(info: &TableInfo, lineage: Lineage) -> Option<Definition> {
             data_type,
             index: *index,
             period_ms: *period_ms,
+            factor: 1, // told for the whole table
             kind: ColumnKind::of(data_type),
         })
     });

@@ -133,6 +133,9 @@ impl ReplicaShard {
         now_ms: u64,
     ) -> Stamp {
         let newest = self.newest_stamp(layout, record, slot);
+        if now_ms == 0 {
+            self.shared.note_time(self.latest_ms);
+        }
         self.shared.new_stamp(newest, now_ms)
     }
     /// Assigns a register here and now.

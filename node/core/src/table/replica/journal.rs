@@ -9,8 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Collected;
 use super::state::{ReplicaShard, Shared, flags};
-use crate::table::rate::age_ms;
-use crate::table::schema::{BORN, FIRST, FLAGS, VERSION, set_wide, set_word, wide, word};
+use crate::table::schema::{FIRST, FLAGS, VERSION, set_wide, set_word, wide, word};
 use crate::table::shard::Shard;
 use crate::table::{Padded, Table};
 
@@ -22,7 +21,8 @@ const STAMP_SLICE: usize = 256;
 const HOLES_SPARE: usize = 1024;
 /// Pieces swept per collection.
 const CHUNKS_PER_SWEEP: usize = 4;
-/// A fresh own cell stays so for at least this long: an offer of an older share may be under way.
+/// A fresh own cell stays so for at least this long after everyone has heard of it: an offer of an older share may be
+/// under way.
 pub(super) const FRESH_MIN_MS: u32 = 5_000;
 
 /// A position of the journal.
@@ -186,13 +186,7 @@ impl Shared {
 
 impl ReplicaShard {
     /// Gives the own cell the next number and the journal's last position: its content is now that of this version.
-    pub fn stamp(
-        &mut self,
-        journal: &mut Journal,
-        record: &mut [u8],
-        slot: u32,
-        now_ms: u64,
-    ) -> u64 {
+    pub fn stamp(&mut self, journal: &mut Journal, record: &mut [u8], slot: u32) -> u64 {
         let number = journal.push(self.number, slot);
         let mut bits = word(record, FLAGS);
         if bits & flags::JOURNALED != 0 {
@@ -201,9 +195,7 @@ impl ReplicaShard {
         if bits & flags::FRESH != 0 {
             if wide(record, VERSION) == 0 {
                 set_word(record, FIRST, number as u32);
-            } else if first(record, number) <= self.shared.acked_by_all.load(Relaxed)
-                && age_ms(now_ms as u32, word(record, BORN)) >= FRESH_MIN_MS
-            {
+            } else if first(record, number) <= self.shared.acked_by_all.load(Relaxed) {
                 bits &= !flags::FRESH;
             }
         }
@@ -255,7 +247,7 @@ pub(super) fn collect(table: &Table, shared: &Shared, now_ms: u64, budget: usize
                 continue;
             }
             let left = budget - stamped;
-            let (done, all) = collect_shard(shard, shared, now_ms, left);
+            let (done, all) = collect_shard(shard, shared, left);
             stamped += done;
             if !all {
                 shared.stays_dirty(number as u16);
@@ -273,7 +265,7 @@ pub(super) fn collect(table: &Table, shared: &Shared, now_ms: u64, budget: usize
 }
 
 /// Stamps up to `budget` entries of a shard. Returns how many, and whether that was all that had changed.
-fn collect_shard(padded: &Padded, shared: &Shared, now_ms: u64, budget: usize) -> (usize, bool) {
+fn collect_shard(padded: &Padded, shared: &Shared, budget: usize) -> (usize, bool) {
     // Slots keep their `LISTED` flag until they are looked at, so nobody lists them again meanwhile.
     let mut list = {
         let mut shard = padded.lock();
@@ -297,7 +289,7 @@ fn collect_shard(padded: &Padded, shared: &Shared, now_ms: u64, budget: usize) -
             set_word(record, FLAGS, bits);
             // A slot that was given back has lost its dirty flag.
             if bits & flags::DIRTY != 0 {
-                replica.stamp(&mut journal, record, slot, now_ms);
+                replica.stamp(&mut journal, record, slot);
                 stamped += 1;
             }
         }

@@ -265,8 +265,8 @@ impl<'t> Replica<'t> {
             .store(journal.newest(), std::sync::atomic::Ordering::Release);
     }
     /// The number that every node known to the cluster has, connected or not; `u64::MAX` when there is no other.
-    pub fn set_acked_by_all(&self, number: u64) {
-        self.shared.acked_by_all.store(number, Relaxed);
+    pub fn set_acked_by_all(&self, number: u64, now_ms: u64) {
+        self.shared.note_acked(number, now_ms);
     }
     /// The highest version merged of that lineage, 0 if none: some cell may have it although lower ones are still missing.
     pub fn highest(&self, lineage: Lineage) -> u64 {
@@ -358,6 +358,10 @@ impl<'t> Replica<'t> {
                 }
             })
             .is_some()
+    }
+    /// For assignments that come without a time: see `Shared::wall_ms`.
+    pub(super) fn note_time(&self, now_ms: u64) {
+        self.shared.note_time(now_ms);
     }
     /// Drops tombstones that have been kept long enough. Returns how many. `Table::maintain` does it too, in passing.
     pub fn forget_tombstones(&self, now_ms: u64) -> usize {

@@ -38,7 +38,7 @@ impl RowWriter<'_> {
             return false;
         }
         let shared = std::sync::Arc::clone(&replica.shared);
-        replica.stamp(&mut shared.journal.lock(), record, slot, self.now_ms);
+        replica.stamp(&mut shared.journal.lock(), record, slot);
         true
     }
 

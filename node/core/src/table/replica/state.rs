@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 
 use super::edicts::Ext;
-use super::journal::Journal;
+use super::journal::{FRESH_MIN_MS, Journal};
 use super::life::Hidden;
 use crate::table::lineage::{Lineage, Lineages, Stamp};
 use crate::table::schema::{FLAGS, ReplicaLayout, set_word, word};
@@ -77,8 +77,10 @@ pub(in crate::table) struct Shared {
     pub newest: AtomicU64,
     /// Positions of the journal whose entry was stamped again or is gone.
     pub holes: AtomicUsize,
-    /// Number that every node known to the cluster has of the own journal.
+    /// Number of the own journal that every node known to the cluster has had for [`FRESH_MIN_MS`].
     pub acked_by_all: AtomicU64,
+    /// The same, reported since that time.
+    acked_lately: Mutex<(u64, u64)>,
     /// Highest version merged, by lineage.
     pub highest: Mutex<std::collections::BTreeMap<Lineage, u64>>,
     wall_offset: AtomicI64,
@@ -101,6 +103,7 @@ impl Shared {
             newest: AtomicU64::new(0),
             holes: AtomicUsize::new(0),
             acked_by_all: AtomicU64::new(0),
+            acked_lately: Mutex::default(),
             highest: Mutex::default(),
             wall_offset: AtomicI64::new(0),
             latest_ms: AtomicU64::new(0),
@@ -109,6 +112,18 @@ impl Shared {
                 .collect(),
             dirty: AtomicBool::new(false),
             waker: RwLock::new(None),
+        }
+    }
+    /// Learns what every other node has acknowledged by now. It counts once it has been true for a while: an offer of an
+    /// older share, made by one of them, may be on its way on another stream.
+    pub fn note_acked(&self, number: u64, now_ms: u64) {
+        let mut lately = self.acked_lately.lock();
+        let (reported, since) = &mut *lately;
+        *reported = number.min(*reported);
+        self.acked_by_all.fetch_min(number, Relaxed);
+        if now_ms >= since.saturating_add(u64::from(FRESH_MIN_MS)) {
+            self.acked_by_all.fetch_max(*reported, Relaxed);
+            *lately = (number, now_ms);
         }
     }
     /// Learns what time it is.
@@ -127,7 +142,7 @@ impl Shared {
         };
         now_ms.saturating_add_signed(self.wall_offset.load(Relaxed))
     }
-    /// A stamp for an assignment made now, later than `newest`.
+    /// A stamp for an assignment made now, later than `newest`. `now_ms` 0: now is when the clock was last read.
     pub fn new_stamp(&self, newest: Stamp, now_ms: u64) -> Stamp {
         Stamp {
             ms: self.wall_ms(now_ms).max(newest.ms.saturating_add(1)),
@@ -179,6 +194,8 @@ pub(in crate::table) struct ReplicaShard {
     pub lent: Hidden,
     /// When `lent` was looked through last.
     pub lent_checked_ms: u64,
+    /// When an entry was last entered here: a reading of the clock that costs requests nothing. See [`Shared::wall_ms`].
+    pub latest_ms: u64,
     /// Slots of entries that changed since they were last stamped; each at most once.
     pub dirty: Vec<u32>,
 }
@@ -199,6 +216,7 @@ impl ReplicaShard {
             tombs: Hidden::EMPTY,
             lent: Hidden::EMPTY,
             lent_checked_ms: 0,
+            latest_ms: 0,
             dirty: Vec::new(),
         }
     }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::peers::batch::{RowFlags, RowHead};
+use crate::table::lineage::Stamp;
 use crate::table::{KeyType, Refused, Stored, TableSpec};
 use DataType as D;
 
@@ -437,4 +439,70 @@ fn tags_go_to_another_table_as_well() {
     });
     assert_eq!(read, Some(([0, 7, 4, 0], Arc::from(&b"s4"[..]))));
     assert_eq!(target.used(1_000), 1);
+}
+
+/// Flags and edicts of the own row of a key.
+fn own_row(node: &Node, k: u32, now: u64) -> (RowHead, Vec<Stamp>) {
+    let replica = node.table.replica().unwrap();
+    let mut out = BatchWriter::new(replica.columns());
+    replica.read_keys(&[key(k)], now, &mut out);
+    let columns = out.finish();
+    let mut reader = BatchReader::new(&columns, replica.columns()).unwrap();
+    let (_, head, edicts) = reader.next_row().unwrap();
+    assert_eq!(head.lineage, node.lineage);
+    (head, edicts.map(|edict| edict.stamp).collect())
+}
+
+/// Assignments that come without a time know it from whoever entered or kept up the table last.
+#[test]
+fn stamps_on_idle_tables_are_not_old() {
+    const HOUR: u64 = 3_600_000;
+    for tracked in [false, true] {
+        let node = &cluster(1, 100, None)[0];
+        let at = node.table.track(&key(1), 1_000).unwrap();
+        node.table.write(at, |mut e| {
+            e.inc(D::HttpReqCnt, 0, 3, 1_000);
+        });
+        node.table.replica().unwrap().collect(1_000, 100);
+        if tracked {
+            node.table.maintain(HOUR, 100);
+            node.table.write(at, |mut e| e.clr(D::HttpReqCnt, 0));
+        } else {
+            let clear = node
+                .table
+                .upsert(&key(1), HOUR, |mut e| e.clr(D::HttpReqCnt, 0));
+            assert_eq!(clear, Ok(Some(3)));
+        }
+        let (_, stamps) = own_row(node, 1, HOUR);
+        let expected = Stamp {
+            ms: 1_000_000 + HOUR,
+            lineage: node.lineage,
+        };
+        assert_eq!(stamps, [expected], "tracked {tracked}");
+    }
+}
+
+/// An entry stays fresh for five seconds after all have heard of it, however old a life others know of it.
+#[test]
+fn offers_have_time_to_arrive() {
+    let mut nodes = cluster(2, 100, Some(600_000));
+    let now = 100_000;
+    nodes[1]
+        .table
+        .upsert(&key(1), now - 60_000, |_| ())
+        .unwrap();
+    nodes[0].table.upsert(&key(1), now, |_| ()).unwrap();
+    push(&mut nodes, 1, 0, now);
+    let is_fresh = |now: u64| {
+        let replica = nodes[0].table.replica().unwrap();
+        replica.set_acked_by_all(u64::MAX, now);
+        nodes[0].table.upsert(&key(1), now, |_| ()).unwrap();
+        let (head, _) = own_row(&nodes[0], 1, now);
+        assert!(head.born_age_ms >= 60_000);
+        head.flags.contains(RowFlags::FRESH)
+    };
+    assert!(is_fresh(now));
+    assert!(is_fresh(now + 1_000));
+    assert!(is_fresh(now + 4_999));
+    assert!(!is_fresh(now + 5_000));
 }
