@@ -62,6 +62,13 @@ fn main() {
         .nth(1)
         .and_then(|arg| arg.parse().ok())
         .unwrap_or(1_000_000);
+    if std::env::args().nth(2).is_some_and(|only| only == "teach") {
+        for _ in 0..5 {
+            let lineages = Arc::new(Lineages::new(Lineage(2)));
+            teach(&Table::new_replicated(spec(n), 2, lineages), n);
+        }
+        return;
+    }
     plain(n);
     replicated(n);
 }

@@ -194,7 +194,7 @@ impl Table {
                     size,
                 ))
             });
-            Padded(Mutex::new(Shard::new(&schema, size, replica)))
+            Padded(Mutex::new(Shard::new(&schema, size, shards, replica)))
         };
         Table {
             shards: (0..shards).map(shard).collect(),

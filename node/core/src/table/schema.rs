@@ -332,6 +332,21 @@ impl Schema {
             key
         }
     }
+    /// Whether this is the record's key.
+    #[inline]
+    pub fn is_key(&self, record: &[u8], key: &[u8]) -> bool {
+        match (key, self.key_is_text) {
+            // IPv4 addresses and integers: a call costs more than the comparison.
+            ([a, b, c, d], false) if self.key_width == 4 => {
+                word(record, self.key_at) == u32::from_ne_bytes([*a, *b, *c, *d])
+            }
+            _ => self.key(record) == key,
+        }
+    }
+    /// Bytes of every key, if all have as many.
+    pub fn exact_width(&self) -> Option<usize> {
+        (!self.key_is_text).then_some(self.key_width)
+    }
     /// Makes a record blank, with that key.
     pub fn initialize(&self, record: &mut [u8], key: &[u8]) {
         record.copy_from_slice(&self.blank);

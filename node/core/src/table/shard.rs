@@ -4,7 +4,9 @@
 //! - *held* by trackers (and so out of the order: 15,000 of them must not slow an eviction down);
 //! - in the *touch list*, oldest first: what eviction and expiry look at;
 //! - *aside*: an entry that its last holder left without refreshing it belongs somewhere in the middle of that list;
-//!   when that place is not within a few steps of the tail, a sorted set keeps it, so that oldest-first stays exact.
+//!   when that place is not within a few steps of the tail, a sorted set keeps it, so that oldest-first stays exact. Whole
+//!   tables come that way when they are learned, so what comes aside is only noted, and sorted when somebody asks for the
+//!   oldest.
 //!
 //! Entries of replicated tables may also be *hidden*: out of that order, but not gone yet (`replica::life`).
 //!
@@ -20,6 +22,8 @@ use super::replica::ReplicaShard;
 use super::schema::{NEXT, PREV, Schema, TOUCHED, USES, set_word, word};
 use super::slab::{FREE, NIL, SLOTS_MAX, Slab};
 
+/// Indices smaller than this grow as they like.
+const GROW_FROM: usize = 64;
 const ASIDE: u32 = u32::MAX - 2;
 pub(super) const HELD: u32 = u32::MAX - 3;
 /// Steps back from the tail before an entry is put aside.
@@ -30,8 +34,42 @@ const FAR_BACK_MS: u32 = 2_000;
 /// Bits of a slot number in [`aside_key`].
 const SLOT_BITS: u32 = SLOTS_MAX.trailing_ones();
 const SLOT_MASK: u32 = SLOTS_MAX;
+/// More notes than slots and this many are sorted.
+const LOOSE_SPARE: usize = 64;
 /// Memory of an entry in the sorted set: a word, and what is empty in a tree that grew in random order.
 const ASIDE_BYTES: usize = 12;
+
+/// The entries aside.
+#[derive(Debug)]
+struct Aside {
+    /// In order.
+    sorted: BTreeSet<u64>,
+    /// Noted since that was brought up to date. Some may have been taken out again.
+    loose: Vec<u64>,
+    /// None of `loose` comes before this.
+    least: u64,
+}
+
+impl Aside {
+    const EMPTY: Aside = Aside {
+        sorted: BTreeSet::new(),
+        loose: Vec::new(),
+        least: u64::MAX,
+    };
+    fn note(&mut self, key: u64) {
+        self.loose.push(key);
+        self.least = self.least.min(key);
+    }
+    /// None comes before this.
+    fn bound(&self) -> Option<u64> {
+        let sorted = self.sorted.first().copied();
+        let loose = (!self.loose.is_empty()).then_some(self.least);
+        sorted.into_iter().chain(loose).min()
+    }
+    fn bytes(&self) -> usize {
+        self.sorted.len() * ASIDE_BYTES + self.loose.capacity() * size_of::<u64>()
+    }
+}
 
 /// Sorts by date, then by slot. 40 bits of milliseconds are 34 years.
 fn aside_key(date: u64, slot: u32) -> u64 {
@@ -52,11 +90,12 @@ pub struct Events {
 #[derive(Debug)]
 pub(super) struct Shard {
     index: HashTable<u32>,
+    /// As many entries as fall to this shard in a full table.
+    share: usize,
     pub slab: Slab,
     head: u32,
     tail: u32,
-    /// See [`aside_key`].
-    aside: BTreeSet<u64>,
+    aside: Aside,
     pub events: Events,
     /// Of a replicated table.
     pub replica: Option<Box<ReplicaShard>>,
@@ -83,15 +122,21 @@ pub(super) fn date(now: u64, stamp: u32) -> u64 {
 }
 
 impl Shard {
-    pub fn new(schema: &Schema, most: usize, replica: Option<Box<ReplicaShard>>) -> Shard {
+    pub fn new(
+        schema: &Schema,
+        most: usize,
+        shards: usize,
+        replica: Option<Box<ReplicaShard>>,
+    ) -> Shard {
         Shard {
+            share: most / shards.max(1),
             replica,
             follow: None,
             index: HashTable::new(),
             slab: Slab::new(schema.stride, most),
             head: NIL,
             tail: NIL,
-            aside: BTreeSet::new(),
+            aside: Aside::EMPTY,
             events: Events::default(),
         }
     }
@@ -135,7 +180,7 @@ impl Shard {
         size_of::<Shard>()
             + self.slab.bytes()
             + self.index.allocation_size()
-            + self.aside.len() * ASIDE_BYTES
+            + self.aside.bytes()
             + self.replica.as_ref().map_or(0, |replica| replica.bytes())
     }
     pub fn word(&self, slot: u32, at: usize) -> u32 {
@@ -149,7 +194,7 @@ impl Shard {
     #[inline]
     pub fn find(&self, schema: &Schema, hash: u64, key: &[u8]) -> Option<u32> {
         self.index
-            .find(hash, |slot| schema.key(self.slab.record(*slot)) == key)
+            .find(hash, |slot| schema.is_key(self.slab.record(*slot), key))
             .copied()
     }
     /// Whether the entry's lifetime is over, so that it is absent for all who ask. Held entries start another one instead.
@@ -202,9 +247,14 @@ impl Shard {
         set_word(record, TOUCHED, touched as u32);
         set_word(record, PREV, HELD);
         let slab = &self.slab;
-        self.index.insert_unique(hash, slot, |other| {
-            schema.hash(schema.key(slab.record(*other)))
-        });
+        let rehash = |other: &u32| schema.hash(schema.key(slab.record(*other)));
+        let entries = self.index.len();
+        if entries == self.index.capacity() && entries >= GROW_FROM {
+            // Growing means a look at every record: twice at a time, as far as the table may grow.
+            let most = (3 * entries).min(self.share).max(entries + 1);
+            self.index.reserve(most - entries, rehash);
+        }
+        self.index.insert_unique(hash, slot, rehash);
         Some(slot)
     }
     /// Removes an entry that nobody holds.
@@ -284,21 +334,57 @@ impl Shard {
     }
 
     /// The entry that nobody holds and that was refreshed longest ago.
-    pub fn oldest(&self, now: u64) -> Option<u32> {
+    pub fn oldest(&mut self, now: u64) -> Option<u32> {
         let listed = (self.head != NIL).then_some(self.head);
-        let Some(&aside) = self.aside.first() else {
+        let Some(bound) = self.aside.bound() else {
             return listed;
         };
-        match listed {
-            Some(head) if aside_key(date(now, self.word(head, TOUCHED)), 0) <= aside => Some(head),
-            _ => Some(aside as u32 & SLOT_MASK),
+        let first =
+            listed.filter(|head| aside_key(date(now, self.word(*head, TOUCHED)), 0) <= bound);
+        if first.is_some() {
+            return first;
+        }
+        self.sort_aside(now);
+        while let Some(&aside) = self.aside.sorted.first() {
+            let slot = aside as u32 & SLOT_MASK;
+            if self.word(slot, PREV) == ASIDE {
+                let head = listed
+                    .filter(|head| aside_key(date(now, self.word(*head, TOUCHED)), 0) <= aside);
+                return head.or(Some(slot));
+            }
+            // Taken out when it was not found: a clock that jumped by weeks.
+            self.aside.sorted.pop_first();
+        }
+        listed
+    }
+    /// Brings the sorted set up to date.
+    fn sort_aside(&mut self, now: u64) {
+        if self.aside.loose.is_empty() {
+            return;
+        }
+        let mut loose = std::mem::take(&mut self.aside.loose);
+        self.aside.least = u64::MAX;
+        // Those that were taken out meanwhile are elsewhere, or here again with another date.
+        loose.retain_mut(|key| {
+            let slot = *key as u32 & SLOT_MASK;
+            *key = aside_key(date(now, self.word(slot, TOUCHED)), slot);
+            self.word(slot, PREV) == ASIDE
+        });
+        loose.sort_unstable();
+        if self.aside.sorted.is_empty() {
+            self.aside.sorted = loose.into_iter().collect();
+        } else {
+            self.aside.sorted.extend(loose);
         }
     }
-    /// When the next entry expires; `None`: nothing here can.
+    /// When the next entry expires, or a time before that; `None`: nothing here can.
     pub fn next_expiry(&self, schema: &Schema, now: u64) -> Option<u64> {
         let lifetime = u64::from(schema.lifetime?);
         let expires = |slot| date(now, self.word(slot, TOUCHED)).saturating_add(lifetime);
-        let oldest = self.oldest(now).map(expires);
+        let listed = (self.head != NIL).then(|| expires(self.head));
+        let aside = self.aside.bound();
+        let aside = aside.map(|key| (key >> SLOT_BITS).saturating_add(lifetime));
+        let oldest = listed.into_iter().chain(aside).min();
         let hidden = self.replica.as_ref().and_then(|replica| {
             let grace = u64::from(super::replica::EXPIRED_GRACE_MS);
             let graced = replica
@@ -374,8 +460,11 @@ impl Shard {
                 }
                 if steps == STEPS_BACK_MAX || age - younger > FAR_BACK_MS {
                     let date = date(now, self.word(slot, TOUCHED));
-                    self.aside.insert(aside_key(date, slot));
                     self.set_word(slot, PREV, ASIDE);
+                    self.aside.note(aside_key(date, slot));
+                    if self.aside.loose.len() > self.slab.len() as usize + LOOSE_SPARE {
+                        self.sort_aside(now); // entries that come and go
+                    }
                     return;
                 }
                 steps += 1;
@@ -407,10 +496,15 @@ impl Shard {
             HELD | FREE => return,
             ASIDE => {
                 let date = date(now, self.word(slot, TOUCHED));
-                if !self.aside.remove(&aside_key(date, slot)) {
+                // A loose one stays there until it is seen that it is not aside any more.
+                let found = self.aside.sorted.remove(&aside_key(date, slot));
+                if !found && self.aside.loose.is_empty() {
                     // A clock that jumped by weeks.
-                    self.aside.retain(|key| *key as u32 & SLOT_MASK != slot);
+                    let sorted = &mut self.aside.sorted;
+                    sorted.retain(|key| *key as u32 & SLOT_MASK != slot);
                 }
+                // The caller may put it back with the same date.
+                self.set_word(slot, PREV, HELD);
                 return;
             }
             NIL => self.head = next,

@@ -67,6 +67,10 @@ impl<'a> BatchReader<'a> {
     pub fn rows_left(&self) -> usize {
         self.rows_left as usize
     }
+    /// Bytes of every key, if all have as many.
+    pub fn key_width(&self) -> Option<usize> {
+        self.heads.uniform.then_some(self.heads.key_width)
+    }
     /// Refuses the batch if a key not read yet cannot be one of the receiver's table.
     pub fn check_keys(&self, fits: impl Fn(&[u8]) -> bool) -> Result<(), BadBatch> {
         let mut heads = self.heads.clone();

@@ -358,12 +358,13 @@ impl Shard {
             self.remove(schema, slot, now);
             return true;
         }
-        let expired = || {
-            let slot = self.oldest(now)?;
-            let expired = self.age(slot, now) >= schema.lifetime?;
-            (expired && !self.is_held_elsewhere(slot)).then_some(slot)
+        let graced = replica.graced.first();
+        let expired = |shard: &mut Shard| {
+            let slot = shard.oldest(now)?;
+            let expired = shard.age(slot, now) >= schema.lifetime?;
+            (expired && !shard.is_held_elsewhere(slot)).then_some(slot)
         };
-        if let Some(slot) = replica.graced.first().or_else(expired) {
+        if let Some(slot) = graced.or_else(|| expired(self)) {
             self.events.expirations += 1;
             self.remove(schema, slot, now);
             return true;
