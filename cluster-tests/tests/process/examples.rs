@@ -1,7 +1,8 @@
 //! The shipped examples, run as they stand but for addresses and paths, and shorter times where a test would wait.
 
+use cluster_tests::locate::{self, Kind};
 use cluster_tests::wait::{until, until_true};
-use cluster_tests::{Launch, Server, get};
+use cluster_tests::{Launch, Server, get, tools};
 
 use crate::common::haproxy_lacks;
 
@@ -185,4 +186,28 @@ fn cluster_limits_what_all_nodes_get_together() {
     until_true("node1 answers again", || {
         get(one.addr("web"), "/").expect("an answer").status == 200
     });
+}
+
+#[test]
+fn the_unit_for_systemd_is_valid() {
+    if haproxy_lacks("this unit") {
+        return;
+    }
+    let Some(mut analyze) = tools::tool("systemd-analyze") else {
+        return;
+    };
+    let program = locate::program(Kind::Remora);
+    let unit = shipped("remora.service");
+    let unit = replaced(
+        &unit,
+        &[("/usr/local/bin/remora", &program.to_string_lossy())],
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("remora.service");
+    std::fs::write(&path, unit).expect("a file");
+    let done = tools::run(analyze.args(["verify", "--man=no"]).arg(&path));
+    assert_eq!(
+        (done.code, done.stdout.as_str(), done.stderr.as_str()),
+        (Some(0), "", "")
+    );
 }

@@ -32,6 +32,7 @@ mod reload_soak;
 mod reload_tables;
 mod servers;
 mod supervisor;
+mod supervisor_life;
 mod supervisor_upgrade;
 mod tcp_mode;
 mod tcp_rules;

@@ -8,7 +8,7 @@ use cluster_tests::{Launch, get};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
-use crate::supervisor::{Load, edit, kill, master, supervised, worker};
+use crate::supervisor::{Load, OK, edit, kill, master, supervised, worker};
 
 /// Puts a copy of the program at `path`, with a few bytes more behind it, in one step.
 fn install(path: &Path, more: &[u8]) {
@@ -194,4 +194,28 @@ fn changed_files_are_followed() {
     replace(&dir.join("..3/body.txt"), b"four");
     cluster_tests::wait::observe_for(std::time::Duration::from_millis(600));
     assert_eq!(worker(&proxy), before);
+}
+
+#[test]
+fn a_directory_under_a_relative_name_is_followed_and_does_not_always_look_changed() {
+    if haproxy_lacks("--watch") {
+        return;
+    }
+    let proxy = Launch::new(&format!("{HEAD}{OK}"))
+        .arg("-W")
+        .arg("--watch")
+        .arg("-S")
+        .arg("{{dir}}/master.sock")
+        .arg("-f")
+        .arg(".")
+        .start();
+    let fe = proxy.addr("fe");
+    let before = worker(&proxy);
+    // A look is taken a quarter of a second after the start.
+    cluster_tests::wait::observe_for(std::time::Duration::from_millis(800));
+    assert_eq!(worker(&proxy), before);
+    edit(&proxy, "string one", "string two");
+    until_true("the change is followed", || {
+        get(fe, "/").is_ok_and(|answer| answer.text() == "two")
+    });
 }

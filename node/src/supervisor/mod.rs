@@ -3,16 +3,19 @@
 //! (reference: reload-and-peers section 1, admin-cli section 6)
 
 mod children;
+mod hear;
 mod links;
 pub mod machine;
 mod master;
 mod notify;
 mod open;
+mod outcome;
 mod show;
 pub mod signals;
 mod state;
 mod upgrade;
 mod watch;
+mod workers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
@@ -27,10 +30,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::boot::daemon;
 use crate::cli::Args;
-use crate::handoff::channel::{Channel, Packet};
-use crate::handoff::frames::{Begin, Frame, Reloads, SeenFile};
+use crate::handoff::channel::Packet;
+use crate::handoff::frames::{Frame, Reloads, SeenFile};
 use crate::handoff::inherited::Offer;
 use children::Program;
 use links::{Incoming, Link};
@@ -282,129 +284,6 @@ impl<'a> Supervisor<'a> {
         self.machine.handle(event, now_ms());
     }
 
-    /// A child has ended. What it said last is read first: it tells why.
-    fn reaped(&mut self, pid: u32, status: Status) {
-        let Some(id) = self.id_of(pid) else { return };
-        let known = self.known.entry(id).or_default();
-        known.reaped = Some(status);
-        if known.ended || known.link.is_none() {
-            self.buried(id);
-        }
-    }
-
-    fn buried(&mut self, id: Id) {
-        let Some(status) = self.known.get_mut(&id).and_then(|k| k.reaped.take()) else {
-            return;
-        };
-        let pid = self
-            .machine
-            .workers
-            .iter()
-            .find(|w| w.id == id)
-            .map(|w| w.pid);
-        if let Some(pid) = pid {
-            self.machine.handle(Event::Exited { pid, status }, now_ms());
-        }
-        // Kept until the failure has been reported.
-        if let Some(known) = self.known.get_mut(&id) {
-            known.link = None;
-        }
-    }
-
-    fn id_of(&self, pid: u32) -> Option<Id> {
-        self.machine
-            .workers
-            .iter()
-            .find(|w| w.pid == pid)
-            .map(|w| w.id)
-    }
-
-    fn incoming(&mut self, id: Id, incoming: Incoming) {
-        let now = now_ms();
-        if id >= RELATIVES {
-            // It only listens.
-            if !matches!(incoming, Incoming::Frame(..)) {
-                self.relatives.remove(&id);
-            }
-            return;
-        }
-        let (frame, mut fds) = match incoming {
-            Incoming::Frame(frame, fds) => (frame, fds),
-            Incoming::End => {
-                if let Some(known) = self.known.get_mut(&id) {
-                    known.ended = true;
-                    self.buried(id);
-                }
-                return;
-            }
-            Incoming::Broken(why) => {
-                if let Some(known) = self.known.get_mut(&id) {
-                    known.ended = true;
-                }
-                self.machine.handle(Event::Broken { id, why }, now);
-                self.buried(id);
-                return;
-            }
-        };
-        match frame {
-            Frame::Hello(hello) => match hello.agree() {
-                Ok(_) => {
-                    if let Some(known) = self.known.get_mut(&id) {
-                        let range = hello.state_min..=hello.state_max;
-                        known.can_resume = range.contains(&STATE_VERSION);
-                    }
-                    let version = hello.program;
-                    self.machine.handle(Event::Hello { id, version }, now);
-                }
-                Err(why) => self.machine.handle(Event::Broken { id, why }, now),
-            },
-            Frame::Said(text) => {
-                if let Some(known) = self.known.get_mut(&id)
-                    && known.said.len() < SAID_MAX
-                {
-                    known.said.push_str(&text);
-                }
-            }
-            Frame::Listeners(infos) => {
-                if let Some(known) = self.known.get_mut(&id) {
-                    let fds = fds.into_iter().map(Arc::new);
-                    known.offer.extend(infos.into_iter().zip(fds));
-                }
-            }
-            Frame::Ready(settings) => {
-                let max_reloads = settings.max_reloads;
-                self.machine.handle(Event::Ready { id, max_reloads }, now);
-            }
-            Frame::Held => self.machine.handle(Event::Held { id }, now),
-            Frame::Serving => self.machine.handle(Event::Serving { id }, now),
-            Frame::Left { orphans } => self.leave(id, orphans, fds.pop()),
-            Frame::Taking { sure } => {
-                if let Some(known) = self.known.get(&id) {
-                    // If it dies now, its sockets must stay.
-                    self.duplicates = known.offer.clone();
-                }
-                if let Some(fd) = fds.pop() {
-                    self.relate(fd, Some(id));
-                }
-                self.machine.handle(Event::Taking { id, sure }, now);
-            }
-            Frame::Kin => {
-                if let Some(number) = fds.pop().and_then(|fd| self.relate(fd, None)) {
-                    self.introduce(number, id);
-                }
-            }
-            Frame::Files(files) => {
-                if let Some(known) = self.known.get_mut(&id) {
-                    known.files.extend(files);
-                }
-            }
-            other => {
-                let why = format!("said {other:?}, which is not a worker's to say");
-                self.machine.handle(Event::Broken { id, why }, now);
-            }
-        }
-    }
-
     fn asked(&mut self, ask: Ask) {
         match ask {
             Ask::Reload { hard, answer } => {
@@ -532,235 +411,6 @@ impl<'a> Supervisor<'a> {
         let alive = |id: &Id| self.machine.workers.iter().any(|w| w.id == *id);
         self.known.retain(|id, k| alive(id) || k.reaped.is_some());
         None
-    }
-
-    fn spawn(&mut self, id: Id) -> std::io::Result<u32> {
-        let (ours, theirs) = Channel::pair()?;
-        let link = Link::open(id, ours, self.to_inbox.clone())?;
-        let pid = self.program.spawn_worker(theirs)?;
-        link.send(Frame::hello());
-        for packet in Packet::listeners(&self.duplicates) {
-            link.send(packet);
-        }
-        // The worker that serves shows its tables to the new one.
-        let serving = self.machine.workers.iter();
-        let serving = serving
-            .filter(|w| w.phase == machine::Phase::Serving)
-            .find_map(|w| Some((w.id, self.known.get(&w.id)?.link.as_ref()?)));
-        let taught_by = match serving {
-            Some((teacher, there)) => {
-                let (one, other) = Channel::pair()?;
-                there.send(Packet::with(Frame::Teach, one.into()));
-                link.send(Packet::with(Frame::Learn, other));
-                Some(teacher)
-            }
-            None => None,
-        };
-        link.send(Frame::Begin(Begin {
-            detach: self.start.detach,
-            first: !self.machine.has_started(),
-            ..Begin::default()
-        }));
-        let known = Known {
-            link: Some(link),
-            taught_by,
-            ..Known::default()
-        };
-        self.known.insert(id, known);
-        Ok(pid)
-    }
-
-    /// What this worker listens on is kept from now on, and nothing else: before an old worker serves what waits in a queue
-    /// for the last time and closes it, this process must have let go of it.
-    fn adopt(&mut self, id: Id) {
-        for (_, known) in self.known.iter_mut().filter(|(other, _)| **other != id) {
-            let offer = std::mem::take(&mut known.offer);
-            known
-                .left_behind
-                .extend(offer.iter().map(|(info, _)| info.id));
-        }
-        if let Some(known) = self.known.get_mut(&id) {
-            self.duplicates = known.offer.clone();
-            self.startup_logs = std::mem::take(&mut known.said);
-            let files = std::mem::take(&mut known.files);
-            if let Some(watch) = &mut self.watch {
-                watch.follow(files, now_ms());
-            }
-        }
-    }
-
-    /// Another process is ready to take over from this worker. It is told that everything is its own, or goes without.
-    fn leave(&mut self, id: Id, orphans: Vec<u64>, to: Option<OwnedFd>) {
-        let serves = |w: &&machine::Worker| w.id == id && w.phase == machine::Phase::Serving;
-        let may = self.machine.workers.iter().any(|w| serves(&w)) && !self.machine.is_stopping();
-        match to.filter(|_| may).map(|fd| self.yield_to(id, fd)) {
-            Some(Ok(())) => {
-                self.machine.handle(Event::Left { id }, now_ms());
-                self.watch = None;
-                self.execute_ms = None;
-                self.tell(id, Frame::Retire { orphans });
-            }
-            // It is gone.
-            Some(Err(_)) | None => self.tell(id, Frame::Resume),
-        }
-    }
-
-    fn yield_to(&mut self, id: Id, fd: OwnedFd) -> std::io::Result<()> {
-        let to = Channel::new(fd)?;
-        for relative in self.relatives.values() {
-            let way = relative.way.channel().as_fd().try_clone_to_owned()?;
-            to.try_send(&Packet::with(Frame::Kin, way))?;
-        }
-        let draining = self.machine.workers.iter();
-        let draining = draining.filter(|w| w.phase == machine::Phase::Draining && w.id != id);
-        let mut ways = Vec::new();
-        for worker in draining {
-            let (one, other) = Channel::pair()?;
-            to.try_send(&Packet::with(Frame::Kin, one.into()))?;
-            ways.push((worker.id, other));
-        }
-        to.try_send(&Frame::Yours.into())?;
-        self.relatives.clear();
-        for (id, way) in ways {
-            if let Some(link) = self.known.get(&id).and_then(|k| k.link.as_ref()) {
-                link.send(Packet::with(Frame::Kin, way));
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the way to a process of somebody else that drains. Its number.
-    fn relate(&mut self, fd: OwnedFd, tells: Option<Id>) -> Option<Id> {
-        let last = self.relatives.keys().next_back();
-        let number = last
-            .map_or(RELATIVES, |last| last.wrapping_add(1))
-            .max(RELATIVES);
-        let way = Channel::new(fd)
-            .and_then(|way| Link::open(number, way, self.to_inbox.clone()))
-            .ok()?;
-        self.relatives.insert(number, Relative { way, tells });
-        Some(number)
-    }
-
-    /// From now on that process tells this worker what it counts.
-    fn introduce(&mut self, number: Id, id: Id) {
-        let link = self.known.get(&id).and_then(|k| k.link.as_ref());
-        let relative = self.relatives.get_mut(&number);
-        let (Some(link), Some(relative), Ok((one, other))) = (link, relative, Channel::pair())
-        else {
-            return;
-        };
-        link.send(Packet::with(Frame::Child, other));
-        relative.way.send(Packet::with(Frame::Heir, one.into()));
-        relative.tells = Some(id);
-    }
-
-    /// Workers that drain tell this one from now on what they count.
-    fn gather(&mut self, id: Id) {
-        let others = self.relatives.iter();
-        let others = others.filter(|(_, r)| r.tells != Some(id));
-        for number in others.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.introduce(number, id);
-        }
-        let Some(heir) = self.known.get(&id) else {
-            return;
-        };
-        let Some(link) = &heir.link else { return };
-        let draining = self.machine.workers.iter();
-        let draining = draining.filter(|w| {
-            matches!(w.phase, machine::Phase::Draining) && Some(w.id) != heir.taught_by
-        });
-        for worker in draining {
-            let there = self.known.get(&worker.id).and_then(|k| k.link.as_ref());
-            let (Some(there), Ok((one, other))) = (there, Channel::pair()) else {
-                continue;
-            };
-            link.send(Packet::with(Frame::Child, other));
-            there.send(Packet::with(Frame::Heir, one.into()));
-        }
-    }
-
-    /// The listening sockets of an old worker that nobody took over.
-    fn orphans_of(&mut self, id: Id) -> Vec<u64> {
-        let kept = |id: u64| self.duplicates.iter().any(|(info, _)| info.id == id);
-        let Some(known) = self.known.get_mut(&id) else {
-            return Vec::new();
-        };
-        let mut all = std::mem::take(&mut known.left_behind);
-        all.sort_unstable();
-        all.dedup();
-        all.retain(|id| !kept(*id));
-        all
-    }
-
-    fn reloaded(&mut self, number: u32, outcome: Result<(), String>) {
-        let fine = outcome.is_ok();
-        self.note(number, &outcome);
-        match &outcome {
-            Ok(()) => {
-                self.say(false, "Loading success.");
-                self.plan_execution();
-            }
-            Err(why) if self.machine.is_stopping() || self.machine.has_left() => {
-                self.remarks.push_str(why);
-                self.remarks.push('\n');
-            }
-            Err(_) => self.say(true, "Loading failure; the worker that served goes on."),
-        }
-        if self.machine.has_left() {
-            self.notify.ready("Another process has taken over.");
-        } else if !self.machine.is_stopping() {
-            self.notify.ready(if fine {
-                "Ready."
-            } else {
-                "Reload failed; the worker that served goes on."
-            });
-        }
-        let text = format!("{}{}", self.startup_logs, self.remarks);
-        let (done, rest) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|(wanted, _)| *wanted <= number);
-        self.waiting = rest;
-        for (_, answer) in done {
-            let _ = answer.send((fine, text.clone()));
-        }
-    }
-
-    /// Tells the worker that serves how a reload ended.
-    fn note(&mut self, number: u32, outcome: &Result<(), String>) {
-        if number > self.machine.counts.reloads {
-            return; // It was refused before it began.
-        }
-        let took_ms = now_ms().saturating_sub(self.reload_ms);
-        self.reloads.took_ms = u32::try_from(took_ms).unwrap_or(u32::MAX);
-        match outcome {
-            Ok(()) => self.reloads.done += 1,
-            Err(_) => self.reloads.failed += 1,
-        }
-        self.reloads.fault = outcome.clone().err();
-        if let Some(id) = self.machine.current().map(|w| w.id) {
-            self.tell(id, Frame::reloads(&self.reloads));
-        }
-    }
-
-    /// The first worker serves: everybody who waited may know.
-    fn started(&mut self) -> Result<(), u8> {
-        if let Some(path) = &self.start.pidfile
-            && let Err(why) = crate::boot::write_pidfile(path)
-        {
-            error!("{why}");
-            self.machine.handle(Event::Term, now_ms());
-            return Ok(());
-        }
-        self.say(false, "Loading success.");
-        self.notify.ready("Ready.");
-        if self.start.args.detached
-            && let Err(e) = daemon::report_ready()
-        {
-            error!("cannot let go of the terminal: {e}");
-            return Err(1);
-        }
-        Ok(())
     }
 }
 
