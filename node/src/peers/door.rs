@@ -444,11 +444,15 @@ async fn receive(
     outbox: Arc<Outbox<proto::ReplyMessage>>,
     mut pushes: Streaming<proto::PushMessage>,
 ) {
+    let mut is_new = true;
     let reason = loop {
         match pushes.message().await {
             Ok(Some(message)) => match wire::push(message) {
                 Some(push) => {
                     section.with_hub(|hub, now| hub.handle_push(outbox.id(), push, now));
+                    if std::mem::take(&mut is_new) {
+                        section.has_met();
+                    }
                     // Merging a batch takes a while, and more may have arrived: others get their turn.
                     yield_now().await;
                 }

@@ -1,19 +1,24 @@
 //! Nodes found by DNS come and go as peers of a section.
+//!
+//! Names lag behind: a resolver's cache may hide a new node for half a minute, and a new node that nobody dials is taught
+//! nothing. So a node whose session has been accepted is dialed where it came from, whether its name is there already or not.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use remora_config::plan::{Discover, PeerAddress};
-use remora_core::peers::{Hub, PeerIx};
+use remora_core::peers::{Hub, PeerIx, Report};
 use tokio::sync::mpsc::channel;
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::dial::Target;
-use super::discover::{Change, watch};
+use super::discover::{Change, GRACE_INTERVALS, MEMBERS_MAX, watch};
 use super::section::Section;
 use super::tls::{self, Reread};
 use crate::observe::log::Severity;
@@ -39,34 +44,93 @@ impl Followed {
     /// tells the hub that it knows everybody.
     pub(super) async fn follow(self, section: Arc<Section>, unlisted: Rc<Cell<usize>>) {
         let mut peers: BTreeMap<SocketAddr, PeerIx> = BTreeMap::new();
+        let mut guests = Guests::default();
+        let every = Duration::from_millis(self.line.every_ms.into());
         let (changes, mut news) = channel(CHANGES_WAITING);
         spawn_local(watch(self.line.clone(), changes));
-        while let Some(change) = news.recv().await {
-            match change {
-                Change::Added(address) => match self.target(address) {
-                    Ok(target) => {
-                        if let Some(before) = peers.insert(address, section.add_peer(target, true))
-                        {
-                            section.remove_peer(before);
-                        }
+        loop {
+            let change = tokio::select! {
+                change = news.recv() => change,
+                () = section.met() => {
+                    if let Some(port) = self.line.port {
+                        self.welcome(&section, port, &peers, &mut guests);
                     }
-                    Err(why) => section.log(
-                        Severity::Warning,
-                        format_args!("{address} cannot be dialed: {why}"),
-                    ),
+                    continue;
+                }
+                () = sleep(every), if !guests.0.is_empty() => {
+                    for ix in guests.left(&section.report()) {
+                        section.remove_peer(ix);
+                    }
+                    continue;
+                }
+            };
+            match change {
+                Some(Change::Added(address)) => match guests.0.remove(&address) {
+                    Some(guest) => {
+                        peers.insert(address, guest.ix);
+                    }
+                    None => self.add(&section, address, &mut peers),
                 },
-                Change::Gone(address) => {
+                Some(Change::Gone(address)) => {
                     if let Some(ix) = peers.remove(&address) {
                         section.remove_peer(ix);
                     }
                 }
-                Change::Listed(_) => {
+                Some(Change::Listed(_)) => {
                     unlisted.set(unlisted.get().saturating_sub(1));
                     if unlisted.get() == 0 {
                         section.with_hub(Hub::discovered);
                     }
                 }
-                Change::Failing(_) | Change::Answering => {} // has been logged
+                Some(Change::Failing(_) | Change::Answering) => {} // has been logged
+                None => return,
+            }
+        }
+    }
+
+    fn add(
+        &self,
+        section: &Section,
+        address: SocketAddr,
+        peers: &mut BTreeMap<SocketAddr, PeerIx>,
+    ) {
+        match self.target(address) {
+            Ok(target) => {
+                if let Some(before) = peers.insert(address, section.add_peer(target, true)) {
+                    section.remove_peer(before);
+                }
+            }
+            Err(why) => section.log(
+                Severity::Warning,
+                format_args!("{address} cannot be dialed: {why}"),
+            ),
+        }
+    }
+
+    /// Dials nodes that have come to this one and are not dialed.
+    fn welcome(
+        &self,
+        section: &Section,
+        port: u16,
+        peers: &BTreeMap<SocketAddr, PeerIx>,
+        guests: &mut Guests,
+    ) {
+        for address in came_from(&section.report()) {
+            let address = SocketAddr::new(address, port);
+            let is_known = peers.contains_key(&address) || guests.0.contains_key(&address);
+            if is_known || peers.len() + guests.0.len() >= MEMBERS_MAX {
+                continue;
+            }
+            if let Ok(target) = self.target(address) {
+                section.log(
+                    Severity::Notice,
+                    format_args!(
+                        "{address} is dialed, though {} does not lead there yet",
+                        self.line.name
+                    ),
+                );
+                let ix = section.add_peer(target, true);
+                guests.0.insert(address, Guest { ix, silent: 0 });
             }
         }
     }
@@ -75,6 +139,43 @@ impl Followed {
         let tls = self.line.tls.as_ref().zip(self.settings.clone());
         Target::sharing(address.to_string(), PeerAddress::Ip(address), tls)
     }
+}
+
+/// Nodes that are dialed because they came by themselves.
+#[derive(Default)]
+struct Guests(BTreeMap<SocketAddr, Guest>);
+
+struct Guest {
+    ix: PeerIx,
+    /// Looks in a row that found no session from it.
+    silent: u32,
+}
+
+impl Guests {
+    /// Those who have not had a session to this node for a while; they are forgotten.
+    fn left(&mut self, report: &Report) -> Vec<PeerIx> {
+        let mut left = Vec::new();
+        self.0.retain(|_, guest| {
+            let seen = report.peers.iter().find(|p| p.peer == Some(guest.ix));
+            let is_here = seen.is_some_and(|p| p.incoming_ms.is_some());
+            guest.silent = if is_here { 0 } else { guest.silent + 1 };
+            if guest.silent < GRACE_INTERVALS {
+                return true;
+            }
+            left.push(guest.ix);
+            false
+        });
+        left
+    }
+}
+
+/// Addresses of nodes that have a session to this one and are not dialed.
+fn came_from(report: &Report) -> impl Iterator<Item = IpAddr> {
+    let undialed = report.peers.iter().filter(|p| p.peer.is_none());
+    undialed
+        .filter(|p| p.incoming_ms.is_some())
+        .filter_map(|p| p.address.parse().ok())
+        .map(|at: SocketAddr| at.ip().to_canonical())
 }
 
 /// Changes that may wait while others are worked on.

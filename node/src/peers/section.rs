@@ -54,6 +54,8 @@ pub struct Section {
     shared: Arc<Shared>,
     stopped: watch::Sender<bool>,
     door: watch::Sender<Door>,
+    /// Rings when a peer's session has begun.
+    met: Notify,
 }
 
 /// Whether a section accepts connections.
@@ -86,6 +88,7 @@ impl Section {
             shared,
             stopped: watch::Sender::new(false),
             door: watch::Sender::new(Door::Open),
+            met: Notify::new(),
         })
     }
 
@@ -100,6 +103,15 @@ impl Section {
     /// Rings when there is something to do; for wakers of tables.
     pub(super) fn bell(&self) -> Arc<Notify> {
         Arc::clone(&self.bell)
+    }
+
+    /// Completes when a peer's session to this node has begun since it was last asked.
+    pub(super) async fn met(&self) {
+        self.met.notified().await;
+    }
+    /// One has.
+    pub(super) fn has_met(&self) {
+        self.met.notify_one();
     }
 
     /// Asks or tells the hub something, and does what it wants done.
