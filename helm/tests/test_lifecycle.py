@@ -7,7 +7,7 @@ import time
 import pytest
 import yaml
 
-from chart import CHART, HELMS, HERE, helm
+from chart import CHART, HELMS, HERE, helm, workload
 from emulator import images, tables
 from emulator.client import Traffic
 from emulator.cluster import Stuck
@@ -24,18 +24,43 @@ class Release:
         self.name = values
         self.values = yaml.safe_load((HERE / "lifecycle" / f"{values}-values.yaml").read_text())
 
-    def upgrade(self, **changes):
-        self.values |= changes
-        text = yaml.safe_dump(self.values)
-        done = helm(HELM, "template", "rel", str(CHART), "--namespace", "edge", "--values", "-", text=text)
+        self.objects = None
+
+    def upgrade(self, change=None, **changes):
+        """With values that stay for the next time. The first one is the installation. `change` is called with the workload."""
+        values = self.values | changes
+        done = helm(HELM, "template", "rel", str(CHART), "--namespace", "edge", "--values", "-", text=yaml.safe_dump(values))
         assert done.returncode == 0, done.stderr
-        self.objects = [o for o in yaml.safe_load_all(done.stdout) if o]
-        self.cluster.apply(self.objects)
+        objects = [o for o in yaml.safe_load_all(done.stdout) if o]
+        if change:
+            change(workload(objects))
+        if self.objects:
+            for thing in sorted(hooks(objects, "pre-upgrade"), key=weight):
+                if thing["kind"] != "Job":
+                    self.cluster.add(thing)
+                    continue
+                passed, said = self.cluster.run_to_end(thing)
+                if not passed:
+                    raise Refused(said)
+        self.values, self.objects = values, objects
+        self.cluster.apply(objects)
 
     def test(self):
         """`helm test`."""
-        [pod] = [o for o in self.objects if o["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+        [pod] = hooks(self.objects, "test")
         return self.cluster.run_to_end(pod)
+
+
+class Refused(Exception):
+    """The upgrade has failed before anything was changed; what the Job said."""
+
+
+def hooks(objects, name):
+    return [o for o in objects if o["metadata"].get("annotations", {}).get("helm.sh/hook") == name]
+
+
+def weight(thing):
+    return int(thing["metadata"]["annotations"].get("helm.sh/hook-weight", 0))
 
 
 def exact(cluster, traffic):
@@ -95,14 +120,19 @@ def life(cluster, release, home, image, ask):
         assert cluster.running() == first and not any(p.restarts for p in first)
         exact(cluster, traffic)
 
-        # A faulty one changes nothing, and the log tells where the mistake is.
-        release.upgrade(config=text.replace("http-request track-sc0", "http-reqest track-sc0"))
+        # A faulty one is refused before anything changes.
+        faulty = text.replace("http-request track-sc0", "http-reqest track-sc0")
+        with pytest.raises(Refused, match=r"parsing \[/etc/remora/conf/remora.cfg:11\] : unknown keyword 'http-reqest'"):
+            release.upgrade(config=faulty)
+
+        # If it comes past that, the pods go on with what they have, and their logs tell where the mistake is.
+        release.upgrade(config=faulty, configCheck={"enabled": False})
         for pod in first:
             until(lambda: "parsing [/etc/remora/conf/remora.cfg:11] : unknown keyword 'http-reqest'" in pod.log())
         traffic.wait_for(100)
         assert says(traffic, "second")
         assert cluster.running() == first and not any(p.restarts for p in first)
-        release.upgrade(config=text.replace("first", "third"))
+        release.upgrade(config=text.replace("first", "third"), configCheck={"enabled": True})
         until(lambda: says(traffic, "third"))
         exact(cluster, traffic)
 
@@ -114,17 +144,20 @@ def life(cluster, release, home, image, ask):
         assert not any(p.killed or p.restarts for p in [*first, *cluster.running()])
         exact(cluster, traffic)
 
-        # An image that does not run: the update stops at the first node, and the old pods go on.
+        # An image that does not run. It cannot check the configuration either; if nobody does, the update stops at the first node,
+        # and the old pods go on.
         before = cluster.running()
         cluster.images["remora:0.3.0"] = image.broken(home / f"broken-{release.name}")
-        release.upgrade(image={"tag": "0.3.0"})
+        with pytest.raises(Refused, match="Illegal instruction"):
+            release.upgrade(image={"tag": "0.3.0"})
+        release.upgrade(image={"tag": "0.3.0"}, configCheck={"enabled": False})
         with pytest.raises(Stuck, match="exit code 132"):
             cluster.rollout(4)
         assert set(before) < set(cluster.running()) and len(cluster.running()) == 4
         traffic.wait_for(100)
 
         # Back to the first image.
-        release.upgrade(image={"tag": "0.1.0"})
+        release.upgrade(image={"tag": "0.1.0"}, configCheck={"enabled": True})
         cluster.rollout(60)
         assert not any(p.killed or p.restarts for p in [*before, *cluster.running()])
         exact(cluster, traffic)
@@ -160,6 +193,53 @@ def says(traffic, word):
     traffic.served.clear()
     traffic.wait_for(40)
     return all(s.endswith(word) for s in list(traffic.served))
+
+
+def by_name(cluster):
+    """Clients that ask DNS for the name of the nodes."""
+
+    def where(avoid):
+        found = cluster.names.ask("www.example.org")
+        return [a for a in found if not avoid or a != avoid.host.address]
+
+    return Traffic(cluster.network.host(9), 8080, where)
+
+
+def test_host_network(cluster, home, image):
+    """Nodes' own addresses behind a name in DNS: a new pod takes over sockets and tables of the old one."""
+    life(cluster, Release(cluster, "host-network"), home, image, lambda: by_name(cluster))
+
+
+def with_http_probes(workload):
+    """What the chart does not do: ask a port of the node."""
+    for container in workload["spec"]["template"]["spec"]["containers"]:
+        for name, page in (("startupProbe", "/livez"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")):
+            del container[name]["exec"]
+            container[name]["httpGet"] = {"path": page, "port": 8404}
+
+
+@pytest.mark.parametrize("probes", ["exec", "http"])
+def test_a_new_pod_that_takes_its_time(cluster, home, image, probes):
+    """On the host network both pods of a node share its ports. A probe of the new pod over HTTP would be answered by the old one,
+    which then goes too early: so this very test fails with HTTP probes, which is shown here."""
+    cluster.images["remora:0.2.0"] = image.slowed(home / f"slow-{probes}", 4)
+    release = Release(cluster, "host-network")
+    change = with_http_probes if probes == "http" else lambda workload: None
+    cluster.add_node()
+    release.upgrade(change=change, drain={"graceSeconds": 1, "hardStopSeconds": 15}, configCheck={"enabled": False})
+    cluster.rollout()
+    traffic = by_name(cluster)
+    try:
+        traffic.wait_for(100)
+        release.upgrade(change=change, image={"tag": "0.2.0"})
+        cluster.rollout()
+        traffic.wait_for(100)
+        if probes == "exec":
+            exact(cluster, traffic)
+        else:
+            assert any("Connection refused" in f or "no address" in f for f in traffic.failures), traffic.failures
+    finally:
+        traffic.close()
 
 
 def test_pod_network(cluster, home, image):

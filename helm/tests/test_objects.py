@@ -67,8 +67,48 @@ def test_either_surge_or_unavailable(objects, pod):
     rolling = strategy["rollingUpdate"]
     positive = [k for k in ("maxSurge", "maxUnavailable") if str(rolling[k]).rstrip("%") != "0"]
     assert len(positive) == 1, rolling
-    # Not before a pod can hand its sockets to another one.
-    assert not (pod["spec"].get("hostNetwork") and positive == ["maxSurge"])
+    # Two pods of a node can share its ports only if one hands them to the other.
+    if pod["spec"].get("hostNetwork") and positive == ["maxSurge"]:
+        assert any(v["name"] == "handoff" for v in pod["spec"]["volumes"])
+
+
+def test_pods_of_a_node_meet_in_a_directory_of_their_own(objects, pod, remora):
+    config = only(objects, "ConfigMap", "-chart")["data"]["chart.cfg"]
+    found = [v for v in pod["spec"]["volumes"] if v["name"] == "handoff"]
+    assert bool(found) == bool(re.search(r"^ +handoff /run/remora-handoff/$", config, re.M))
+    if not found:
+        assert not any("hostPath" in v for v in pod["spec"]["volumes"])
+        return
+    assert pod["spec"]["hostNetwork"]
+    assert found[0]["hostPath"] == {"path": "/run/remora/edge.rel-remora", "type": "DirectoryOrCreate"}
+    assert {"name": "handoff", "mountPath": "/run/remora-handoff"} in remora["volumeMounts"]
+    user = pod["spec"]["securityContext"]["runAsUser"]
+    first = [c for c in pod["spec"].get("initContainers", []) if c["name"] == "handoff"]
+    # Root needs nobody to make it.
+    assert bool(first) == (user != 0)
+    for container in first:
+        assert container["command"] == [*remora["command"], "--handoff-dir", "/run/remora-handoff", f"{user}:{user}"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+
+
+def test_an_upgrade_reads_the_configuration_first(objects, pod, remora):
+    """With the same files, variables and lists as the pods, but no certificates and no directories."""
+    job = only(objects, "Job")["spec"]["template"]["spec"]
+    hooks = [o for o in objects if o["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-upgrade"]
+    check = job["containers"][0]
+    assert check["args"][:2] == ["-c", "-V"]
+    tail = remora["args"].index("-f")
+    assert check["args"][4:] == remora["args"][tail:]
+    assert check["env"] == remora["env"] and check.get("envFrom") == remora.get("envFrom")
+    made = {o["metadata"]["name"]: o["data"] for o in hooks if o["kind"] == "ConfigMap"}
+    chart = only(objects, "ConfigMap", "-chart")["data"]["chart.cfg"]
+    given = {"/run/remora-handoff/", "/etc/remora/tls/"}
+    assert not any(path in made[job["volumes"][0]["configMap"]["name"]]["chart.cfg"] for path in given)
+    assert set(made[job["volumes"][0]["configMap"]["name"]]["chart.cfg"].split()) - {"allow-plaintext"} <= set(chart.split())
+    conf = next(v for v in pod["spec"]["volumes"] if v["name"] == "conf")["configMap"]["name"]
+    data = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
+    checked = job["volumes"][1]["configMap"]["name"]
+    assert checked == conf or made[checked] == data[conf]
 
 
 def test_selectors_match_the_pods(objects, pod):
@@ -144,7 +184,7 @@ def test_pods_obey_pod_security_restricted(pod, values):
         assert security["allowPrivilegeEscalation"] is False
         assert security["capabilities"]["drop"] == ["ALL"]
         assert not security.get("privileged")
-        assert set(security["capabilities"].get("add", [])) <= {"NET_BIND_SERVICE"}
+        assert set(security["capabilities"].get("add", [])) <= {"CHOWN" if container["name"] == "handoff" else "NET_BIND_SERVICE"}
     assert not spec.get("hostPID") and not spec.get("hostIPC")
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
@@ -159,7 +199,7 @@ def test_pods_obey_pod_security_restricted(pod, values):
 def test_the_program_can_change_nothing_but_its_sockets(remora, pod):
     assert remora["securityContext"]["readOnlyRootFilesystem"]
     writable = {m["name"] for m in remora["volumeMounts"] if not m.get("readOnly")}
-    assert writable == {"run"}
+    assert writable - {"handoff"} == {"run"}
     assert next(v for v in pod["spec"]["volumes"] if v["name"] == "run")["emptyDir"]["medium"] == "Memory"
 
 

@@ -1,5 +1,8 @@
-{{/* The part of the configuration that belongs to the chart: read before the user's. */}}
+{{/* The part of the configuration that belongs to the chart: read before the user's. Call with a dict: "root", and "check" if it is
+only to be read (by the Job before an upgrade), where neither certificates nor directories are. */}}
 {{- define "remora.chartConfig" -}}
+{{- $check := .check }}
+{{- with .root -}}
 # Made by the Helm chart. Your own configuration is read after this file.
 global
     admin bind unix@/run/remora/admin.sock mode 600
@@ -13,12 +16,16 @@ global
     # A pod that is to stop accepts for a moment, then finishes what runs.
     grace {{ .Values.drain.graceSeconds }}s
     hard-stop-after {{ .Values.drain.hardStopSeconds }}s
+{{- if and (include "remora.handoff" .) (not $check) }}
+    # A new pod of this node finds the old one here, and takes over its sockets and tables.
+    handoff /run/remora-handoff/
+{{- end }}
 {{- if .Values.peers.enabled }}
 {{- $name := include "remora.peersName" . }}
 
 peers cluster
     cluster {{ .Release.Namespace }}.{{ include "remora.fullname" . }}
-{{- if include "remora.peersTls" . }}
+{{- if and (include "remora.peersTls" .) (not $check) }}
     default-bind ssl crt /etc/remora/tls/tls.crt key /etc/remora/tls/tls.key ca-file /etc/remora/tls/ca.crt verify required
     default-server ssl ca-file /etc/remora/tls/ca.crt verify required verifyhost {{ $name }}
 {{- else }}
@@ -44,5 +51,6 @@ frontend remora-test
     http-request return status 200 content-type text/plain lf-string "%[sc0_get_gpc0]\n" if { url_param(count) -m found }
     http-request return status 200 content-type text/plain lf-string "%[url_param(read),table_gpc0(remora-test)]\n" if { url_param(read) -m found }
     http-request deny deny_status 404
+{{- end }}
 {{- end }}
 {{ end }}

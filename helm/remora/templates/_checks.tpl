@@ -14,8 +14,11 @@
 {{- if and $surge $missing }}
 {{- $bad = append $bad "updateStrategy: set either maxSurge or maxUnavailable, not both" }}
 {{- end }}
-{{- if and $surge $v.hostNetwork }}
-{{- $bad = append $bad "updateStrategy.maxSurge: with hostNetwork two pods of a node would share its ports, and a pod cannot hand its sockets and tables to another pod yet; use maxUnavailable" }}
+{{- if and $surge $v.hostNetwork (not $v.handoff.enabled) }}
+{{- $bad = append $bad "updateStrategy.maxSurge: with hostNetwork two pods of a node share its ports, which takes handoff.enabled; or use maxUnavailable" }}
+{{- end }}
+{{- if and $v.handoff.hostPath (not $v.hostNetwork) }}
+{{- $bad = append $bad "handoff.hostPath: needs hostNetwork; on the pod network pods share no sockets" }}
 {{- end }}
 {{- if and (eq $v.updateStrategy.type "OnDelete") (ne $v.kind "DaemonSet") }}
 {{- $bad = append $bad "updateStrategy.type: OnDelete is for a DaemonSet" }}

@@ -79,12 +79,50 @@ app.kubernetes.io/component: test
 {{- if $root.Values.ipv6 }}[::]:{{ index . 1 }} v4v6{{ else }}:{{ index . 1 }}{{ end }}
 {{- end }}
 
+{{/* "true" if a new pod takes over sockets and tables from the old pod of its node. */}}
+{{- define "remora.handoff" -}}
+{{- if and .Values.hostNetwork .Values.handoff.enabled }}true{{ end }}
+{{- end }}
+
+{{/* "true" if the process runs as root. */}}
+{{- define "remora.root" -}}
+{{- if and .Values.privilegedPorts .Values.hostNetwork }}true{{ end }}
+{{- end }}
+
+{{/* Data of the ConfigMap with the user's configuration. */}}
+{{- define "remora.userConfig" -}}
+remora.cfg: |2
+  {{- tpl .Values.config . | trimSuffix "\n" | nindent 2 }}
+{{- range $name, $text := .Values.files }}
+{{ $name | quote }}: {{ tpl $text $ | toJson }}
+{{- end }}
+{{- end }}
+
+{{/* Variables for the configuration. */}}
+{{- define "remora.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "remora.strategy" -}}
 {{- $s := .Values.updateStrategy }}
 {{- $surge := $s.maxSurge }}
 {{- $missing := $s.maxUnavailable }}
 {{- if and (has (toString $surge) (list "0" "0%")) (has (toString $missing) (list "0" "0%")) }}
-{{- if .Values.hostNetwork }}{{ $missing = 1 }}{{ else }}{{ $surge = 1 }}{{ end }}
+{{- if and .Values.hostNetwork (not (include "remora.handoff" .)) }}{{ $missing = 1 }}{{ else }}{{ $surge = 1 }}{{ end }}
 {{- end }}
 type: {{ $s.type }}
 {{- if eq $s.type "RollingUpdate" }}

@@ -29,7 +29,8 @@ spec:
   dnsConfig:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- $root := and $v.privilegedPorts $v.hostNetwork }}
+  {{- $root := include "remora.root" . }}
+  {{- $handoff := include "remora.handoff" . }}
   securityContext:
     {{- if $root }}
     # Only root may have a capability in a container that cannot gain privileges.
@@ -80,9 +81,34 @@ spec:
         matchLabels:
           {{- include "remora.selector" . | nindent 10 }}
   {{- end }}
-  {{- with $v.initContainers }}
+  {{- $prepare := and $handoff (not $root) }}
+  {{- if or $prepare $v.initContainers }}
   initContainers:
+    {{- if $prepare }}
+    # The kubelet makes the directory for root; this gives it to the user of the process.
+    - name: handoff
+      image: {{ include "remora.image" . }}
+      imagePullPolicy: {{ $v.image.pullPolicy }}
+      command: [{{ $v.image.command }}, --handoff-dir, /run/remora-handoff, {{ printf "%d:%d" (int $v.userId) (int $v.userId) | quote }}]
+      resources:
+        requests: {cpu: 10m, memory: 16Mi}
+        limits: {memory: 64Mi}
+      securityContext:
+        runAsNonRoot: false
+        runAsUser: 0
+        runAsGroup: 0
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities:
+          drop: [ALL]
+          add: [CHOWN]
+      volumeMounts:
+        - name: handoff
+          mountPath: /run/remora-handoff
+    {{- end }}
+    {{- with $v.initContainers }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- end }}
   containers:
     - name: remora
@@ -106,21 +132,7 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       env:
-        - name: POD_NAME
-          valueFrom:
-            fieldRef:
-              fieldPath: metadata.name
-        - name: POD_IP
-          valueFrom:
-            fieldRef:
-              fieldPath: status.podIP
-        - name: NODE_NAME
-          valueFrom:
-            fieldRef:
-              fieldPath: spec.nodeName
-        {{- with $v.extraEnv }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- include "remora.env" . | trim | nindent 8 }}
       {{- with $v.extraEnvFrom }}
       envFrom:
         {{- toYaml . | nindent 8 }}
@@ -182,6 +194,10 @@ spec:
       volumeMounts:
         - name: run
           mountPath: /run/remora
+        {{- if $handoff }}
+        - name: handoff
+          mountPath: /run/remora-handoff
+        {{- end }}
         - name: chart
           mountPath: /etc/remora/chart
           readOnly: true
@@ -204,6 +220,12 @@ spec:
       emptyDir:
         medium: Memory
         sizeLimit: 1Mi
+    {{- if $handoff }}
+    - name: handoff
+      hostPath:
+        path: {{ default (printf "/run/remora/%s.%s" .Release.Namespace (include "remora.fullname" .)) $v.handoff.hostPath }}
+        type: DirectoryOrCreate
+    {{- end }}
     - name: chart
       configMap:
         name: {{ include "remora.fullname" . }}-chart

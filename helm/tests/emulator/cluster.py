@@ -46,6 +46,8 @@ class Cluster:
         self.objects = {}
         self.lock = threading.RLock()
         self.number = 0
+        # Addresses that somebody has put under the name of every headless Service.
+        self.strangers = set()
 
     # Objects.
 
@@ -70,6 +72,11 @@ class Cluster:
             self.objects = kept
         self.sync()
 
+    def add(self, thing):
+        """One object more, until the next `apply`."""
+        with self.lock:
+            self.objects[thing["kind"], thing["metadata"]["name"]] = thing
+
     def sync(self):
         """The kubelets look after ConfigMaps and Secrets; on a real node this takes up to about a minute."""
         for pod in list(self.pods):
@@ -84,16 +91,23 @@ class Cluster:
             return
         home = self.home / f"cert-{spec['secretName']}"
         home.mkdir()
-        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout"]
-        run = lambda *words: subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=home)
-        run("req", "-x509", *key, "ca.key", "-days", "2", "-subj", "/CN=authority", "-out", "ca.crt")
+        _openssl(home, "req", "-x509", *_KEY, "ca.key", "-days", "3", "-subj", "/CN=authority", "-out", "ca.crt")
         names = ",".join(f"DNS:{n}" for n in spec.get("dnsNames", ["authority"]))
         (home / "ext").write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n")
-        run("req", *key, "tls.key", "-subj", "/", "-out", "csr")
-        run("x509", "-req", "-in", "csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-            "-extfile", "ext", "-out", "tls.crt")  # fmt: skip
+        objects["Secret", spec["secretName"]] = self._signed(home, spec["secretName"], 1)
+
+    def renew(self, secret):
+        """Another certificate of the same authority, which is good for a day longer."""
+        self.add(self._signed(self.home / f"cert-{secret}", secret, 2))
+        self.sync()
+
+    @staticmethod
+    def _signed(home, secret, days):
+        _openssl(home, "req", *_KEY, "tls.key", "-subj", "/", "-out", "csr")
+        _openssl(home, "x509", "-req", "-in", "csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(days),
+                 "-extfile", "ext", "-out", "tls.crt")  # fmt: skip
         data = {n: (home / n).read_text() for n in ("tls.key", "tls.crt", "ca.crt")}
-        objects["Secret", spec["secretName"]] = {"kind": "Secret", "metadata": {"name": spec["secretName"]}, "data": data}
+        return {"kind": "Secret", "metadata": {"name": secret}, "data": data}
 
     def image(self, name):
         return self.images[name]
@@ -164,7 +178,7 @@ class Cluster:
                 pods = self.endpoints(service)
                 if service["spec"].get("clusterIP") == "None":
                     name = f"{service['metadata']['name']}.{self.namespace}.svc.{self.domain}"
-                    records[name] = {p.address for p in pods}
+                    records[name] = {p.address for p in pods} | self.strangers
                 outside = service["metadata"].get("annotations", {}).get("external-dns.alpha.kubernetes.io/hostname")
                 if outside:
                     records[outside] = {p.node.host.address for p in pods}
@@ -196,7 +210,8 @@ class Cluster:
             away = sum(1 for n in nodes if not any(p.available(seconds) for p in old[n.name] + fresh[n.name]))
             for node in nodes:
                 before, after = old[node.name], fresh[node.name]
-                if before and after and after[0].available(seconds):
+                # The old pod goes when the new one can stand in for it, or when it is of no use itself.
+                if before and after and (after[0].available(seconds) or not before[0].ready):
                     before[0].terminate()
                 elif before and not after and surge and surging < surge:
                     surging += 1
@@ -206,8 +221,8 @@ class Cluster:
                     before[0].terminate()
                 elif not before and not after and (surge or not now[node.name]):
                     self._start(node, template, workload, wanted)
-            # A surge pod that an update has overtaken.
-            for pod in [p for ps in old.values() for p in ps[:-1]]:
+            # A surge pod that another update has overtaken: the oldest stays.
+            for pod in [p for ps in old.values() for p in ps[1:]]:
                 pod.terminate()
             time.sleep(TICK)
 
@@ -218,7 +233,9 @@ class Cluster:
     def run_to_end(self, thing, patience=60):
         """A Pod, or the pod of a Job: whether it succeeded, and what it said."""
         template = thing["spec"]["template"] if thing["kind"] == "Job" else thing
-        pod = self.start_pod(self.nodes[0], {"metadata": thing["metadata"] | template.get("metadata", {}), "spec": template["spec"]}, "run")
+        metadata = template.get("metadata", {})
+        node = next(n for n in self.nodes if not n.lost)
+        pod = self.start_pod(node, {"metadata": metadata, "spec": template["spec"]}, "run")
         pod.gone.wait(patience)
         if not pod.gone.is_set():
             pod.terminate()
@@ -233,3 +250,10 @@ class Cluster:
         if self.names:
             self.names.close()
         self.network.close()
+
+
+_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout"]
+
+
+def _openssl(home, *words):
+    subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=home)

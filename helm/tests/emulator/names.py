@@ -4,6 +4,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 
@@ -12,6 +13,8 @@ class Names:
 
     def __init__(self, hub, home):
         self.address = hub.address
+        # Seconds until changes are seen, as with a cache in between.
+        self.lag = 0.0
         self.file = home / "hosts"
         self.file.write_text("")
         self.known = {}
@@ -29,6 +32,16 @@ class Names:
         if records == self.known:
             return
         self.known = records
+        if self.lag:
+            timer = threading.Timer(self.lag, self._write, [records])
+            timer.daemon = True
+            timer.start()
+        else:
+            self._write(records)
+
+    def _write(self, records):
+        if self.process.poll() is not None:
+            return
         fresh = self.file.with_suffix(".new")
         fresh.write_text("".join(f"{a} {name}\n" for name, addresses in sorted(records.items()) for a in sorted(addresses)))
         fresh.rename(self.file)
@@ -56,6 +69,10 @@ class Names:
                 found.append(socket.inet_ntoa(answer[at + 12 : at + 16]))
             at += 12 + length
         return found
+
+    def stall(self, yes):
+        """No answers while it is stalled."""
+        self.process.send_signal(signal.SIGSTOP if yes else signal.SIGCONT)
 
     def close(self):
         self.process.kill()

@@ -25,6 +25,11 @@ pub fn directory(path: &str, user: u32, group: u32) -> Result<String, String> {
         }
         Err(e) => return Err(fails(e)),
     }
+    let is = |found: &Metadata| (found.uid(), found.gid(), found.mode() & 0o7777);
+    // First without opening it: even root may not, if its capabilities do not let it into what belongs to others.
+    if std::fs::symlink_metadata(place).is_ok_and(|m| m.is_dir() && is(&m) == (user, group, MODE)) {
+        return Ok(format!("{path} belongs to {user}:{group} already."));
+    }
     // A link could lead anywhere, and what it leads to would change hands.
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     let dir = match rustix::fs::open(place, flags, Mode::empty()) {
@@ -34,7 +39,6 @@ pub fn directory(path: &str, user: u32, group: u32) -> Result<String, String> {
         }
         Err(e) => return Err(fails(e.into())),
     };
-    let is = |found: &Metadata| (found.uid(), found.gid(), found.mode() & 0o7777);
     let found = dir.metadata().map_err(fails)?;
     let (owner, _, mode) = is(&found);
     if mode & 0o002 != 0 {
@@ -46,9 +50,6 @@ pub fn directory(path: &str, user: u32, group: u32) -> Result<String, String> {
         return Err(wrong(&format!(
             "belongs to user {owner}, not to {user}: remove it, then it is made anew."
         )));
-    }
-    if is(&found) == (user, group, MODE) {
-        return Ok(format!("{path} belongs to {user}:{group} already."));
     }
     // In this order: who has given it away may not change its mode any more.
     if mode != MODE {

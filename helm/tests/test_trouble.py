@@ -1,0 +1,139 @@
+"""What goes wrong around pods, and what they make of it: names, strangers, certificates, directories."""
+
+import os
+import re
+import socket
+import ssl
+import subprocess
+import threading
+
+from emulator import images, tables
+from test_lifecycle import Release, until
+
+pytestmark = images.needed
+
+
+def certificate(pod):
+    """When the peers' certificate of a pod runs out, as its metrics say."""
+    place = pod.path("/run/remora/admin.sock")
+    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(f"/proc/self/fd/{directory}/{place.name}")
+            s.sendall(b"GET /metrics?scope=peers HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            page = b"".join(iter(lambda: s.recv(65536), b"")).decode()
+    finally:
+        os.close(directory)
+    return float(re.search(r'remora_certificate_expiry_seconds\{.*tls\.crt"\} (\S+)', page)[1])
+
+
+def stranger(host, home):
+    """Something that speaks TLS under the peers' port, with a certificate of its own making."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=x",
+         "-addext", "subjectAltName=DNS:rel-remora-peers.edge.svc.cluster.local", "-keyout", home / "x.key", "-out", home / "x.crt"],
+        check=True, capture_output=True)  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(home / "x.crt", home / "x.key")
+    context.set_alpn_protocols(["h2"])
+    with host.entered():
+        door = socket.create_server((host.address, 10000))
+
+    def serve():
+        while True:
+            try:
+                link, _ = door.accept()
+            except OSError:
+                return
+            try:
+                context.wrap_socket(link, server_side=True).close()
+            except OSError:
+                link.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return door
+
+
+def test_names_strangers_and_certificates(cluster, home):
+    """Two pods that start while DNS is silent, meet when it speaks, do not fall for a stranger, and take a renewed certificate."""
+    release = Release(cluster, "pod-network")
+    for _ in range(2):
+        cluster.add_node()
+    cluster.names.stall(True)
+    release.upgrade(peers={"every": "1s", "learnTimeout": "2s"})
+    cluster.rollout()
+    one, two = cluster.running()
+    assert "the learn-timeout is over" in one.log()
+    cluster.names.stall(False)
+    until(lambda: all("session to peer" in p.log() for p in (one, two)), 40)
+
+    # Someone who is no Remora turns up under the peers' name.
+    other = cluster.network.host(8)
+    door = stranger(other, cluster.home)
+    cluster.strangers = {other.address}
+    cluster.changed()
+    until(lambda: re.search(rf"WARNING.*peer {re.escape(other.address)}:10000", one.log()))
+    said = next(line for line in one.log().splitlines() if f"peer {other.address}:10000" in line and "WARNING" in line)
+    assert re.search("certificate|UnknownIssuer", said), said
+    assert f"session to peer {other.address}:10000 is up" not in one.log()
+    cluster.strangers = set()
+    cluster.changed()
+    door.close()
+
+    # A renewed certificate is taken over in place, and new sessions use it.
+    before = certificate(one)
+    cluster.renew("rel-remora-peers")
+    until(lambda: certificate(one) > before + 80000)
+    cluster.add_node()
+    cluster.rollout()
+    three = next(p for p in cluster.running() if p not in (one, two))
+    until(lambda: "learned table web from peer" in three.log())
+    assert not any(p.restarts for p in cluster.running())
+    passed, said = release.test()
+    assert passed, said
+    assert tables.ask(one, "show peers")
+
+
+def test_a_name_that_lags_behind(cluster):
+    """The name does not show a new pod for long, as with a cache in between. It is taught all the same: it asks the others, and
+    they come to where it came from."""
+    release = Release(cluster, "pod-network")
+    for _ in range(2):
+        cluster.add_node()
+    release.upgrade()
+    cluster.rollout()
+    one, two = cluster.running()
+    until(lambda: all("session to peer" in p.log() for p in (one, two)))
+    cluster.names.lag = 3600
+    cluster.add_node()
+    cluster.rollout()
+    three = next(p for p in cluster.running() if p not in (one, two))
+    assert "learned table web from peer" in three.log()
+    assert "the learn-timeout is over" not in three.log()
+    for pod in (one, two):
+        assert re.search(rf"{re.escape(three.address)}:10000 is dialed, though", pod.log())
+
+
+def test_a_directory_that_others_may_write_to(cluster):
+    """Nobody takes over from whoever put a socket there: the pod does not start, and says what to do."""
+    release = Release(cluster, "host-network")
+    node = cluster.add_node()
+    place = node.root / "run/remora/edge.rel-remora"
+    place.mkdir(parents=True)
+    place.chmod(0o777)
+    release.upgrade()
+    pod = cluster.start_pod(node, cluster.all("DaemonSet")[0]["spec"]["template"], "alone")
+    until(lambda: "everybody may write to it" in pod.log())
+    assert not pod.ready
+    pod.terminate()
+    # So it is with somebody else's.
+    place.chmod(0o755)
+    os.chown(place, 1000, 1000)
+    pod = cluster.start_pod(node, cluster.all("DaemonSet")[0]["spec"]["template"], "alone")
+    until(lambda: "belongs to user 1000, not to 65532" in pod.log())
+    # Removed, it is made anew.
+    os.rmdir(place)
+    pod.terminate()
+    pod.gone.wait(10)
+    cluster.rollout()
+    assert (place.stat().st_uid, place.stat().st_mode & 0o7777) == (65532, 0o700)
