@@ -7,7 +7,10 @@ import ssl
 import subprocess
 import threading
 
+import pytest
+
 from emulator import images, tables
+from emulator.cluster import Stuck
 from test_lifecycle import Release, until
 
 pytestmark = images.needed
@@ -80,6 +83,10 @@ def test_names_strangers_and_certificates(cluster, home):
     cluster.changed()
     door.close()
 
+    # Who will run out of a certificate within two weeks is told in time.
+    for pod in (one, two):
+        until(lambda: re.search(r"WARNING.*certificate '/etc/remora/tls/tls.crt' expires on .*, in \d days?;", pod.log()))
+
     # A renewed certificate is taken over in place, and new sessions use it.
     before = certificate(one)
     cluster.renew("rel-remora-peers")
@@ -137,3 +144,22 @@ def test_a_directory_that_others_may_write_to(cluster):
     pod.gone.wait(10)
     cluster.rollout()
     assert (place.stat().st_uid, place.stat().st_mode & 0o7777) == (65532, 0o700)
+
+
+def test_a_pod_that_knows_of_no_hand_off_cannot_be_followed(cluster):
+    """The new pod says why it fails, the old one goes on; with maxUnavailable the update gets through."""
+    release = Release(cluster, "host-network")
+    cluster.add_node()
+    release.upgrade(handoff={"enabled": False})
+    cluster.rollout()
+    [old] = cluster.running()
+    release.upgrade(handoff={"enabled": True})
+    with pytest.raises(Stuck):
+        cluster.rollout(4)
+    new = next(p for p in cluster.running() if p is not old)
+    assert "Address already in use" in new.log()
+    assert old.ready and not old.terminating
+    release.upgrade(updateStrategy={"maxUnavailable": 1}, drain={"graceSeconds": 1, "hardStopSeconds": 15})
+    cluster.rollout(40)
+    [last] = cluster.running()
+    assert last is not old
