@@ -195,14 +195,14 @@ def says(traffic, word):
     return all(s.endswith(word) for s in list(traffic.served))
 
 
-def by_name(cluster):
+def by_name(cluster, port=8080):
     """Clients that ask DNS for the name of the nodes."""
 
     def where(avoid):
         found = cluster.names.ask("www.example.org")
         return [a for a in found if not avoid or a != avoid.host.address]
 
-    return Traffic(cluster.network.host(9), 8080, where)
+    return Traffic(cluster.network.host(9), port, where)
 
 
 def test_host_network(cluster, home, image):

@@ -11,7 +11,7 @@ import pytest
 
 from emulator import images, tables
 from emulator.cluster import Stuck
-from test_lifecycle import Release, until
+from test_lifecycle import Release, by_name, exact, until
 
 pytestmark = images.needed
 
@@ -163,3 +163,38 @@ def test_a_pod_that_knows_of_no_hand_off_cannot_be_followed(cluster):
     cluster.rollout(40)
     [last] = cluster.running()
     assert last is not old
+
+
+def test_what_a_dead_pod_leaves_behind(cluster):
+    """A pod that is killed leaves its socket in the directory: nobody waits for it, and it is cleaned up."""
+    release = Release(cluster, "host-network")
+    node = cluster.add_node()
+    release.upgrade()
+    cluster.rollout()
+    [pod] = cluster.running()
+    place = node.root / "run/remora/edge.rel-remora"
+    [before] = os.listdir(place)
+    pod.running["remora"].kill()
+    until(lambda: pod.restarts == 1 and pod.ready and os.listdir(place) != [before])
+    assert len(os.listdir(place)) == 1
+    assert "taking over" not in pod.log()
+
+
+def test_ports_below_1024_on_the_host_network(cluster, image):
+    """As root with one capability, which is not the one to read what belongs to others."""
+    release = Release(cluster, "host-network")
+    cluster.add_node()
+    config = release.values["config"].replace(":8080", ":80")
+    release.upgrade(privilegedPorts=True, config=config)
+    cluster.rollout()
+    [old] = cluster.running()
+    traffic = by_name(cluster, 80)
+    try:
+        traffic.wait_for(50)
+        cluster.images["remora:0.2.0"] = image
+        release.upgrade(image={"tag": "0.2.0"})
+        cluster.rollout()
+        assert old not in cluster.running() and "taking over" in cluster.running()[0].log()
+        exact(cluster, traffic)
+    finally:
+        traffic.close()
