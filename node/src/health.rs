@@ -2,8 +2,8 @@
 //! [`crate::shared::Shared::not_ready`]), and which process answers on an admin socket that is handed from one to the next.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::sync::watch;
 
@@ -25,6 +25,8 @@ pub struct Health {
     accepting: AtomicBool,
     draining: AtomicBool,
     retired: AtomicBool,
+    /// How often accepting was to stop.
+    stops: AtomicU64,
     turn: watch::Sender<Turn>,
 }
 
@@ -33,6 +35,16 @@ impl Health {
     pub fn accepts(&self) {
         self.accepting.store(true, Relaxed);
         self.turn.send_replace(Turn::Own);
+    }
+
+    /// How often accepting was to stop so far. Who waits before it accepts compares.
+    pub fn stops(&self) -> u64 {
+        self.stops.load(Relaxed)
+    }
+
+    /// Accepting is to stop.
+    pub fn stop(&self) {
+        self.stops.fetch_add(1, Relaxed);
     }
 
     /// Clients are refused until further notice.

@@ -7,6 +7,8 @@ use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::tools;
+use cluster_tests::wait::until_true;
+use rustix::process::Signal;
 
 use crate::certificates::{Authority, says, tls_nodes};
 use crate::common::haproxy_lacks;
@@ -167,4 +169,30 @@ fn recv_only_is_pointed_out() {
         .table("type ip size 1k recv-only store conn_cur")
         .start();
     says(node.node(0), "'recv-only' has no effect");
+}
+
+/// A pause that is asked for while a node learns lasts when it has learned.
+#[test]
+fn a_pause_while_learning_stays() {
+    if haproxy_lacks("accepts before it has learned") {
+        return;
+    }
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let mut cluster = Spec::of(2).peers("  learn-timeout 2s").prepare();
+    let node = cluster.node_mut(0);
+    node.reconfigure(|config| {
+        let line = config.lines().find(|l| l.contains("server node1"));
+        let line = line.expect("a line").to_owned();
+        config.replace(&line, &format!("  server node1 {address}"))
+    });
+    node.spawn();
+    let node = cluster.node(0);
+    until_true("its CLI answers", || node.proxy().cli().try_open().is_ok());
+    node.proxy().signal(Signal::TTOU);
+    says(node, "ready: the learn-timeout is over");
+    assert!(!node.accepts(), "it is paused");
+    node.proxy().signal(Signal::TTIN);
+    until_true("it is served", || node.accepts());
 }

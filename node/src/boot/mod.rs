@@ -105,6 +105,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     } else {
         None
     };
+    signals::postpone().map_err(|e| format!("cannot block signals: {e}"))?;
     if args.detached {
         daemon::leave_session().map_err(|e| format!("cannot go to the background: {e}"))?;
     }

@@ -60,22 +60,29 @@ impl Beginning {
     }
 }
 
-/// Opens all doors; done when every thread accepts.
+/// Opens all doors; done when every thread accepts, or has been told not to meanwhile.
 pub(super) async fn accept(shared: Arc<Shared>, console: admin::Control) {
     if shared.world.process.stopping.load(Relaxed) {
         return;
     }
+    let stops = shared.health.stops();
     console.door.send_replace(admin::Door::Open);
     peers::accept(&shared);
     // Until the tables have been learned, connections wait in the kernel's queue.
     shared.heritage.complete().await;
     shared.ready.wait().await;
+    if shared.health.stops() != stops {
+        return;
+    }
     everyone(&shared, |done| Ask::Accept { done }).await;
-    shared.health.accepts();
+    if shared.health.stops() == stops {
+        shared.health.accepts();
+    }
 }
 
 /// Closes all doors, but keeps the sockets; done when no thread accepts any more. `pause`: clients are refused.
 pub(super) async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, pause: bool) {
+    shared.health.stop();
     if let Some(console) = console {
         console.door.send_replace(admin::Door::Held);
         peers::hold(&shared);

@@ -1,5 +1,6 @@
 //! The signals that the process reacts to.
 
+use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// All of them.
@@ -22,16 +23,32 @@ pub(super) enum Caught {
     Ttou,
 }
 
+/// A pause that is asked for while the process starts, or learns, waits until it is caught: not caught, it would stop the
+/// process itself. To be called before threads are started.
+///
+/// # Errors
+/// None that is known.
+pub fn postpone() -> std::io::Result<()> {
+    Ok(pauses().thread_block()?)
+}
+
+fn pauses() -> SigSet {
+    [Number::SIGTTIN, Number::SIGTTOU].into_iter().collect()
+}
+
 impl Signals {
+    /// Within the event loop of the main thread.
     pub(super) fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
+        let signals = Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             usr1: signal(SignalKind::user_defined1())?,
             hup: signal(SignalKind::hangup())?,
             ttin: signal(SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()))?,
             ttou: signal(SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()))?,
-        })
+        };
+        pauses().thread_unblock()?;
+        Ok(signals)
     }
 
     pub(super) async fn next(&mut self) -> Caught {

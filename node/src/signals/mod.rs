@@ -35,6 +35,7 @@ use crate::proxy::clock;
 use crate::proxy::control::{Ask, Successor};
 use crate::shared::Shared;
 use begin::{Beginning, accept, hold};
+pub use caught::postpone;
 use caught::{Caught, Signals};
 use report::{dump_state, report_stopped};
 
