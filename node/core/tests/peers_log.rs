@@ -206,3 +206,24 @@ fn every_new_reason_is_said() {
     assert_eq!(a.says("unreachable: refused"), 2, "{:?}", a.said);
     assert_eq!(a.says("unreachable: TLS: no"), 1, "{:?}", a.said);
 }
+
+/// A node that reaches a peer which does not reach it would never know what that counts: it says so, once.
+#[test]
+fn a_peer_that_never_calls_back_is_warned_of() {
+    let (mut a, mut b) = (Node::new("a", "one", 1), Node::new("b", "one", 2));
+    let ix = a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+    assert_eq!(a.act(0), [ix]);
+    let (out, into) = open(&mut a, ix, &mut b, 40_000, 0);
+    for now in (0..60_000).step_by(500) {
+        a.hub.tick(now, now);
+        b.hub.tick(now, now);
+        carry(&mut a, out, &mut b, into, now);
+        let expected = usize::from(now >= 10_000);
+        assert_eq!(
+            a.says("peer b is reached but does not reach"),
+            expected,
+            "at {now}"
+        );
+    }
+    assert_eq!(b.says("does not reach"), 0);
+}

@@ -193,6 +193,7 @@ pub(super) static TABLE: &[TableFamily] = families! {
     counter "edicts_dropped_total" "Tombstones that had to make room before everybody knew of them." (|t| t.replica.map(|r| r.edicts_dropped.into()));
     counter "shares_adopted_total" "Counts of this node that were lost here and came back from a peer." (|t| t.replica.map(|r| r.adopted.into()));
     counter "shares_kept_back_total" "Counts of peers that wait for what those had counted before and forgot: many, if a peer's table is too small for its keys." (|t| t.replica.map(|r| r.rows_kept_back.into()));
+    counter "releases_dropped_total" "Entries that went right after their last connection ended, before a peer was told: it counts that connection until its session breaks." (|t| t.replica.map(|r| r.releases_dropped.into()));
     counter "stamps_refused_total" "Changes that came from more than a year ahead." (|t| t.replica.map(|r| r.stamps_refused.into()));
     counter "lineages_refused_total" "Lives of nodes for which there was no place." (|t| t.replica.map(|r| r.lineages_refused.into()));
 };

@@ -390,6 +390,7 @@ fn severity(event: &Event) -> Severity {
         },
         Event::Unreachable { .. }
         | Event::Misnamed { .. }
+        | Event::OneWay { .. }
         | Event::Mismatch { .. }
         | Event::Dropped(_) => Severity::Warning,
         _ => Severity::Notice,

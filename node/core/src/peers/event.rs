@@ -112,6 +112,11 @@ pub enum Event {
         /// Name that the node gave.
         node: String,
     },
+    /// This node has a session to a peer that has none to this node.
+    OneWay {
+        /// Name of the peer.
+        node: String,
+    },
     /// Tables differ.
     Mismatch {
         /// Name of the peer.
@@ -192,6 +197,11 @@ impl fmt::Display for Event {
                 address,
                 node,
             } => write!(f, "peer {peer} at {address} calls itself '{node}'"),
+            Event::OneWay { node } => write!(
+                f,
+                "peer {node} is reached but does not reach this node: what it counts comes late, through other nodes, or \
+                 not at all; let it connect to the address of this node"
+            ),
             Event::Mismatch { node, table, text } => {
                 write!(f, "table {table} differs at peer {node}: {text}")
             }

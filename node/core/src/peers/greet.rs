@@ -147,7 +147,7 @@ impl Hub {
             lineage: hello.lineage,
             incoming: true,
         });
-        self.learn();
+        self.learn(now);
         self.ask_again(now);
         self.dial_back(&hello.node, hello.lineage, hello.newcomer, &remote, now);
         self.check_ready(now);

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::event::{Ended, SessionId};
-use super::hub::{Hub, Known, Shared};
+use super::hub::{Filled, Hub, Known, Shared};
 use super::learn::Learn;
-use super::limits::{LEASE_MS, TEACH_FROM};
+use super::limits::{GAP_PAUSE, HEARTBEAT_MS, LEASE_MS, REVISIONS_MAX, TEACH_FROM};
 use super::messages::{Held, Holdings, Reply};
 use super::receive::{Asked, InSession};
 use super::store::Store;
@@ -59,6 +59,39 @@ impl Shared {
             known.limit = None;
         }
     }
+    /// A walk about a lineage has ended: how long to wait before the next one. See [`GAP_PAUSE`].
+    fn pause(&mut self, lineage: Lineage, took: u64, news: bool, now: u64, jitter: u64) {
+        let (times, longest) = GAP_PAUSE;
+        let (until, last) = self.pauses.entry(lineage).or_default();
+        let next = if news {
+            took.saturating_mul(times)
+        } else {
+            last.saturating_mul(2).max(HEARTBEAT_MS)
+        };
+        *last = next.min(longest);
+        // A quarter more or less, so that nodes do not ask in step.
+        *until = now + *last - *last / 4 + *last / 2 * jitter / 100;
+    }
+    /// A walk because of a claim has ended.
+    fn was_filled(&mut self, pusher: Lineage, claim: Held) {
+        let place = (pusher, claim.lineage);
+        let before = self.filled.get(&place).filter(|filled| {
+            (filled.claim.known, filled.claim.highest) == (claim.known, claim.highest)
+        });
+        let times = before.map_or(1, |filled| filled.times.saturating_add(1));
+        self.filled.insert(place, Filled { claim, times });
+    }
+    /// Whether a claim need not be followed up (again).
+    fn is_filled(&self, pusher: Lineage, claim: &Held) -> bool {
+        self.filled
+            .get(&(pusher, claim.lineage))
+            .is_some_and(|filled| {
+                filled.claim == *claim
+                    || (filled.times >= REVISIONS_MAX
+                        && (filled.claim.known, filled.claim.highest)
+                            == (claim.known, claim.highest))
+            })
+    }
     /// What to tell others about a lineage.
     pub(super) fn held(&self, store: &dyn Store, lineage: Lineage) -> Held {
         let known = self.known(lineage);
@@ -80,6 +113,7 @@ impl Hub {
         holdings: Holdings,
         now: u64,
     ) -> Result<(), Ended> {
+        let jitter = (self.own.0 ^ now) % 101;
         let session = self.ins.get_mut(&id);
         let Some((pusher, table)) = session.and_then(|s| Some((s.pusher()?, s.table_mut(theirs)?)))
         else {
@@ -91,9 +125,11 @@ impl Hub {
         let Some(shared) = self.tables.get_mut(own) else {
             return Ok(());
         };
+        let took = now.saturating_sub(asked.at);
         for claim in asked.claims {
+            shared.pause(claim.lineage, took, asked.news, now, jitter);
             // Whatever came is all there is. Without this, two nodes that both lack the same would ask for ever.
-            shared.filled.insert((pusher, claim.lineage), claim);
+            shared.was_filled(pusher, claim);
             if asked.news {
                 let known = shared.known.entry(claim.lineage).or_default();
                 known.revision = known.revision.wrapping_add(1);
@@ -172,7 +208,7 @@ impl Hub {
                 };
                 claims.iter().for_each(|c| shared.asks_again(c.lineage));
                 let reply = if claims.len() >= TEACH_FROM {
-                    session.ask_for_all(own);
+                    session.ask_for_all(own, now);
                     Reply::Teach { table: theirs }
                 } else {
                     let after = claims
@@ -186,6 +222,7 @@ impl Hub {
                         table.asked = Some(Asked {
                             all: false,
                             claims,
+                            at: now,
                             begun: false,
                             news: false,
                         });
@@ -223,10 +260,17 @@ impl Hub {
             }
             for claim in table.claims.values() {
                 let news = claim.highest > shared.known(claim.lineage).all
-                    && shared.filled.get(&(pusher, claim.lineage)) != Some(claim);
+                    && !shared.is_filled(pusher, claim);
                 let soon =
                     |other: &Held| other.lineage == claim.lineage && other.highest >= claim.highest;
-                if news && !under_way.iter().any(soon) && !self.is_fed(claim.lineage, own, now) {
+                let pause = shared.pauses.get(&claim.lineage);
+                let paused = pause.is_some_and(|(until, _)| now < *until)
+                    && self.lives.get(&claim.lineage).is_some_and(|l| l.alive);
+                if news
+                    && !paused
+                    && !under_way.iter().any(soon)
+                    && !self.is_fed(claim.lineage, own, now)
+                {
                     under_way.push(*claim);
                     asked.entry(*id).or_default().push(*claim);
                 }

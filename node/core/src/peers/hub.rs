@@ -53,7 +53,9 @@ pub(super) struct Shared {
     /// See the module's head.
     pub(super) known: BTreeMap<Lineage, Known>,
     /// Which claims of whom about which lineage were followed up: they need not be again.
-    pub(super) filled: BTreeMap<(Lineage, Lineage), Held>,
+    pub(super) filled: BTreeMap<(Lineage, Lineage), Filled>,
+    /// When those that are alive but come only through others are asked about again, and how long that pause is.
+    pub(super) pauses: BTreeMap<Lineage, (u64, u64)>,
     /// Keys to ask about once there is a session for it, and whom.
     pub(super) wants: Vec<(Lineage, Wanted)>,
     /// Keys to offer once there is a session for it, and to whom.
@@ -66,6 +68,14 @@ pub(super) struct Shared {
     /// The next flush is not before this.
     pub(super) flush_at: u64,
     pub(super) learn: Learn,
+}
+
+/// A claim that was followed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Filled {
+    pub(super) claim: Held,
+    /// How often since more than its revision changed.
+    pub(super) times: u8,
 }
 
 /// What was merged here of another lineage's journal.
@@ -121,6 +131,8 @@ pub struct Hub {
     pub(super) taught_at: Option<u64>,
     /// When holdings are compared next.
     pub(super) beat_at: u64,
+    /// Until then somebody counts as away: see [`Store::set_someone_away`].
+    pub(super) away_until: u64,
     pub(super) wall_offset_ms: i64,
     pub(super) discovering: bool,
     pub(super) ready: bool,
@@ -151,6 +163,7 @@ impl Hub {
                 writer: BatchWriter::new(columns),
                 known: BTreeMap::new(),
                 filled: BTreeMap::new(),
+                pauses: BTreeMap::new(),
                 wants: Vec::new(),
                 offers: Vec::new(),
                 acked: BTreeMap::new(),
@@ -188,13 +201,14 @@ impl Hub {
             pulse_at: u64::MAX,
             taught_at: None,
             beat_at: now + HEARTBEAT_MS,
+            away_until: 0,
             wall_offset_ms: 0,
             ready: false,
             stopping: false,
             suspended: false,
         };
         if !newcomer {
-            hub.become_ready(super::event::ReadyWhy::Continues);
+            hub.become_ready(super::event::ReadyWhy::Continues, now);
         }
         hub
     }
@@ -240,6 +254,8 @@ impl Hub {
             self.ask_for_gaps(now);
             self.ask_again(now);
             self.report_acks(now);
+            self.report_away(now);
+            self.warn_of_one_way(now);
             self.forget_lineages(now);
         }
         self.check_ready(now);

@@ -23,10 +23,10 @@ impl Hub {
     }
 
     /// Finds a teacher for tables that want one, and starts the journals that need not wait for one.
-    pub(super) fn learn(&mut self) {
+    pub(super) fn learn(&mut self, now: u64) {
         for table in 0..self.tables.len() {
             if self.learning(table) == Some(Learn::Wanting) {
-                self.find_teacher(table);
+                self.find_teacher(table, now);
             }
             let learn = self.learning(table);
             let ready = self.ready;
@@ -57,7 +57,7 @@ impl Hub {
         self.tables.get(table).map(|shared| shared.learn)
     }
 
-    fn find_teacher(&mut self, table: usize) {
+    fn find_teacher(&mut self, table: usize, now: u64) {
         // One that teaches another table already is as good as any, and then there is one less to be busy.
         let busy = |id: &SessionId| self.tables.iter().any(|t| t.learn == Learn::From(*id));
         let candidates = self.ins.iter().filter(|(_, s)| s.can_teach(table));
@@ -71,7 +71,7 @@ impl Hub {
         let Some(session) = self.ins.get_mut(&id) else {
             return;
         };
-        let Some(theirs) = session.ask_for_all(table) else {
+        let Some(theirs) = session.ask_for_all(table, now) else {
             return;
         };
         shared.learn = Learn::From(id);
@@ -94,11 +94,11 @@ impl Hub {
                 .map_or_else(String::new, |s| s.node.clone());
             self.log(Event::Taught { node, table: name });
         }
-        self.learn();
+        self.learn(now);
         self.check_ready(now);
     }
     /// A session is gone: who learned from it has to find another teacher. What was merged stays; it proves nothing.
-    pub(super) fn lost_teacher(&mut self, id: SessionId) {
+    pub(super) fn lost_teacher(&mut self, id: SessionId, now: u64) {
         for shared in &mut self.tables {
             if shared.learn == Learn::From(id) {
                 shared.learn = if self.ready {
@@ -108,7 +108,7 @@ impl Hub {
                 };
             }
         }
-        self.learn();
+        self.learn(now);
     }
 
     /// Whether the node is ready by now, and if so, says so.
@@ -125,9 +125,9 @@ impl Hub {
         } else {
             return;
         };
-        self.become_ready(why);
+        self.become_ready(why, now);
     }
-    pub(super) fn become_ready(&mut self, why: ReadyWhy) {
+    pub(super) fn become_ready(&mut self, why: ReadyWhy, now: u64) {
         self.ready = true;
         for shared in &mut self.tables {
             // A teacher that is under way may go on.
@@ -135,7 +135,7 @@ impl Hub {
                 shared.learn = Learn::Done;
             }
         }
-        self.learn();
+        self.learn(now);
         self.act(Action::Ready);
         self.log(Event::Ready(why));
     }

@@ -47,6 +47,14 @@ pub const KEY_BYTES: usize = 64;
 /// Keys to ask about or to offer that wait for their turn, in one session, or per table while there is no session for
 /// them; more are dropped and counted.
 pub const KEPT_KEYS_MAX: usize = 65_536;
+/// Between two walks about a lineage that is alive but comes here only through others lies at least so much times what
+/// the last one took, as that costs whoever walks; it is doubled each time that nothing new came, up to so long.
+pub const GAP_PAUSE: (u64, u64) = (3, 30_000);
+/// Follow-ups of one claim of which only the revision changes: tables that are too small lose and regain the same rows for
+/// ever.
+pub const REVISIONS_MAX: u8 = 6;
+/// A peer to which this node has a session, and which has had none to this node for so long, is warned about.
+pub const ONE_WAY_MS: u64 = 10_000;
 /// Walks that a peer may ask for at a time in one session, over all tables.
 pub const WALKS_MAX: usize = 64;
 /// Lacking this many lineages, a node asks for all cells rather than for those of each.

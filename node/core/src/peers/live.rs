@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::Event;
 use super::hub::Hub;
-use super::limits::{FORGET_LINEAGE_MS, LEASE_MS, MISMATCHES_SAID_MAX, SHORT_BREAK_MS, SILENCE_MS};
+use super::limits::{
+    FORGET_LINEAGE_MS, LEASE_MS, MISMATCHES_SAID_MAX, ONE_WAY_MS, SHORT_BREAK_MS, SILENCE_MS,
+};
 use super::peer::Peer;
-use crate::table::{LINEAGES_MAX, Lineage};
+use crate::table::{LINEAGES_MAX, Lineage, TOMBSTONE_MIN_MS};
 
 /// What is known of another lineage.
 #[derive(Clone, Debug)]
@@ -241,6 +243,44 @@ impl Hub {
         }
     }
 
+    /// Tells the tables whether somebody is away: who was heard here and may come back. Who has come back gets some time to
+    /// hear everything.
+    pub(super) fn report_away(&mut self, now: u64) {
+        let lives = &self.lives;
+        let away = lives.iter().any(|(lineage, life)| {
+            life.may_return(now) && !life.is_heard(now) && !superseded(lives, *lineage, life)
+        });
+        if away {
+            self.away_until = now + u64::from(TOMBSTONE_MIN_MS);
+        }
+        for shared in &self.tables {
+            if let Some(store) = self.stores.store(shared.id) {
+                store.set_someone_away(now < self.away_until);
+            }
+        }
+    }
+
+    /// Warns of peers that this node reaches and that do not reach it: what they count does not come over this node's own
+    /// sessions. Once for each session.
+    pub(super) fn warn_of_one_way(&mut self, now: u64) {
+        let mut silent = Vec::new();
+        for out in self.outs.values_mut().filter(|out| out.is_up()) {
+            let Some(remote) = &out.remote else {
+                continue;
+            };
+            let dials = |s: &super::receive::InSession| s.pusher() == Some(remote.lineage);
+            if self.ins.values().any(dials) {
+                out.one_way_since = now;
+            } else if now >= out.one_way_since + ONE_WAY_MS && !out.one_way_told {
+                out.one_way_told = true;
+                silent.push(remote.node.clone());
+            }
+        }
+        for node in silent {
+            self.log(Event::OneWay { node });
+        }
+    }
+
     /// Drops what is remembered of lineages past the bound: the dead ones of which no table holds anything.
     pub(super) fn forget_lineages(&mut self, now: u64) {
         if self.lives.len() <= LINEAGES_MAX {
@@ -254,6 +294,9 @@ impl Hub {
         for shared in &mut self.tables {
             shared
                 .known
+                .retain(|lineage, _| lives.contains_key(lineage));
+            shared
+                .pauses
                 .retain(|lineage, _| lives.contains_key(lineage));
             shared
                 .filled

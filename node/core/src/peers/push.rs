@@ -43,6 +43,9 @@ pub(super) struct OutSession {
     /// A walk stopped for others to have their turn.
     yielded: bool,
     goodbye_sent: bool,
+    /// Since when the peer has had no session to this node; that it was warned about.
+    pub(super) one_way_since: u64,
+    pub(super) one_way_told: bool,
     pub(super) skew_ms: Option<i64>,
     pub(super) traffic: Traffic,
 }
@@ -112,6 +115,8 @@ impl OutSession {
             walk_first: false,
             yielded: false,
             goodbye_sent: false,
+            one_way_since: now,
+            one_way_told: false,
             skew_ms: None,
             traffic: Traffic::default(),
         }

@@ -79,6 +79,8 @@ pub(super) struct Asked {
     pub(super) all: bool,
     /// The claims that made us ask.
     pub(super) claims: Vec<Held>,
+    /// When.
+    pub(super) at: u64,
     /// It has begun.
     pub(super) begun: bool,
     /// It has brought something new.
@@ -143,12 +145,13 @@ impl InSession {
                 .is_some_and(|t| !t.started && t.asked.is_none())
     }
     /// Marks that all cells of a table were asked for; returns the pusher's number of it.
-    pub(super) fn ask_for_all(&mut self, own: usize) -> Option<u32> {
+    pub(super) fn ask_for_all(&mut self, own: usize, now: u64) -> Option<u32> {
         let theirs = self.theirs(own)?;
         let table = self.table_mut(theirs)?;
         table.asked = Some(Asked {
             all: true,
             claims: table.claims.values().copied().collect(),
+            at: now,
             begun: false,
             news: false,
         });
@@ -434,7 +437,7 @@ impl Hub {
                 });
             }
         }
-        self.lost_teacher(id);
+        self.lost_teacher(id, now);
         self.refresh_lives(now);
         self.check_ready(now);
     }

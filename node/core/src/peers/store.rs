@@ -67,6 +67,8 @@ pub trait Store {
     fn forget_held(&self, lineage: Lineage);
     /// The number that every other node has acknowledged, connected or not; `u64::MAX` when there is none.
     fn set_acked_by_all(&self, number: u64, now_ms: u64);
+    /// Whether a node is away that may come back and has not heard of what was removed lately.
+    fn set_someone_away(&self, away: bool);
 }
 
 impl Stores for World {
@@ -159,6 +161,11 @@ impl Store for Table {
     fn set_acked_by_all(&self, number: u64, now_ms: u64) {
         if let Some(replica) = self.replica() {
             replica.set_acked_by_all(number, now_ms);
+        }
+    }
+    fn set_someone_away(&self, away: bool) {
+        if let Some(replica) = self.replica() {
+            replica.set_someone_away(away);
         }
     }
 }

@@ -265,6 +265,7 @@ impl Shard {
             found.remove();
         }
         if let Some(replica) = &mut self.replica {
+            replica.say_released(schema, self.slab.record_mut(slot));
             replica.forget(self.slab.record_mut(slot), slot);
         }
         self.slab.give_back(slot);

@@ -115,3 +115,35 @@ fn what_a_silent_node_holds_is_told() {
     world.live(6_000);
     assert_eq!(world.all(5, DataType::Gpc0), [10; 4]);
 }
+
+/// What was removed while a node was away stays removed when that comes back, however long it was away, up to an hour.
+#[test]
+fn a_clear_outlasts_a_long_partition() {
+    let mut world = short_lived(&[100; 2]);
+    world.hit(0, 5);
+    world.hit(1, 5);
+    world.live(200);
+    cut(&mut world, 0, 1, true);
+    world.live(1_000);
+    let mono = world.mono(0);
+    let stores = world.life(0).stores.clone();
+    stores.tables[0]
+        .table
+        .remove(&Key::from_stored(&5_u32.to_be_bytes()), mono);
+    world.pump(0);
+    for _ in 0..10 {
+        keep_alive(&mut world, 1);
+    }
+    assert_eq!(world.all(5, DataType::Gpc0), [0, 82]);
+    cut(&mut world, 0, 1, false);
+    world.live(6_000);
+    assert_eq!(world.all(5, DataType::Gpc0), [0, 0]);
+    world.hit(1, 5);
+    world.live(200);
+    assert_eq!(world.all(5, DataType::Gpc0), [1, 1]);
+    // And nobody remembers it for ever.
+    world.live(180_000);
+    let mono = world.mono(0);
+    let left = stores.tables[0].table.replica().unwrap().counters();
+    assert_eq!((left.tombstones, stores.tables[0].table.used(mono)), (0, 0));
+}

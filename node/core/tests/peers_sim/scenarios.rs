@@ -338,3 +338,46 @@ fn goodbye_comes_last() {
     let report = world.life(1).hub.report(mono);
     assert!(report.lineages.iter().all(|l| l.ended && !l.alive));
 }
+
+/// Two nodes that never reach each other share a third one: each hears the other within about a second, without a walk per
+/// second where walks take long.
+#[test]
+fn a_relay_is_not_asked_all_the_time() {
+    for (delay, most) in [(1, 33), (150, 20)] {
+        let mut world = world(3, delay, Mutant::None);
+        world.undialable[0][1] = true;
+        world.undialable[1][0] = true;
+        for node in 0..3 {
+            world.start(node);
+        }
+        world.pass(12_000);
+        // What it has of its own does not come again.
+        for key in 100..130 {
+            world.count(2, key);
+        }
+        let asked = |world: &mut World| {
+            let mono = world.mono(1);
+            world.life(1).hub.report(mono).counters.gaps_asked
+        };
+        let before = asked(&mut world);
+        let mut behind = 0;
+        for n in 0..120 {
+            world.count(0, n % 12);
+            world.pass(250);
+            let sum: u64 = (0..12).map(|key| world.read(1, key, DataType::Gpc0)).sum();
+            behind = behind.max(u64::from(n) + 1 - sum);
+        }
+        let walks = asked(&mut world) - before;
+        assert!(
+            walks <= most,
+            "{walks} walks in 30 s, with a delay of {delay} ms"
+        );
+        assert!(
+            behind <= if delay == 1 { 9 } else { 40 },
+            "{behind} counts behind, 4 per second"
+        );
+        world.pass(10_000);
+        let sum: u64 = (0..12).map(|key| world.read(1, key, DataType::Gpc0)).sum();
+        assert_eq!(sum, 120);
+    }
+}

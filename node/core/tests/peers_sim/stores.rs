@@ -167,4 +167,7 @@ impl Store for SimTable {
     fn set_acked_by_all(&self, number: u64, now_ms: u64) {
         self.table.set_acked_by_all(number, now_ms);
     }
+    fn set_someone_away(&self, away: bool) {
+        self.table.set_someone_away(away);
+    }
 }

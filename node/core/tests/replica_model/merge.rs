@@ -101,7 +101,11 @@ impl ModelNode {
     }
     fn yield_old_tombstone(&mut self, row: &Row, fresh: bool, now: i64) {
         let half = self.tombstone_time() / 2;
-        let old = |e: &Entry| e.tomb.is_some_and(|since| now - since >= half);
+        let other_life = |e: &Entry| self.deadline(e.touched) <= row.born;
+        let old = |e: &Entry| {
+            e.tomb
+                .is_some_and(|since| now - since >= half || other_life(e))
+        };
         let knows_nothing = fresh && !row.edicts.contains_key(&None);
         if knows_nothing && self.entries.get(&row.key).is_some_and(old) {
             self.entries.remove(&row.key);

@@ -219,7 +219,7 @@ fn tables(shared: &Shared, report: &Report, out: &mut String) {
             let _ = write!(
                 out,
                 " edicts_issued={} edicts_applied={} edicts_dropped={} tombstones={} stamps_refused={} wants={} \
-                 offers={} questions_dropped={} adopted={} rows_kept_back={} rows_merged={} rows_ignored={} rows_refused={} lineages={} \
+                 offers={} questions_dropped={} adopted={} rows_kept_back={} releases_dropped={} rows_merged={} rows_ignored={} rows_refused={} lineages={} \
                  lineages_refused={}",
                 c.edicts_issued,
                 c.edicts_applied,
@@ -231,6 +231,7 @@ fn tables(shared: &Shared, report: &Report, out: &mut String) {
                 c.questions_dropped,
                 c.adopted,
                 c.rows_kept_back,
+                c.releases_dropped,
                 c.rows_merged,
                 c.rows_ignored,
                 c.rows_refused,

@@ -63,8 +63,10 @@ impl Shard {
         };
         let fresh = head.flags.contains(RowFlags::FRESH);
         let bits = word(record, FLAGS) & !flags::FRESH;
-        let fresh_bit = if fresh { flags::FRESH } else { 0 };
-        set_word(record, FLAGS, bits | fresh_bit | flags::JOURNALED);
+        let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+        let held = bit(head.flags.contains(RowFlags::HELD), flags::TOLD_HELD);
+        let bits = (bits & !flags::TOLD_HELD) | bit(fresh, flags::FRESH) | held;
+        set_word(record, FLAGS, bits | flags::JOURNALED);
         set_wide(record, VERSION, head.version);
         if fresh {
             set_word(record, FIRST, head.first as u32);

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Collected;
+use super::epitaphs::{Epitaphs, is_kept};
 use super::state::{ReplicaShard, Shared, flags};
-use crate::table::schema::{FIRST, FLAGS, VERSION, set_wide, set_word, wide, word};
+use crate::table::schema::{FIRST, FLAGS, USES, VERSION, set_wide, set_word, wide, word};
 use crate::table::shard::Shard;
 use crate::table::{Padded, Table};
 
@@ -44,6 +45,7 @@ pub(in crate::table) struct Journal {
     sweep_at: usize,
     /// Emptied pieces, to use their memory again.
     spare: Option<Vec<Item>>,
+    pub(super) epitaphs: Epitaphs,
 }
 
 impl Journal {
@@ -55,7 +57,7 @@ impl Journal {
         self.newest = self.newest.max(number);
     }
     /// Appends; returns the number.
-    fn push(&mut self, shard: u16, slot: u32) -> u64 {
+    pub(super) fn push(&mut self, shard: u16, slot: u32) -> u64 {
         self.newest = self.newest.saturating_add(1);
         let item = Item {
             number: self.newest,
@@ -110,6 +112,7 @@ impl Journal {
     }
     pub fn bytes(&self) -> usize {
         self.chunks.iter().map(Vec::capacity).sum::<usize>() * size_of::<Item>()
+            + self.epitaphs.bytes()
     }
 
     /// Puts in items, sorted by number, which may be in between. Returns the greatest number.
@@ -200,7 +203,11 @@ impl ReplicaShard {
             }
         }
         set_wide(record, VERSION, number);
-        set_word(record, FLAGS, (bits & !flags::DIRTY) | flags::JOURNALED);
+        bits &= !(flags::DIRTY | flags::TOLD_HELD);
+        if word(record, USES) > 0 {
+            bits |= flags::TOLD_HELD;
+        }
+        set_word(record, FLAGS, bits | flags::JOURNALED);
         if bits & flags::EXT != 0
             && let Some(ext) = self.ext_mut(slot)
         {
@@ -312,7 +319,7 @@ fn collect_shard(padded: &Padded, shared: &Shared, budget: usize) -> (usize, boo
 /// Takes holes out of a few pieces of the journal, if there are too many.
 fn sweep(table: &Table, shared: &Shared) {
     for _ in 0..CHUNKS_PER_SWEEP {
-        let (at, mut items) = {
+        let (at, mut items, epitaphs) = {
             let mut journal = shared.journal.lock();
             if !shared.is_sparse(&journal) {
                 return;
@@ -323,7 +330,7 @@ fn sweep(table: &Table, shared: &Shared) {
                     journal.sweep_at = 0;
                     return;
                 }
-                Some(piece) => piece,
+                Some((at, items)) => (at, items, journal.epitaphs.oldest()),
                 None => return,
             }
         };
@@ -332,10 +339,11 @@ fn sweep(table: &Table, shared: &Shared) {
         };
         // A hole stays one; an item found live may become a hole meanwhile and is met again.
         items.retain(|item| {
-            table
-                .shards
-                .get(usize::from(item.shard))
-                .is_some_and(|shard| is_live(&shard.lock(), *item))
+            is_kept(*item, epitaphs)
+                || table
+                    .shards
+                    .get(usize::from(item.shard))
+                    .is_some_and(|shard| is_live(&shard.lock(), *item))
         });
         let gone = shared.journal.lock().put_piece(at, first, items);
         shared.holes.fetch_sub(gone, Relaxed);

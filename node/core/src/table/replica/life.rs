@@ -218,6 +218,7 @@ impl Shard {
         if !was_tomb {
             self.events.expirations += 1;
         }
+        replica.say_released(schema, record);
         replica.drop_cells(record);
         replica.drop_ext(slot);
         let bits = word(record, FLAGS);
@@ -267,7 +268,12 @@ impl Shard {
     }
     /// Whether a tombstone has been kept for its time.
     pub(super) fn is_tomb_over(&self, schema: &Schema, slot: u32, now: u64) -> bool {
-        self.tomb_age(slot, now) >= tombstone_ms(schema)
+        let away = self
+            .replica
+            .as_ref()
+            .is_some_and(|r| r.shared.someone_away.load(Relaxed));
+        let least = if away { TOMBSTONE_UNEXPIRING_MS } else { 0 };
+        self.tomb_age(slot, now) >= tombstone_ms(schema).max(least)
     }
     /// Whether a tombstone is past half its time.
     pub(super) fn is_tomb_old(&self, schema: &Schema, slot: u32, now: u64) -> bool {

@@ -50,6 +50,10 @@ impl Row<'_> {
     fn has_cell(&self) -> bool {
         !self.is(RowFlags::NO_CELL) && self.head.version > 0
     }
+    /// It says that its lineage has no trackers of this key, and no entry either.
+    fn is_release(&self) -> bool {
+        self.is(RowFlags::NO_CELL) && self.head.version > 0 && self.lineage != 0
+    }
     fn is(&self, flag: RowFlags) -> bool {
         self.head.flags.contains(flag)
     }
@@ -162,7 +166,11 @@ pub(super) fn apply(
         if let Some((_, _, highest)) = met.0.get_mut(at) {
             *highest = (*highest).max(row.head.version);
         }
-        let outcome = merger.row(&row);
+        let outcome = if row.is_release() {
+            merger.release(&row)
+        } else {
+            merger.row(&row)
+        };
         merger.outcome(outcome);
     }
     met.finish(replica.shared);

@@ -10,6 +10,7 @@
 
 mod cells;
 mod edicts;
+mod epitaphs;
 mod held;
 mod inherit;
 mod journal;
@@ -36,7 +37,7 @@ pub(in crate::table) use state::{ReplicaShard, Shared};
 pub const EXPIRED_GRACE_MS: u32 = 3_000;
 /// A removed entry is remembered for its table's `expire`, but at least for this long.
 pub const TOMBSTONE_MIN_MS: u32 = 60_000;
-/// The same in a table without `expire`.
+/// The same in a table without `expire`, and, in any, at most while somebody is away who may have counts of it.
 pub const TOMBSTONE_UNEXPIRING_MS: u32 = 3_600_000;
 /// Most keys that one batch makes its receiver ask for; more are counted and left out.
 pub const WANTS_MAX: usize = crate::peers::batch::ROWS_MAX;
@@ -138,6 +139,9 @@ pub struct ReplicaCounters {
     /// Rows that did not replace an older share of their lineage, which was offered to it instead. Many of them: a node's
     /// table is too small for its keys, and what it counts is forgotten before it can be joined with what it forgot before.
     pub rows_kept_back: u64,
+    /// Entries that went right after their last tracker, of which some peer may not have been told: it counts that tracker
+    /// until its session breaks.
+    pub releases_dropped: u64,
     pub rows_merged: u64,
     pub rows_ignored: u64,
     pub rows_refused: u64,
@@ -359,6 +363,11 @@ impl<'t> Replica<'t> {
             })
             .is_some()
     }
+    /// Whether some node is away that may come back with counts of what was removed meanwhile: tombstones are kept for it,
+    /// up to [`TOMBSTONE_UNEXPIRING_MS`].
+    pub fn set_someone_away(&self, away: bool) {
+        self.shared.someone_away.store(away, Relaxed);
+    }
     /// For assignments that come without a time: see `Shared::wall_ms`.
     pub(super) fn note_time(&self, now_ms: u64) {
         self.shared.note_time(now_ms);
@@ -380,6 +389,7 @@ impl<'t> Replica<'t> {
             questions_dropped: c.questions_dropped.load(Relaxed),
             adopted: c.adopted.load(Relaxed),
             rows_kept_back: c.rows_kept_back.load(Relaxed),
+            releases_dropped: c.releases_dropped.load(Relaxed),
             rows_merged: c.rows_merged.load(Relaxed),
             rows_ignored: c.rows_ignored.load(Relaxed),
             rows_refused: c.rows_refused.load(Relaxed),

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::cells::RemoteCell;
 use super::edicts::{Ext, NEVER, register_stamp};
+use super::epitaphs::EPITAPH;
 use super::journal::{Item, first, is_live};
 use super::state::{ReplicaShard, flags};
 use super::{JournalRead, Replica, Which};
@@ -228,6 +229,34 @@ impl RowWriter<'_> {
             _ => {}
         }
     }
+    /// Says that an entry is gone which others were told is held here: a row without a cell, but with a number.
+    fn epitaph(&mut self, number: u64) {
+        let shared = self.replica.shared;
+        let journal = shared.journal.lock();
+        let Some(key) = journal.epitaphs.key(number) else {
+            return;
+        };
+        let head = RowHead {
+            flags: RowFlags::NO_CELL,
+            lineage: shared.lineages.own(),
+            version: number,
+            ..RowHead::default()
+        };
+        self.out.row(key, &head, &[]);
+        let layout = self.replica.layout;
+        for column in layout.summed() {
+            match column.kind {
+                Kind::Rate => self.out.rate_idle(),
+                _ => self.out.counter(0),
+            }
+        }
+        for register in layout.registers() {
+            match register.kind {
+                Kind::ServerKey => self.out.text(None),
+                _ => self.out.register(0, None),
+            }
+        }
+    }
     /// A row without a cell.
     fn assigned(&mut self, shard: &Shard, slot: u32) {
         let Some(replica) = shard.replica.as_deref() else {
@@ -313,7 +342,9 @@ pub(super) fn read_journal(
                 }
                 next += 1;
                 upto = item.number;
-                if is_live(&shard, *item) {
+                if item.slot == EPITAPH {
+                    rows.epitaph(item.number);
+                } else if is_live(&shard, *item) {
                     stamped += u64::from(rows.settle(&mut shard, item.slot));
                     rows.own(&shard, item.slot, true);
                 }

@@ -35,6 +35,8 @@ pub(in crate::table) mod flags {
     pub const LENT: u32 = 1 << 7;
     /// The journal has an item for its version.
     pub const JOURNALED: u32 = 1 << 6;
+    /// When it was last stamped, it was held here: others must be told when that ends.
+    pub const TOLD_HELD: u32 = 1 << 8;
 }
 use flags::{DIRTY, LISTED};
 
@@ -53,6 +55,7 @@ pub(in crate::table) struct Counts {
     pub questions_dropped: AtomicU64,
     pub adopted: AtomicU64,
     pub rows_kept_back: AtomicU64,
+    pub releases_dropped: AtomicU64,
     pub rows_merged: AtomicU64,
     pub rows_ignored: AtomicU64,
     pub rows_refused: AtomicU64,
@@ -83,6 +86,8 @@ pub(in crate::table) struct Shared {
     acked_lately: Mutex<(u64, u64)>,
     /// Highest version merged, by lineage.
     pub highest: Mutex<std::collections::BTreeMap<Lineage, u64>>,
+    /// Somebody who may come back has not heard of what was removed lately.
+    pub someone_away: AtomicBool,
     wall_offset: AtomicI64,
     /// A recent reading of the monotonic clock, for assignments that come without one.
     latest_ms: AtomicU64,
@@ -105,6 +110,7 @@ impl Shared {
             acked_by_all: AtomicU64::new(0),
             acked_lately: Mutex::default(),
             highest: Mutex::default(),
+            someone_away: AtomicBool::new(false),
             wall_offset: AtomicI64::new(0),
             latest_ms: AtomicU64::new(0),
             dirty_shards: (0..shards.div_ceil(64))
@@ -151,7 +157,7 @@ impl Shared {
     }
 
     /// Called under the shard's lock when its list gets its first entry.
-    fn shard_is_dirty(&self, shard: u16) {
+    pub(super) fn shard_is_dirty(&self, shard: u16) {
         if let Some(word) = self.dirty_shards.get(usize::from(shard) / 64) {
             word.fetch_or(1 << (shard % 64), AcqRel);
         }

@@ -506,3 +506,58 @@ fn offers_have_time_to_arrive() {
     assert!(is_fresh(now + 4_999));
     assert!(!is_fresh(now + 5_000));
 }
+
+/// An entry whose tracker ended and which was removed before anybody was told: the others hear that it is held no more.
+#[test]
+fn a_release_is_told_although_its_entry_is_gone() {
+    for expire_ms in [None, Some(10_000)] {
+        let mut nodes = cluster(2, 2, expire_ms);
+        nodes[1] = cluster(2, 100, expire_ms).remove(1);
+        let held = |node: &Node, now| node.table.peek(&key(1), now, |e| e.get(D::ConnCur, 0, now));
+        let at = nodes[0].table.track(&key(1), 1_000).unwrap();
+        push(&mut nodes, 0, 1, 1_000);
+        assert_eq!(held(&nodes[1], 1_000), Some(Some(1)));
+        nodes[0].table.untrack(at, 1_001);
+        for k in 2..4 {
+            nodes[0].table.upsert(&key(k), 1_002, |_| ()).unwrap();
+        }
+        assert_eq!(held(&nodes[0], 1_002), None, "evicted");
+        push(&mut nodes, 0, 1, 1_002);
+        assert_eq!(held(&nodes[1], 1_002), Some(Some(0)));
+        assert_eq!(push(&mut nodes, 0, 1, 1_003), 0, "told once");
+        if let Some(ms) = expire_ms {
+            let late = 1_002 + u64::from(ms);
+            assert_eq!(held(&nodes[1], late), None, "nobody holds it");
+        }
+    }
+}
+
+/// In a new life that begins before the release of the last one was told.
+#[test]
+fn a_release_is_told_although_its_entry_begins_anew() {
+    let mut nodes = cluster(2, 100, Some(1_000));
+    let at = nodes[0].table.track(&key(1), 1_000).unwrap();
+    push(&mut nodes, 0, 1, 1_000);
+    nodes[0].table.untrack(at, 1_500);
+    nodes[0].table.upsert(&key(1), 2_600, |_| ()).unwrap();
+    push(&mut nodes, 0, 1, 2_600);
+    let held = nodes[1]
+        .table
+        .peek(&key(1), 2_600, |e| e.get(D::ConnCur, 0, 2_600));
+    assert_eq!(held, Some(Some(0)));
+}
+
+/// Nobody reads them: they are bounded, and those that were dropped are counted.
+#[test]
+fn untold_releases_are_bounded() {
+    let node = &cluster(1, 1, None)[0];
+    let replica = node.table.replica().unwrap();
+    for k in 0..20_000 {
+        let at = node.table.track(&key(k), 1_000).unwrap();
+        replica.collect(1_000, 10);
+        node.table.untrack(at, 1_000);
+    }
+    let dropped = replica.counters().releases_dropped;
+    assert_eq!(dropped, 20_000 - 1 - 16_384);
+    assert!(replica.lag(0) <= 2 * (16_384 + 1_024), "{}", replica.lag(0));
+}

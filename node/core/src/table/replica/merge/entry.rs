@@ -74,6 +74,31 @@ impl Merger<'_> {
             reserved = true;
         }
     }
+    /// The trackers of an entry have ended where it is gone already.
+    pub(super) fn release(&mut self, row: &Row<'_>) -> Outcome {
+        let schema = &self.table.schema;
+        let hash = schema.hash(row.key);
+        let home = self.table.shards.get(self.table.shard_of(hash));
+        let Some(mut shard) = home.map(|home| home.lock()) else {
+            return Outcome::Ignored;
+        };
+        let Some(slot) = shard.find(schema, hash, row.key) else {
+            return Outcome::Ignored;
+        };
+        let layout = self.replica.layout;
+        if !shard.released(layout, slot, row.lineage, row.head.version) {
+            return Outcome::Ignored;
+        }
+        shard.note(slot);
+        self.applied.news += 1;
+        if shard.flags(slot) & flags::LENT != 0 && !shard.is_held_elsewhere(slot) {
+            shard.take_out(slot, self.now_ms);
+            shard.place(schema, slot, self.now_ms);
+            let date = self.deadline(shard.touched(slot, self.now_ms));
+            self.table.note_added(date);
+        }
+        Outcome::Merged
+    }
     /// When an entry touched then expires.
     pub(super) fn deadline(&self, touched: u64) -> u64 {
         let lifetime = self.table.schema.lifetime;
@@ -82,15 +107,17 @@ impl Merger<'_> {
         })
     }
     /// Forgets a tombstone whose time is over, or that is old and meets first counts whose lineage does not know of it:
-    /// everyone forgets tombstones, at slightly different times, and those counts must not be voided.
+    /// everyone forgets tombstones, at slightly different times, and those counts must not be voided; nor must those of a
+    /// life that began when the removed one would have been over.
     fn forget_tombstone(&self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
         let schema = &self.table.schema;
         if shard.flags(slot) & flags::TOMB == 0 {
             return false;
         }
         let ignorant = row.is(RowFlags::FRESH) && row.lineage != 0 && row.all == NEVER;
+        let other_life = || self.deadline(shard.touched(slot, self.now_ms)) <= row.born;
         let forgotten = shard.is_tomb_over(schema, slot, self.now_ms)
-            || (ignorant && shard.is_tomb_old(schema, slot, self.now_ms));
+            || (ignorant && (shard.is_tomb_old(schema, slot, self.now_ms) || other_life()));
         if forgotten {
             shard.remove(schema, slot, self.now_ms);
             self.table.forget(1);
