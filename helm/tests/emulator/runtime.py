@@ -136,9 +136,12 @@ class Container:
         return uid, gid
 
     def exited(self):
-        """The exit code, or None while it runs."""
+        """The exit code, or None while it runs. By then all it said is in its log."""
         with self.lock:
-            return self.process.poll()
+            code = self.process.poll()
+        if code is not None:
+            self.reader.join(5)
+        return code
 
     def execute(self, words, patience):
         """Runs a command inside, as probes and hooks do: whether it went well, and what it printed."""
