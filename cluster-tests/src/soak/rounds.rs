@@ -11,6 +11,7 @@ use super::outcome::{Outcome, Spans};
 use super::site::{self, Site, softly};
 use super::tally::Sort;
 use super::{Plan, compare};
+use crate::locate::Kind;
 use crate::wait::{pace, until_within};
 
 pub(super) fn run(plan: &Plan) -> Outcome {
@@ -107,8 +108,12 @@ fn reload(plan: &Plan, sites: &mut [Site], at: usize, seen: &mut Seen) {
     tally.worst();
     let (round, mut signal) = site.reload();
     let mut answer = None;
+    let patience = match plan.kind {
+        Kind::Remora => RELOAD,
+        Kind::Haproxy => RELOAD_HAPROXY,
+    };
     for _ in 0..SIGNALS {
-        answer = tally.first_answer(round, RELOAD);
+        answer = tally.first_answer(round, patience);
         if answer.is_some() {
             break;
         }
@@ -194,7 +199,8 @@ impl Seen {
 /// How long peers may take to learn all entries.
 const LEARN: Duration = Duration::from_secs(120);
 /// How long a reload may take, and how often it is asked for.
-const RELOAD: Duration = Duration::from_secs(10);
+const RELOAD: Duration = Duration::from_secs(60);
+const RELOAD_HAPROXY: Duration = Duration::from_secs(10);
 const SIGNALS: usize = 5;
 /// A stretch of time without a reload that is compared with one around a reload.
 const STRETCH: Duration = Duration::from_millis(200);
