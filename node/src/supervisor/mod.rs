@@ -45,7 +45,7 @@ use watch::Watch;
 
 /// Version of the state that a supervisor hands to itself across the execution of a new program.
 pub const STATE_VERSION: u8 = 2;
-/// The oldest that this build can take over: it has no [`Relative`].
+/// The oldest that this build can take over: it knows of no processes of somebody else.
 pub const STATE_VERSION_MIN: u8 = 1;
 
 /// What a supervisor is started with.
