@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod dump;
 pub mod hits;
 pub mod locate;
+pub mod middleman;
 pub mod netns;
 pub mod ports;
 pub mod process;

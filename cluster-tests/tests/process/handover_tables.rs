@@ -15,17 +15,22 @@ use crate::reload_tables::TABLES;
 use crate::supervisor::{Load, kill};
 
 /// The first process, and what all have in common: its configuration, and so the CLI's socket.
-struct House {
-    first: Proxy,
+pub(crate) struct House {
+    pub(crate) first: Proxy,
     _server: Server,
-    gate: Gate,
+    pub(crate) gate: Gate,
 }
 
 /// A server's answer has two halves; the second waits for the gate.
-const HALF: usize = 100_000;
+pub(crate) const HALF: usize = 100_000;
 
 impl House {
-    fn new(handoff: &str, args: &[&str]) -> House {
+    pub(crate) fn new(handoff: &str, args: &[&str]) -> House {
+        House::with(handoff, args, "")
+    }
+
+    /// With more sections.
+    pub(crate) fn with(handoff: &str, args: &[&str], more: &str) -> House {
         let gate = Gate::default();
         let held = gate.clone();
         let server = Server::with(move |_, peer| {
@@ -38,7 +43,7 @@ impl House {
             peer.write(vec![b'x'; HALF])
         });
         let head = HEAD.replacen("global\n", &format!("global\n  handoff {handoff}\n"), 1);
-        let launch = Launch::new(&format!("{head}{TABLES}"))
+        let launch = Launch::new(&format!("{head}{TABLES}{more}"))
             .file("hand/.keep", "")
             .set("s1", server.addr());
         let launch = args.iter().fold(launch, |launch, arg| launch.arg(arg));
@@ -50,7 +55,7 @@ impl House {
     }
 
     /// One more process with the same configuration.
-    fn next(&self, args: &[&str]) -> Proxy {
+    pub(crate) fn next(&self, args: &[&str]) -> Proxy {
         let config = self.first.dir().join("test.cfg");
         let launch = args
             .iter()
@@ -58,12 +63,12 @@ impl House {
         launch.arg("-f").arg(&config.to_string_lossy()).spawn()
     }
 
-    fn cli(&self) -> Cli {
+    pub(crate) fn cli(&self) -> Cli {
         self.first.cli()
     }
 
     /// The process that serves, once it is not this one.
-    fn serving(&self, not: u32) -> u32 {
+    pub(crate) fn serving(&self, not: u32) -> u32 {
         until("another process serves", || {
             self.cli().try_open().ok()?;
             let now = self.cli().info("Pid")?.parse().ok()?;
@@ -71,7 +76,7 @@ impl House {
         })
     }
 
-    fn get(&self, times: usize) {
+    pub(crate) fn get(&self, times: usize) {
         for _ in 0..times {
             let answer = get(self.first.addr("fe"), "/");
             assert_eq!(answer.map(|r| r.status), Ok(200));
@@ -79,19 +84,19 @@ impl House {
     }
 
     /// A client that has the first half of its answer.
-    fn download(&self) -> Client {
+    pub(crate) fn download(&self) -> Client {
         let mut client = Client::connect(self.first.addr("fe"));
         client.get("/long");
         client
     }
 
-    fn value(&self, table: &str, name: &str) -> i64 {
+    pub(crate) fn value(&self, table: &str, name: &str) -> i64 {
         let entry = self.cli().entry(table, "127.0.0.1");
         entry.map_or(-1, |entry| entry.get(name))
     }
 
     #[track_caller]
-    fn becomes(&self, table: &str, name: &str, wanted: i64) {
+    pub(crate) fn becomes(&self, table: &str, name: &str, wanted: i64) {
         let mut last = 0;
         let seen = until_within(Duration::from_secs(10), || {
             last = self.value(table, name);

@@ -16,6 +16,7 @@ mod command_line;
 mod differential;
 mod examples;
 mod handover;
+mod handover_faults;
 mod handover_tables;
 mod http_connections;
 mod http_rules;

@@ -265,6 +265,39 @@ fn what_was_set_at_run_time_stays() {
     assert_eq!(value(&proxy, "fe", "http_req_cnt"), -1);
 }
 
+/// A client may send its next request at the very moment at which its connection would be closed.
+#[test]
+fn idle_connections_are_served_once_more() {
+    if haproxy_lacks("closes idle connections at once") {
+        return;
+    }
+    let server = Server::http();
+    let proxy = start(&server);
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(proxy.addr("fe"))).collect();
+    for client in &mut clients {
+        assert!(client.get("/").response().is_ok_and(|r| !r.closes()));
+    }
+    reload(&proxy);
+    reload(&proxy);
+    let [first, second] = clients.as_mut_slice() else {
+        panic!("two clients");
+    };
+    let closed = until_within(std::time::Duration::from_millis(1500), || {
+        first.is_closed().then_some(())
+    });
+    assert!(closed.is_none(), "it was closed under the client's feet");
+    let answer = first.get("/").response().expect("an answer");
+    assert_eq!(answer.status, 200);
+    assert!(answer.closes());
+    assert!(first.is_closed());
+    becomes(&proxy, "fe", "http_req_cnt", 3);
+    becomes(&proxy, "conns", "conn_cur", 1);
+    // When everything is to end, nobody waits for them.
+    assert_eq!(workers(&proxy).len(), 2);
+    proxy.signal(Signal::USR1);
+    until_true("it is closed", || second.is_closed());
+}
+
 /// Reloads a supervised node and waits until its new worker serves.
 fn reload_node(node: &Node) {
     let handed = |text: &str| text.matches("hand-off: ").count();

@@ -149,6 +149,25 @@ impl Channel {
     /// # Errors
     /// What came is no frame, or the socket failed.
     pub fn try_recv(&self) -> io::Result<Option<(Frame, Vec<OwnedFd>)>> {
+        loop {
+            match self.receive()? {
+                Some((None, _)) => {} // of a newer build
+                Some((Some(frame), fds)) => return Ok(Some((frame, fds))),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// What has come before the other side hung up without reading all is still there: the first attempt only tells that it
+    /// has hung up.
+    fn receive(&self) -> io::Result<Option<(Option<Frame>, Vec<OwnedFd>)>> {
+        match self.receive_once() {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => self.receive_once(),
+            received => received,
+        }
+    }
+
+    fn receive_once(&self) -> io::Result<Option<(Option<Frame>, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; FRAME_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -174,7 +193,7 @@ impl Channel {
             return Err(io::Error::other("a frame was cut; are descriptors scarce?"));
         }
         let frame = Frame::decode(bytes.get(..got.bytes).unwrap_or_default())?;
-        if let Frame::Listeners(infos) = &frame
+        if let Some(Frame::Listeners(infos)) = &frame
             && infos.len() != fds.len()
         {
             return Err(io::Error::other(

@@ -1,8 +1,13 @@
-//! The frames, and their encoding: one byte of magic, one of version, then bincode. The only place that knows bincode.
+//! The frames, and their encoding: one byte of magic, two of version, then bincode. The only place that knows bincode.
+//!
+//! Builds with the same [`VERSION`] understand each other. What may be added with a new [`MINOR`]: frames at the end of
+//! [`Frame`] and [`Pass`], which older builds skip; and fields at the end of a frame, which older builds leave unread, and
+//! which read as zero, empty or `None` when they come from one. Everything else needs a new [`VERSION`].
 
 use std::io;
 use std::net::SocketAddr;
 
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
 pub mod tables;
@@ -14,6 +19,8 @@ use tables::Pass;
 pub const VERSION: u8 = 1;
 /// The oldest version this build understands.
 pub const VERSION_MIN: u8 = 1;
+/// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`.
+pub const MINOR: u8 = 1;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
 /// Descriptors in one frame (the kernel's limit for one message).
@@ -242,7 +249,7 @@ impl Frame {
     /// # Errors
     /// It is longer than [`FRAME_MAX`].
     pub fn encode(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![MAGIC, VERSION];
+        let mut bytes = vec![MAGIC, VERSION, MINOR];
         bincode::encode_into_std_write(self, &mut bytes, bincode::config::standard())
             .map_err(io::Error::other)?;
         if bytes.len() > FRAME_MAX {
@@ -251,18 +258,30 @@ impl Frame {
         Ok(bytes)
     }
 
-    /// Reads what [`Frame::encode`] wrote.
+    /// Reads what [`Frame::encode`] wrote, here or in another build. `None`: a frame that only newer builds know.
     ///
     /// # Errors
     /// The bytes are no frame of a version that is understood here.
-    pub fn decode(bytes: &[u8]) -> io::Result<Frame> {
+    pub fn decode(bytes: &[u8]) -> io::Result<Option<Frame>> {
         let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         match bytes {
-            [MAGIC, VERSION_MIN..=VERSION, rest @ ..] => {
+            [MAGIC, VERSION_MIN..=VERSION, minor, rest @ ..] => {
+                let padded;
+                let body = if *minor < MINOR {
+                    padded = [rest, &[0; PADDING]].concat();
+                    &padded
+                } else {
+                    rest
+                };
                 let limits = bincode::config::standard().with_limit::<FRAME_MAX>();
-                match bincode::decode_from_slice(rest, limits) {
-                    Ok((frame, used)) if used == rest.len() => Ok(frame),
+                match bincode::decode_from_slice(body, limits) {
+                    Ok((frame, used)) if used == rest.len() || *minor != MINOR => Ok(Some(frame)),
                     Ok(_) => Err(wrong("bytes are left over after the frame".into())),
+                    Err(DecodeError::UnexpectedVariant { type_name, .. })
+                        if *minor > MINOR && is_frame(type_name) =>
+                    {
+                        Ok(None)
+                    }
                     Err(e) => Err(wrong(format!("not a frame: {e}"))),
                 }
             }
@@ -281,6 +300,14 @@ fn cut(text: &str) -> String {
     }
     text.get(..end).unwrap_or_default().to_owned()
 }
+
+/// Unknown variants of anything else are not additions that may be skipped.
+fn is_frame(type_name: &str) -> bool {
+    type_name == "Frame" || type_name == "Pass"
+}
+
+/// Fields that an older build does not know are at most so long when they are zero.
+const PADDING: usize = 32;
 
 /// The bytes of something that no frame carries.
 ///
@@ -341,7 +368,10 @@ mod tests {
                 orphans: vec![1, 2],
             },
         ] {
-            assert_eq!(Frame::decode(&frame.encode().unwrap()).unwrap(), frame);
+            assert_eq!(
+                Frame::decode(&frame.encode().unwrap()).unwrap(),
+                Some(frame)
+            );
         }
     }
 
@@ -357,14 +387,75 @@ mod tests {
             (b"GET / HTTP/1.1", "not Remora"),
             (&newer, "speaks version"),
             (&longer, "left over"),
-            (b"R\x01\xff\xff\xff", "not a frame"),
+            (b"R\x01\x01\xfa", "not a frame"),
             // A length far beyond what is there or allowed.
-            (b"R\x01\x03\xfc\xff\xff\xff\xff", "not a frame"),
+            (b"R\x01\x01\x03\xfc\xff\xff\xff\xff", "not a frame"),
         ] {
             let error = Frame::decode(bytes).unwrap_err().to_string();
             assert!(error.contains(why), "{bytes:?}: {error}");
         }
         assert!(Frame::Said("x".repeat(FRAME_MAX)).encode().is_err());
+    }
+
+    #[test]
+    fn other_minor_versions_are_understood() {
+        let begin = Frame::Begin(Begin {
+            first: true,
+            ..Begin::default()
+        });
+        let good = begin.encode().unwrap();
+        // From a build that knows one field less.
+        let mut older = good.clone();
+        older[2] = MINOR - 1;
+        older.pop();
+        assert_eq!(Frame::decode(&older).unwrap(), Some(begin.clone()));
+        // From one that knows more.
+        let mut newer = good;
+        newer[2] = MINOR + 1;
+        newer.extend([7, 7, 7]);
+        assert_eq!(Frame::decode(&newer).unwrap(), Some(begin));
+        for unknown in [&[200][..], &[19, 200]] {
+            let bytes = [&[MAGIC, VERSION, MINOR + 1], unknown].concat();
+            assert_eq!(Frame::decode(&bytes).unwrap(), None);
+            let same = [&[MAGIC, VERSION, MINOR], unknown].concat();
+            assert!(Frame::decode(&same).is_err(), "nobody says that");
+        }
+    }
+
+    /// Builds that are upgraded in place rely on it: each frame keeps its number, and new ones go to the end.
+    #[test]
+    fn frames_keep_their_numbers() {
+        let hello = Frame::hello();
+        let pass = Frame::Pass(Box::new(Pass::Ask));
+        let retire = Frame::Retire {
+            orphans: Vec::new(),
+        };
+        for (frame, bytes) in [
+            (hello, &[0][..]),
+            (Frame::Begin(Begin::default()), &[2, 0, 0, 0]),
+            (Frame::Hold, &[8]),
+            (Frame::Drain { orphans: vec![] }, &[11, 0]),
+            (Frame::Take, &[14]),
+            (pass, &[19, 0]),
+            (Frame::Yours, &[22]),
+            (retire, &[25, 0]),
+        ] {
+            let encoded = frame.encode().unwrap();
+            assert_eq!(encoded[..3], [MAGIC, VERSION, MINOR]);
+            assert!(encoded[3..].starts_with(bytes), "{frame:?}: {encoded:?}");
+        }
+        for (pass, number) in [
+            (Pass::Ask, 0),
+            (Pass::Walked, 3),
+            (Pass::Sealed { held_ms: 0 }, 10),
+            (Pass::Released, 11),
+            (Pass::Heard { seq: None }, 13),
+            (Pass::Ack { seq: 0 }, 15),
+            (Pass::Drained, 16),
+        ] {
+            let encoded = Frame::Pass(Box::new(pass)).encode().unwrap();
+            assert_eq!(encoded[3..5], [19, number]);
+        }
     }
 
     #[test]

@@ -45,9 +45,7 @@ impl Leaving {
     /// Decides it here. `ways`: to processes that drain. Fails if the other process is gone.
     pub fn decide(leave: Leave, ways: &mut Vec<Channel>) -> Result<(Leaving, Vec<u64>), io::Error> {
         // Who has ended needs no way any more.
-        ways.retain(
-            |way| matches!(way.try_recv(), Err(e) if e.kind() == io::ErrorKind::WouldBlock),
-        );
+        ways.retain(lives);
         let leaving = Leaving {
             kin: leave.kin,
             decided: leave.decided,
@@ -110,6 +108,17 @@ pub async fn take_over(
         }
     }
     Ok(ways)
+}
+
+/// Whether there is still a process at the other end.
+fn lives(way: &Channel) -> bool {
+    loop {
+        match way.try_recv() {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
 }
 
 /// Tells a process that drains that this one serves.

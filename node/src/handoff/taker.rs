@@ -47,7 +47,19 @@ impl Taker {
     /// Nobody offers sockets there, or not to this user, or not in a version that is understood.
     pub fn ask(&mut self, path: &Path, pool: &mut Inherited, handoff: bool) -> io::Result<()> {
         match connect(path) {
-            Ok(channel) => self.ask_over(channel, pool, handoff, PATIENCE),
+            Ok(channel) => match self.ask_over(channel, pool, handoff, PATIENCE) {
+                // Its socket is in this process's hands: nobody else is there to answer.
+                Err(e)
+                    if e.kind() == io::ErrorKind::TimedOut && pool.handoffs().next().is_some() =>
+                {
+                    warn!(
+                        "{}: {e}; beginning with the sockets that it gave.",
+                        path.display()
+                    );
+                    Ok(())
+                }
+                asked => asked,
+            },
             Err(e) if is_gone(&e) && !pool.is_empty() => {
                 warn!(
                     "{}: {e}; beginning with the sockets that it gave.",
@@ -107,7 +119,7 @@ impl Taker {
         for packet in [Frame::hello().into(), Packet::with(Frame::Take, theirs)] {
             match channel.send(&packet, PATIENCE) {
                 // It may have said why before it hung up.
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+                Err(e) if is_passing(&e) => {}
                 other => other?,
             }
         }

@@ -30,7 +30,7 @@ use crate::shared::Shared;
 /// round of them.
 const TASKS_PER_ROUND: u32 = 256;
 
-/// How long an idle keep-alive connection may still bring a request once draining has begun, when no
+/// How long an idle keep-alive connection may still bring a request once the process has begun to end, when no
 /// `close-spread-time` says otherwise.
 const DRAIN_IDLE_MS: u64 = 1000;
 
@@ -48,6 +48,9 @@ pub(crate) struct Thread {
     pub(crate) reaper: Reaper,
     /// Since when (ms) this thread drains; 0 = it does not.
     drain_since: Cell<u64>,
+    /// Meanwhile another process serves, and connections without a request have all the time they always had: closing one
+    /// while its next request is on the way would lose that.
+    idle_stays: Cell<bool>,
     conns: Cell<u32>,
     main: RefCell<Option<Waker>>,
 }
@@ -68,6 +71,7 @@ impl Thread {
             streams: Streams::default(),
             reaper: Reaper::default(),
             drain_since: Cell::new(0),
+            idle_stays: Cell::new(false),
             conns: Cell::new(0),
             main: RefCell::new(None),
             shared,
@@ -100,8 +104,8 @@ impl Thread {
     /// When an idle keep-alive connection has to go because of draining; `None` while there is no draining.
     pub(crate) fn drain_idle_until(&self) -> Option<u64> {
         let since = self.drain_since.get();
-        (since != 0).then(|| {
-            let spread = u64::from(self.shared.plan.global.close_spread_time_ms);
+        let spread = u64::from(self.shared.plan.global.close_spread_time_ms);
+        (since != 0 && !(self.idle_stays.get() && spread == 0)).then(|| {
             if spread == 0 {
                 since + DRAIN_IDLE_MS
             } else {
@@ -205,6 +209,8 @@ async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedRece
                     .stopping
                     .store(true, Ordering::Relaxed);
                 doors.close(&th, &successor).await;
+                th.idle_stays
+                    .set(matches!(successor, Successor::Process { .. }));
                 th.drain_since.set(th.clock.ms().max(1));
                 th.wheel.ring_all();
             }
@@ -284,9 +290,15 @@ impl Thread {
                 self.streams.kill_all(&self.wheel);
                 if self.draining() {
                     // Connections between two requests have no stream.
+                    self.idle_stays.set(false);
                     self.drain_since.set(1);
                     self.wheel.ring_all();
                 }
+            }
+            Ask::Drain(Successor::None) if self.idle_stays.get() => {
+                self.idle_stays.set(false);
+                self.drain_since.set(self.clock.ms().max(1));
+                self.wheel.ring_all();
             }
             Ask::Drain(_) | Ask::Accept { .. } | Ask::Hold { .. } => {}
         }

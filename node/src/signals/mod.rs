@@ -432,6 +432,12 @@ async fn serve_until(
             }
         };
         if draining {
+            if matches!(successor, Successor::None) {
+                // Now everything is to end, also connections that only might bring another request.
+                for worker in &shared.workers {
+                    let _ = worker.ask.send(Ask::Drain(Successor::None));
+                }
+            }
             continue;
         }
         draining = true;
@@ -460,6 +466,8 @@ async fn serve_until(
             if let Some(way) = leaving.settle(true)
                 && let Some(teacher) = &teacher
             {
+                // Its supervisor hears it even if the process that was told has died.
+                let _ = way.try_send(&Frame::Yours.into());
                 tokio::spawn(succession::follow(way, Arc::clone(teacher)));
             }
         }

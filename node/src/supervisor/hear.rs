@@ -48,9 +48,12 @@ impl Supervisor<'_> {
     pub(super) fn incoming(&mut self, id: Id, incoming: Incoming) {
         let now = now_ms();
         if id >= RELATIVES {
-            // It only listens.
-            if !matches!(incoming, Incoming::Frame(..)) {
-                self.relatives.remove(&id);
+            match incoming {
+                Incoming::Frame(Frame::Yours, _) => self.machine.handle(Event::Taken, now),
+                Incoming::Frame(..) => {}
+                Incoming::End | Incoming::Broken(_) => {
+                    self.relatives.remove(&id);
+                }
             }
             return;
         }

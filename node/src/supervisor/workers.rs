@@ -34,7 +34,7 @@ impl Supervisor<'_> {
         };
         link.send(Frame::Begin(Begin {
             detach: self.start.detach,
-            first: !self.machine.has_started(),
+            first: self.machine.is_first(),
             ..Begin::default()
         }));
         let known = Known {

@@ -38,6 +38,8 @@ pub enum Pass {
         child: u64,
         /// Its tables, by position.
         tables: Vec<TableInfo>,
+        /// The next frame has more of them.
+        more: bool,
     },
     /// The answer: the last [`Pass::Drain`] that was counted; `None`: never heard of that process.
     Heard {
@@ -66,6 +68,8 @@ pub struct Tables {
     pub mono_ms: u64,
     /// All tables, by position.
     pub tables: Vec<TableInfo>,
+    /// The next frame has more of them.
+    pub more: bool,
 }
 
 /// A table's definition.

@@ -29,6 +29,33 @@ pub fn info(table: &Table) -> TableInfo {
     }
 }
 
+/// Of all tables of this process, in parts that fit into frames. The last one may be empty.
+pub fn infos(tables: &[Table]) -> Vec<(Vec<TableInfo>, bool)> {
+    let mut parts: Vec<(Vec<TableInfo>, bool)> = vec![Default::default()];
+    let mut bytes = 0;
+    for table in tables {
+        let info = info(table);
+        bytes += INFO_BYTES + info.name.len() + COLUMN_BYTES * info.columns.len();
+        if bytes > PART_BYTES {
+            bytes = 0;
+            if let Some((_, more)) = parts.last_mut() {
+                *more = true;
+            }
+            parts.push(Default::default());
+        }
+        if let Some((part, _)) = parts.last_mut() {
+            part.push(info);
+        }
+    }
+    parts
+}
+
+/// At most so many bytes go over the channel for a table beside its name and columns, and for a column.
+const INFO_BYTES: usize = 40;
+const COLUMN_BYTES: usize = 9;
+/// So many fit easily into a frame, one more table included.
+const PART_BYTES: usize = 32 * 1024;
+
 /// Of a table of the process with this lineage. `None`: there is no such type of keys here.
 pub fn definition(info: &TableInfo, lineage: Lineage) -> Option<Definition> {
     let columns = info.columns.iter().filter_map(|(bit, index, period_ms)| {

@@ -155,13 +155,17 @@ impl<'s> Drainer<'s> {
 
     /// Goes on with another process.
     fn follow(&mut self, channel: Channel) {
-        let hello = Pass::Child {
-            child: self.shared.heritage.child,
-            tables: self.shared.world.tables.iter().map(convert::info).collect(),
-        };
         self.channel = None;
-        if say(&channel, hello).is_err() {
-            return;
+        for (tables, more) in convert::infos(&self.shared.world.tables) {
+            let child = self.shared.heritage.child;
+            let hello = Pass::Child {
+                child,
+                tables,
+                more,
+            };
+            if say(&channel, hello).is_err() {
+                return;
+            }
         }
         let Ok(Some(Pass::Heard { seq })) = hear(&channel, PATIENCE) else {
             return;

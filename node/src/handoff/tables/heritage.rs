@@ -306,13 +306,23 @@ pub(super) fn listen(shared: &Shared, channel: &Channel, from: Option<From>) {
     {
         return;
     }
+    let mut there = Vec::new();
     loop {
         match hear(channel, FOR_EVER) {
             Ok(Some(Pass::Released)) => heritage.reach(Stage::Released),
-            Ok(Some(Pass::Child { child, tables })) => {
+            Ok(Some(Pass::Child {
+                child,
+                tables,
+                more,
+            })) => {
+                there.extend(tables);
+                if more {
+                    continue;
+                }
+                let there = std::mem::take(&mut there);
                 let mut new = From {
                     child,
-                    positions: convert::positions(&shared.world.tables, &tables),
+                    positions: convert::positions(&shared.world.tables, &there),
                     connection: 0,
                 };
                 let Some(seq) = heritage.connect(&mut new) else {

@@ -41,14 +41,27 @@ impl Learner {
     pub fn begin(channel: Channel) -> io::Result<Learner> {
         let begun = Instant::now();
         say(&channel, Pass::Ask)?;
-        match hear(&channel, PATIENCE)? {
-            Some(Pass::Tables(there)) => Ok(Learner {
-                channel,
-                there,
-                begun,
-            }),
-            other => Err(unexpected(other)),
+        let mut there: Option<Tables> = None;
+        loop {
+            let part = match hear(&channel, PATIENCE)? {
+                Some(Pass::Tables(part)) => part,
+                other => return Err(unexpected(other)),
+            };
+            let last = !part.more;
+            match &mut there {
+                Some(there) => there.tables.extend(part.tables),
+                None => there = Some(part),
+            }
+            if last {
+                break;
+            }
         }
+        let there = there.unwrap_or_default();
+        Ok(Learner {
+            channel,
+            there,
+            begun,
+        })
     }
     /// The lineage to continue.
     pub fn lineage(&self) -> Option<Lineage> {

@@ -181,13 +181,16 @@ fn teach(
     *begun = true;
     let tables = &shared.world.tables;
     let replica = tables.iter().find_map(Table::replica);
-    let hello = Tables {
-        child: shared.heritage.child,
-        lineage: replica.map_or(0, |replica| replica.lineages().own().0),
-        mono_ms: clock::read().mono_ms,
-        tables: tables.iter().map(convert::info).collect(),
-    };
-    say(channel, Pass::Tables(hello))?;
+    for (tables, more) in convert::infos(tables) {
+        let hello = Tables {
+            child: shared.heritage.child,
+            lineage: replica.map_or(0, |replica| replica.lineages().own().0),
+            mono_ms: clock::read().mono_ms,
+            tables,
+            more,
+        };
+        say(channel, Pass::Tables(hello))?;
+    }
     follow(shared, true);
     let mut exporters: Vec<Exporter<'_>> = tables.iter().map(Exporter::new).collect();
     for (at, exporter) in exporters.iter_mut().enumerate() {
@@ -245,17 +248,23 @@ fn round(channel: &Channel, exporters: &mut [Exporter<'_>], last: bool) -> io::R
             }
         }
     }
+    if exporters.iter().any(Exporter::has_lost) {
+        return Err(io::Error::other(
+            "too many entries were removed by hand meanwhile",
+        ));
+    }
     Ok(())
 }
 
 fn send(channel: &Channel, table: usize, mut slice: Slice) -> io::Result<()> {
     let table = table as u16;
     // Keys removed by hand may be many at once.
-    while slice.removed.len() > REMOVED_MAX {
-        let rest = slice.removed.split_off(slice.removed.len() - REMOVED_MAX);
+    let mut parts = parts(std::mem::take(&mut slice.removed), KEYS_BYTES, Vec::len);
+    slice.removed = parts.pop().unwrap_or_default();
+    for removed in parts {
         let some = Slice {
             now_ms: slice.now_ms,
-            removed: rest,
+            removed,
             ..Slice::default()
         };
         say(channel, Pass::Rows(convert::rows(table, some)))?;
@@ -274,22 +283,14 @@ fn seal(
     told: &mut Told,
     held_ms: u64,
 ) -> io::Result<()> {
-    let mut shares: Vec<Shares> = Vec::new();
+    let mut shares_of: Vec<Shares> = Vec::new();
     shared.heritage.freeze(|child, seq, ledger| {
-        let mut all = ledger
+        let all = ledger
             .iter()
-            .map(|(table, key, share)| (table.0, key.as_bytes().to_vec(), share.uses, share.gauge))
-            .peekable();
+            .map(|(table, key, share)| (table.0, key.as_bytes().to_vec(), share.uses, share.gauge));
         // Also one that holds nothing is known.
-        loop {
-            shares.push(Shares {
-                child,
-                seq,
-                shares: all.by_ref().take(SHARES_MAX).collect(),
-            });
-            if all.peek().is_none() {
-                break;
-            }
+        for shares in parts(all, SHARES_BYTES, |(_, key, ..)| key.len()) {
+            shares_of.push(Shares { child, seq, shares });
         }
     });
     // What peers say from here on is for the new process; they keep what is not acknowledged.
@@ -302,7 +303,7 @@ fn seal(
         let some = some.iter().map(|(id, node)| (id.0, node.clone()));
         say(channel, Pass::Lives(some.collect()))?;
     }
-    for shares in shares {
+    for shares in shares_of {
         say(channel, Pass::Shares(shares))?;
     }
     for (at, table) in shared.world.tables.iter().enumerate() {
@@ -334,6 +335,28 @@ fn totals(shared: &Shared, channel: &Channel, told: &mut Told) -> io::Result<()>
     Ok(())
 }
 
+/// Parts of at most so many bytes, and at least one item; there is at least one part.
+fn parts<T>(
+    all: impl IntoIterator<Item = T>,
+    bytes: usize,
+    weight: impl Fn(&T) -> usize,
+) -> Vec<Vec<T>> {
+    let mut parts = vec![Vec::new()];
+    let mut room = bytes;
+    for item in all {
+        let weight = weight(&item) + ITEM_BYTES;
+        if weight > room && parts.last().is_some_and(|part| !part.is_empty()) {
+            parts.push(Vec::new());
+            room = bytes;
+        }
+        room = room.saturating_sub(weight);
+        if let Some(part) = parts.last_mut() {
+            part.push(item);
+        }
+    }
+    parts
+}
+
 /// Rows of one frame; a frame is at most 64 KiB long.
 const BUDGET: Budget = Budget {
     rows: 2_000,
@@ -344,9 +367,12 @@ const FEW: usize = 2_000;
 const ROUNDS_MAX: usize = 5;
 /// While the new process gets ready, changes are shown this often.
 const ROUND_PAUSE: Duration = Duration::from_millis(20);
-/// Keys, shares, counters and settings in one frame.
-const REMOVED_MAX: usize = 256;
-const SHARES_MAX: usize = 500;
+/// Removed keys, and trackers, in one frame, by their bytes.
+const KEYS_BYTES: usize = 12 * 1024;
+const SHARES_BYTES: usize = 32 * 1024;
+/// What such an item takes beside its key.
+const ITEM_BYTES: usize = 16;
+/// Counters and settings in one frame.
 pub(super) const TOTALS_MAX: usize = 100;
 const SETTINGS_MAX: usize = 200;
 const LIVES_MAX: usize = 100;

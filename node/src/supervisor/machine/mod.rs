@@ -43,6 +43,8 @@ pub const START_PATIENCE_MS: u64 = 120_000;
 pub const HOLD_PATIENCE_MS: u64 = 2_000;
 /// How long a worker that is ready may take to accept.
 pub const GO_PATIENCE_MS: u64 = 10_000;
+/// The same if it first has to agree with somebody else's process.
+pub const TAKE_PATIENCE_MS: u64 = 60_000;
 /// Pauses before a crashed worker is replaced: none, then doubling.
 const BACKOFF_FIRST_MS: u64 = 100;
 const BACKOFF_MAX_MS: u64 = 10_000;
@@ -105,9 +107,9 @@ impl Machine {
         self.max_reloads
     }
 
-    /// Whether some worker has served.
-    pub fn has_started(&self) -> bool {
-        self.started
+    /// Whether the next worker is to take over from somebody else's process, if it should at all.
+    pub fn is_first(&self) -> bool {
+        !self.started && self.taking != Some(true)
     }
 
     /// Whether a process of somebody else has taken over.
@@ -146,8 +148,17 @@ impl Machine {
             }
             Event::Serving { id } => self.serving(id, now_ms),
             Event::Left { id } => self.left(id),
+            Event::Taken => {
+                if self.taking.is_some() {
+                    self.taking = Some(true);
+                }
+            }
             Event::Taking { id, sure } => {
-                if self.worker(id).is_some() {
+                if let Some(w) = self.worker(id) {
+                    // The other process has its own idea of what takes too long.
+                    w.phase = Phase::Going {
+                        until_ms: now_ms + TAKE_PATIENCE_MS,
+                    };
                     self.taking = Some(sure);
                 }
             }
@@ -324,6 +335,7 @@ impl Machine {
         };
         let w = self.workers.remove(at);
         let id = w.id;
+        let crashed = w.fault.is_none() && matches!(status, Status::Signal(_));
         let how = w.fault.unwrap_or_else(|| status.describe());
         if self.stopping.is_some() {
             let text = format!("Worker ({pid}) {how}");
@@ -337,7 +349,7 @@ impl Machine {
                 self.candidate_failed(
                     format!("Failed to load worker ({pid}) {how}"),
                     status.shell_code(),
-                    matches!(status, Status::Signal(_)),
+                    crashed,
                     now_ms,
                 );
             }
@@ -393,7 +405,11 @@ impl Machine {
         if !self.started {
             match self.taking {
                 // The other one has let go, or might have: nobody else has the sockets.
-                Some(sure) if sure || died => self.plan_restart(now_ms),
+                Some(sure) if sure || died => {
+                    // If it has, it will say so in a moment.
+                    self.crashes = self.crashes.max(1);
+                    self.plan_restart(now_ms);
+                }
                 _ => self.out.push_back(Action::Exit { code: code.max(1) }),
             }
             return;

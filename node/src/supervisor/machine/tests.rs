@@ -308,9 +308,21 @@ fn a_first_worker_that_dies_while_it_takes_over_is_replaced() {
         if let Some(sure) = sure {
             b.on(Event::Taking { id: 0, sure });
         }
-        let actions = b.on(Event::Exited { pid: 100, status });
-        assert_eq!(actions.contains(&Action::Spawn { id: 1 }), replaced);
-        assert!(!b.machine.has_started());
+        let ended = b.on(Event::Exited { pid: 100, status });
+        assert_eq!(
+            !ended.iter().any(|a| matches!(a, Action::Exit { .. })),
+            replaced
+        );
+        assert_eq!(b.machine.is_first(), sure != Some(true));
+        if sure == Some(false) && replaced {
+            b.on(Event::Taken);
+            assert!(!b.machine.is_first());
+        }
+        b.now_ms += 1_000;
+        assert_eq!(
+            b.on(Event::Tick).contains(&Action::Spawn { id: 1 }),
+            replaced
+        );
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Event {
     Left { id: Id },
     /// The first worker takes over from a process of somebody else, which may be for good already.
     Taking { id: Id, sure: bool },
+    /// That process says so itself: it has let go.
+    Taken,
     /// It does not speak the protocol, or its channel broke.
     Broken { id: Id, why: String },
     /// A child has ended.

@@ -23,6 +23,7 @@ pub struct Exporter<'t> {
     out: BatchWriter,
     cursor: Cursor,
     slice: Slice,
+    lost: bool,
 }
 
 /// What one call gave.
@@ -42,7 +43,12 @@ impl<'t> Exporter<'t> {
             table,
             cursor: Cursor::default(),
             slice: Slice::default(),
+            lost: false,
         }
+    }
+    /// So many entries were removed by hand at once that the receiver cannot be told of all: it must not serve.
+    pub fn has_lost(&self) -> bool {
+        self.lost
     }
     /// What the receiver must know first.
     pub fn definition(&self) -> Definition {
@@ -115,6 +121,7 @@ impl<'t> Exporter<'t> {
         let Some(Follow::Marks(marks)) = shard.follow.as_deref_mut() else {
             return;
         };
+        self.lost |= marks.overrun;
         for key in std::mem::take(&mut marks.removed) {
             match shard.find(schema, schema.hash(key.as_bytes()), key.as_bytes()) {
                 // Its rows replace what the receiver has.

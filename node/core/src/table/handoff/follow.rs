@@ -24,7 +24,12 @@ pub(in crate::table) struct Marks {
     count: usize,
     /// Keys removed by hand. What expires or is evicted here is the other process's own business.
     pub removed: Vec<Key>,
+    /// There were too many of them: they are not all known.
+    pub overrun: bool,
 }
+
+/// Keys that may be removed by hand between two rounds, in one shard.
+const REMOVED_MAX: usize = 1 << 18;
 
 impl Marks {
     fn set(&mut self, slot: u32) {
@@ -121,9 +126,13 @@ impl Shard {
     /// An entry is being removed by hand.
     pub fn note_removed(&mut self, schema: &Schema, slot: u32) {
         if let Some(Follow::Marks(marks)) = self.follow.as_deref_mut() {
-            marks
-                .removed
-                .push(Key::from_stored(schema.key(self.slab.record(slot))));
+            if marks.removed.len() >= REMOVED_MAX {
+                marks.overrun = true;
+                marks.removed = Vec::new();
+            } else if !marks.overrun {
+                let key = Key::from_stored(schema.key(self.slab.record(slot)));
+                marks.removed.push(key);
+            }
         }
     }
 }

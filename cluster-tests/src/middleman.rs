@@ -1,0 +1,252 @@
+//! A process between two that hand over to each other: it passes every frame on, with descriptors, in both directions and on
+//! both of their channels (orders, and tables), and lets a test look at each, spoil it, or hold it.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+};
+use rustix::process::Pid;
+
+/// A frame on its way.
+#[derive(Debug)]
+pub struct Passing {
+    /// 1, 2, …: over both channels and directions.
+    pub number: usize,
+    /// From the process that takes over, or to it.
+    pub from_new: bool,
+    /// `Hold`, or `Pass/Rows`.
+    pub name: String,
+    /// The process that takes over.
+    pub new: Pid,
+    /// The bytes, which may be changed.
+    pub bytes: Vec<u8>,
+    /// Frames that go first.
+    pub before: Vec<Vec<u8>>,
+}
+
+/// A frame that has been passed on.
+#[derive(Debug)]
+pub struct Passed<'a> {
+    /// See [`Passing::number`].
+    pub number: usize,
+    /// See [`Passing::name`].
+    pub name: &'a str,
+    /// The process that takes over.
+    pub new: Pid,
+}
+
+type Look = Box<dyn FnMut(&mut Passing) + Send>;
+type Note = Box<dyn FnMut(&Passed<'_>) + Send>;
+
+struct Shared {
+    /// Is shown each frame before it goes on.
+    before: Mutex<Look>,
+    /// And after.
+    after: Mutex<Note>,
+    number: Mutex<usize>,
+}
+
+/// Listens at `path` for connections to `target`, until the process ends. `before` sees each frame before it is passed on,
+/// `after` when it has been.
+///
+/// # Panics
+/// When the socket cannot be opened.
+pub fn listen(
+    path: &Path,
+    target: &Path,
+    before: impl FnMut(&mut Passing) + Send + 'static,
+    after: impl FnMut(&Passed<'_>) + Send + 'static,
+) {
+    let socket = open();
+    let address = SocketAddrUnix::new(path).expect("a path");
+    rustix::net::bind(&socket, &address).expect("a socket");
+    rustix::net::listen(&socket, 8).expect("a socket");
+    let target = target.to_path_buf();
+    let shared = Arc::new(Shared {
+        before: Mutex::new(Box::new(before)),
+        after: Mutex::new(Box::new(after)),
+        number: Mutex::default(),
+    });
+    std::thread::spawn(move || {
+        while let Ok(new) = rustix::net::accept_with(&socket, SocketFlags::CLOEXEC) {
+            let old = open();
+            let address = SocketAddrUnix::new(&target).expect("a path");
+            // A client whose target is gone is hung up on.
+            if rustix::net::connect(&old, &address).is_ok() {
+                let pid = rustix::net::sockopt::socket_peercred(&new)
+                    .expect("a peer")
+                    .pid;
+                between(new, old, pid, &shared);
+            }
+        }
+    });
+}
+
+fn open() -> OwnedFd {
+    let kind = SocketType::SEQPACKET;
+    rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+        .expect("a socket")
+}
+
+/// Passes on between these two in threads of their own.
+fn between(new: OwnedFd, old: OwnedFd, pid: Pid, shared: &Arc<Shared>) {
+    let (new, old) = (Arc::new(new), Arc::new(old));
+    for from_new in [true, false] {
+        let (from, to) = if from_new { (&new, &old) } else { (&old, &new) };
+        let (from, to, shared) = (Arc::clone(from), Arc::clone(to), Arc::clone(shared));
+        std::thread::spawn(move || {
+            while let Some((bytes, fds)) = receive(&from)
+                && shared.pass(bytes, fds, from_new, &to, pid)
+            {}
+            // Whoever is at the other end sees the end, too.
+            let _ = rustix::net::shutdown(&to, Shutdown::Both);
+            let _ = rustix::net::shutdown(&from, Shutdown::Both);
+        });
+    }
+}
+
+impl Shared {
+    fn pass(
+        self: &Arc<Self>,
+        bytes: Vec<u8>,
+        mut fds: Vec<OwnedFd>,
+        from_new: bool,
+        to: &OwnedFd,
+        new: Pid,
+    ) -> bool {
+        let number = {
+            let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+            *number += 1;
+            *number
+        };
+        let name = name_of(&bytes);
+        if name == "Take" {
+            // The channel for tables is between the two, too.
+            fds = fds
+                .into_iter()
+                .map(|theirs| self.divert(theirs, new))
+                .collect();
+        }
+        let mut passing = Passing {
+            number,
+            from_new,
+            name,
+            new,
+            bytes,
+            before: Vec::new(),
+        };
+        let mut look = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        (*look)(&mut passing);
+        drop(look);
+        for first in &passing.before {
+            if !send(to, first, &[]) {
+                return false;
+            }
+        }
+        let passed = send(to, &passing.bytes, &fds);
+        let mut look = self.after.lock().unwrap_or_else(PoisonError::into_inner);
+        (*look)(&Passed {
+            number,
+            name: &passing.name,
+            new,
+        });
+        passed
+    }
+
+    fn divert(self: &Arc<Self>, new: OwnedFd, pid: Pid) -> OwnedFd {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("descriptors");
+        // The taker has the other end of `new`.
+        rustix::io::ioctl_fionbio(&new, false).expect("a socket");
+        between(new, ours, pid, self);
+        theirs
+    }
+}
+
+fn receive(from: &OwnedFd) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = vec![0; 1 << 17];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let got = rustix::net::recvmsg(from, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    bytes.truncate(got.bytes);
+    (got.bytes > 0).then_some((bytes, fds))
+}
+
+fn send(to: &OwnedFd, bytes: &[u8], fds: &[OwnedFd]) -> bool {
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return false;
+    }
+    let parts = [IoSlice::new(bytes)];
+    rustix::net::sendmsg(to, &parts, &mut control, SendFlags::NOSIGNAL).is_ok()
+}
+
+/// The number of the frame that carries what is said about tables.
+pub const PASS: u8 = 19;
+
+/// What a frame is, as `node/src/handoff/frames.rs` numbers them.
+fn name_of(bytes: &[u8]) -> String {
+    let name = |all: &[&str], at: u8| match all.get(usize::from(at)) {
+        Some(name) => (*name).to_owned(),
+        None => format!("#{at}"),
+    };
+    match bytes {
+        [_, _, _, PASS, pass, ..] => format!("Pass/{}", name(&PASSES, *pass)),
+        [_, _, _, frame, ..] => name(&FRAMES, *frame),
+        _ => "?".to_owned(),
+    }
+}
+
+const FRAMES: [&str; 27] = [
+    "Hello",
+    "Listeners",
+    "Begin",
+    "Said",
+    "Files",
+    "Ready",
+    "Go",
+    "Serving",
+    "Hold",
+    "Held",
+    "Resume",
+    "Drain",
+    "Console",
+    "Left",
+    "Take",
+    "Teach",
+    "Learn",
+    "Heir",
+    "Child",
+    "Pass",
+    "State",
+    "Sorry",
+    "Yours",
+    "Kin",
+    "Taking",
+    "Retire",
+    "Reloads",
+];
+const PASSES: [&str; 17] = [
+    "Ask", "Tables", "Rows", "Walked", "Totals", "Settings", "Shares", "Numbers", "Known", "Lives",
+    "Sealed", "Released", "Child", "Heard", "Drain", "Ack", "Drained",
+];

@@ -1,0 +1,434 @@
+//! Hand-overs between two supervisors that go wrong at every frame: someone always serves, never two, nobody is refused, and
+//! what was counted is there.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use cluster_tests::Proxy;
+use cluster_tests::middleman::{self, PASS};
+use cluster_tests::wait::{until, until_true, until_within};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::haproxy_lacks;
+use crate::handover_tables::{HALF, House};
+
+const PROBE: &str = "
+frontend probe
+  bind 127.0.0.1:{{port:probe}}
+  http-request return status 200
+";
+
+/// Connects all the time to a port that counts nothing.
+struct Probe {
+    stop: Arc<AtomicBool>,
+    refused: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Probe {
+    fn of(house: &House) -> Probe {
+        let (stop, refused) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let address = house.first.addr("probe");
+        let (stops, counts) = (Arc::clone(&stop), Arc::clone(&refused));
+        let thread = std::thread::spawn(move || {
+            while !stops.load(Ordering::Relaxed) {
+                if TcpStream::connect(address).is_err() {
+                    counts.fetch_add(1, Ordering::Relaxed);
+                }
+                std::thread::yield_now();
+            }
+        });
+        Probe {
+            stop,
+            refused,
+            thread: Some(thread),
+        }
+    }
+
+    /// How many connections were refused.
+    fn finish(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join);
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// What has passed through the process in between.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn push(&self, name: &str) {
+        self.0.lock().expect("no panic").push(name.to_owned());
+    }
+    fn all(&self) -> Vec<String> {
+        self.0.lock().expect("no panic").clone()
+    }
+    fn has(&self, name: &str) -> bool {
+        self.all().iter().any(|seen| seen == name)
+    }
+}
+
+fn relay(house: &House) -> (PathBuf, PathBuf) {
+    let dir = house.first.dir();
+    (dir.join("relay.sock"), dir.join("handoff.sock"))
+}
+
+/// One more process, with its own supervisor, that takes over through the process in between.
+fn taker(house: &House) -> Proxy {
+    let path = relay(house).0.to_string_lossy().into_owned();
+    house.next(&["-W", "-x", &path])
+}
+
+/// The process id that the CLI of whoever serves tells, if somebody does.
+fn serving(house: &House) -> Option<u32> {
+    house.cli().try_open().ok()?;
+    house.cli().info("Pid")?.parse().ok()
+}
+
+fn has_left(supervisor: &Proxy) -> bool {
+    supervisor
+        .stderr()
+        .contains("Another process has taken over")
+}
+
+/// One side is killed after each frame, in a house of its own each time. Returns the frames after which it was.
+fn killed_after_each(old_dies: bool) -> Vec<String> {
+    let mut after = Vec::new();
+    for number in 1.. {
+        let house = House::with("{{dir}}/handoff.sock", &["-W"], PROBE);
+        let old = until("the first one serves", || serving(&house));
+        house.get(5);
+        let client = house.download();
+        house.becomes("conns", "conn_cur", 1);
+        let seen = Seen::default();
+        let fired = Arc::new(Mutex::new(None::<Pid>));
+        let (path, target) = relay(&house);
+        let since = Seen::default();
+        let (names, later, firing) = (seen.clone(), since.clone(), Arc::clone(&fired));
+        let old_pid = Pid::from_raw(old as i32).expect("a pid");
+        middleman::listen(
+            &path,
+            &target,
+            |_| {},
+            move |passed| {
+                let mut fired = firing.lock().expect("no panic");
+                if fired.is_some() {
+                    later.push(passed.name);
+                } else {
+                    names.push(passed.name);
+                    if passed.number == number {
+                        let victim = if old_dies { old_pid } else { passed.new };
+                        let _ = kill_process(victim, Signal::KILL);
+                        *fired = Some(victim);
+                    }
+                }
+            },
+        );
+        let probe = Probe::of(&house);
+        let mut second = taker(&house);
+        // It is known who serves: the other one has given up, or left.
+        let mut outcome = || {
+            // Not under the lock: frames pass meanwhile.
+            let dead = *fired.lock().expect("no panic");
+            let dead = dead.map(|pid| pid.as_raw_nonzero().get() as u32);
+            let now = serving(&house).filter(|now| Some(*now) != dead)?;
+            if second.try_wait().is_some() {
+                return (!has_left(&house.first)).then_some(false);
+            }
+            (has_left(&house.first) && now != old).then_some(true)
+        };
+        let mut outcome = || {
+            let known = until_within(Duration::from_secs(20), &mut outcome);
+            known.unwrap_or_else(|| {
+                let (before, since) = (seen.all(), since.all());
+                panic!(
+                    "nobody serves after {before:?}, {since:?}: {}",
+                    house.first.stderr()
+                )
+            })
+        };
+        let mut taken = outcome();
+        // The last frames may still be on their way.
+        let has_fired = || fired.lock().expect("no panic").is_some().then_some(());
+        if until_within(Duration::from_millis(300), has_fired).is_some() {
+            taken = outcome();
+        }
+        let names = seen.all();
+        let last = names.last().cloned().unwrap_or_default();
+        let what = format!("after {number}. {last} of {names:?}, taken over: {taken}");
+        let died = fired.lock().expect("no panic").is_some();
+        // Its two traces go different ways.
+        let said = |name| seen.has(name) || since.has(name);
+        let committed = said("Yours") || said("Pass/Released");
+        assert_eq!(probe.finish(), 0, "{what}\n{}", second.stderr());
+        let count = house.value("fe", "http_req_cnt").max(0);
+        match (old_dies, died, taken) {
+            // Everything is there, with the download that goes on in the old process, or has died with it.
+            (_, false, true) => assert_eq!(count, 6, "{what}"),
+            (false, true, false) => {
+                assert_eq!(serving(&house), Some(old), "{what}");
+                assert_eq!(count, 6, "{what}");
+            }
+            // The new one died after it was told that all is its own, or took over in a second attempt.
+            (false, true, true) => {
+                assert!(count == 6 || committed && count == 0, "{count} {what}");
+                house.becomes("conns", "conn_cur", 1);
+            }
+            (true, true, true) => {
+                assert!(committed, "{what}");
+                // If it died early, its successor has handed over what a successor of the dead has.
+                let all = seen.has("Pass/Sealed");
+                assert!(count == 6 || !all && count == 0, "{count} {what}");
+                if count == 6 {
+                    house.becomes("conns", "conn_cur", 0);
+                }
+            }
+            // As after every crash.
+            (true, true, false) => assert!(count == 0, "{count} {what}"),
+            (_, false, false) => panic!("{what}\n{}", second.stderr()),
+        }
+        house.get(1);
+        house.gate.open();
+        let mut client = client;
+        if !(old_dies && died) {
+            let answer = client.response().expect("the whole answer");
+            assert_eq!(answer.body.len(), 2 * HALF, "{what}");
+        }
+        drop(client);
+        house.becomes("conns", "conn_cur", 0);
+        if !died {
+            return after;
+        }
+        after.push(last);
+    }
+    after
+}
+
+/// Every kind of frame was the last one, but for those of which there may be one too few, or in another order.
+fn check(after: &[String]) {
+    for frames in [
+        &["Begin"][..],
+        &["Pass/Rows"],
+        &["Hold"],
+        &["Pass/Sealed", "Held"],
+        &["Drain"],
+        &["Yours", "Pass/Released"],
+    ] {
+        let has = after.iter().any(|name| frames.contains(&name.as_str()));
+        assert!(has, "{frames:?}: {after:?}");
+    }
+}
+
+#[test]
+fn the_new_process_may_die_after_each_frame() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    check(&killed_after_each(false));
+}
+
+#[test]
+fn the_old_process_may_die_after_each_frame() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    check(&killed_after_each(true));
+}
+
+/// A side that is stopped, not dead: the other one gives up in time, and the old one goes on.
+fn stopped_before(frame: &'static str, old_stops: bool) {
+    let house = House::with("{{dir}}/handoff.sock", &["-W"], PROBE);
+    let old = until("the first one serves", || serving(&house));
+    let old_pid = Pid::from_raw(old as i32).expect("a pid");
+    house.get(5);
+    let stopped = Arc::new(Mutex::new(None::<Pid>));
+    let stopping = Arc::clone(&stopped);
+    let (path, target) = relay(&house);
+    middleman::listen(
+        &path,
+        &target,
+        move |passed| {
+            let mut stopped = stopping.lock().expect("no panic");
+            if passed.name == frame && stopped.is_none() {
+                let who = if old_stops { old_pid } else { passed.new };
+                let _ = kill_process(who, Signal::STOP);
+                *stopped = Some(who);
+            }
+        },
+        |_| {},
+    );
+    let mut second = taker(&house);
+    let who = until("one side is stopped", || *stopped.lock().expect("no panic"));
+    if old_stops {
+        let ended = until_within(Duration::from_secs(30), || second.try_wait());
+        assert_eq!(ended.and_then(|status| status.code()), Some(1));
+        assert!(
+            second.stderr().contains("it does not answer"),
+            "{}",
+            second.stderr()
+        );
+        kill_process(who, Signal::CONT).expect("it lives");
+    } else {
+        let goes_on = until_within(Duration::from_secs(30), || {
+            house
+                .first
+                .stderr()
+                .contains("this one goes on")
+                .then_some(())
+        });
+        assert!(goes_on.is_some(), "{}", house.first.stderr());
+        house.get(1);
+        kill_process(who, Signal::CONT).expect("it lives");
+        assert_eq!(second.wait().code(), Some(1));
+        assert!(
+            second.stderr().contains("does not hand over"),
+            "{}",
+            second.stderr()
+        );
+    }
+    until_true("the first one serves", || serving(&house) == Some(old));
+    house.get(1);
+    let count = if old_stops { 6 } else { 7 };
+    assert_eq!(house.value("fe", "http_req_cnt"), count);
+    // Nothing is left of it: the next attempt goes well.
+    let third = house.next(&["-W", "-x", &target.to_string_lossy()]);
+    until_true("the next one serves", || {
+        serving(&house).is_some_and(|now| now != old)
+    });
+    assert_eq!(
+        house.value("fe", "http_req_cnt"),
+        count,
+        "{}",
+        third.stderr()
+    );
+}
+
+#[test]
+fn a_new_process_that_is_stopped_takes_nothing() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    stopped_before("Held", false);
+}
+
+#[test]
+fn an_old_process_that_is_stopped_gives_nothing() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    stopped_before("Hold", true);
+}
+
+/// A build with additions that this one does not know, and one that lacks some that this one has.
+#[test]
+fn other_minor_versions_hand_over() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    for newer in [true, false] {
+        let house = House::with("{{dir}}/handoff.sock", &["-W"], PROBE);
+        let old = until("the first one serves", || serving(&house));
+        house.get(5);
+        let client = house.download();
+        house.becomes("fe", "http_req_cnt", 6);
+        let (path, target) = relay(&house);
+        middleman::listen(
+            &path,
+            &target,
+            move |frame| {
+                if newer {
+                    frame.bytes[2] += 1;
+                    let head = frame.bytes[..3].to_vec();
+                    frame.before.push([&head[..], &[200, 1, 2]].concat());
+                    frame.before.push([&head[..], &[PASS, 200, 1]].concat());
+                    frame.bytes.extend([1, 2, 3]);
+                } else {
+                    frame.bytes[2] -= 1;
+                    if frame.name == "Begin" {
+                        frame.bytes.pop();
+                    }
+                }
+            },
+            |_| {},
+        );
+        let second = taker(&house);
+        until_true("the second one serves", || {
+            serving(&house).is_some_and(|now| now != old)
+        });
+        assert_eq!(house.value("fe", "http_req_cnt"), 6, "{}", second.stderr());
+        house.becomes("conns", "conn_cur", 1);
+        house.gate.open();
+        let mut client = client;
+        assert!(client.response().is_ok());
+        drop(client);
+        house.becomes("conns", "conn_cur", 0);
+    }
+    // Another version altogether is refused by name.
+    let house = House::with("{{dir}}/handoff.sock", &["-W"], PROBE);
+    let old = until("the first one serves", || serving(&house));
+    let (path, target) = relay(&house);
+    middleman::listen(&path, &target, |frame| frame.bytes[1] += 1, |_| {});
+    let mut second = taker(&house);
+    assert_eq!(second.wait().code(), Some(1));
+    // Each says so, or finds the other gone.
+    let said = second.stderr();
+    assert!(
+        said.contains("version 2 of the hand-off") || said.contains("it hung up"),
+        "{said}"
+    );
+    assert_eq!(serving(&house), Some(old));
+}
+
+/// More tables than a frame can describe.
+#[test]
+fn hundreds_of_tables_are_handed_over() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    let all: String = (0..500)
+        .map(|i| {
+            let name = format!("a-table-with-a-rather-long-name-that-takes-some-room-{i}");
+            format!("backend {name}\n  stick-table type string len 900 size 1k store http_req_cnt,gpc(20),gpc_rate(20,10s),gpt(20),conn_cur\n")
+        })
+        .collect();
+    let house = House::with("{{dir}}/handoff.sock", &["-W"], &all);
+    let old = until("the first one serves", || serving(&house));
+    let table = "a-table-with-a-rather-long-name-that-takes-some-room-499";
+    // Long keys, too; some of them are removed while they are shown.
+    let key = |i: usize| format!("{i:0>800}");
+    for i in 0..200 {
+        house.cli().ask(&format!(
+            "set table {table} key {} data.http_req_cnt {i}",
+            key(i)
+        ));
+    }
+    let path = house.first.dir().join("handoff.sock");
+    let second = house.next(&["-W", "-x", &path.to_string_lossy()]);
+    let said = house
+        .cli()
+        .ask(&format!("clear table {table} data.http_req_cnt lt 100"));
+    assert_eq!(said.trim(), "");
+    until_true("the second one serves", || {
+        serving(&house).is_some_and(|now| now != old)
+    });
+    let entries = house.cli().entries(table);
+    assert_eq!(entries.len(), 100, "{}", second.stderr());
+    assert_eq!(
+        house
+            .cli()
+            .entry(table, &key(150))
+            .map(|e| e.get("http_req_cnt")),
+        Some(150)
+    );
+    second.signal(Signal::USR2);
+    let now = serving(&house);
+    until_true("its next worker serves", || {
+        serving(&house).is_some_and(|new| Some(new) != now)
+    });
+    assert_eq!(house.cli().entries(table).len(), 100);
+}
