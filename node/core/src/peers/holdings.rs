@@ -293,6 +293,16 @@ impl Hub {
             .all(|life| !life.alive || life.fed_since(since, now))
     }
 
+    /// Whether this node may vouch for numbers of third parties: it is steady, and nobody it was parted from can be
+    /// keeping entries alive that it has dropped.
+    pub(super) fn may_vouch(&self, own: usize, now: u64) -> bool {
+        let expires = self
+            .tables
+            .get(own)
+            .is_some_and(|t| t.def.expire_ms.is_some());
+        self.is_steady(own, now) && !(expires && self.is_anyone_away(now))
+    }
+
     /// Whether every entry that lives anywhere is known here too: as [`Hub::is_steady`], and no lineage has died so
     /// recently that it may have touched, unheard here, what still lives elsewhere.
     pub(super) fn is_settled(&self, own: usize, now: u64) -> bool {

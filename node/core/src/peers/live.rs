@@ -243,14 +243,17 @@ impl Hub {
         }
     }
 
+    /// Whether a node that was heard here may come back.
+    pub(super) fn is_anyone_away(&self, now: u64) -> bool {
+        let lives = &self.lives;
+        lives.iter().any(|(lineage, life)| {
+            life.may_return(now) && !life.is_heard(now) && !superseded(lives, *lineage, life)
+        })
+    }
     /// Tells the tables whether somebody is away: who was heard here and may come back. Who has come back gets some time to
     /// hear everything.
     pub(super) fn report_away(&mut self, now: u64) {
-        let lives = &self.lives;
-        let away = lives.iter().any(|(lineage, life)| {
-            life.may_return(now) && !life.is_heard(now) && !superseded(lives, *lineage, life)
-        });
-        if away {
+        if self.is_anyone_away(now) {
             self.away_until = now + u64::from(TOMBSTONE_MIN_MS);
         }
         for shared in &self.tables {

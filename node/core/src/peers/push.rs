@@ -352,7 +352,7 @@ impl Hub {
 
     fn read_walk(&mut self, id: SessionId, now: u64) -> Option<Batch> {
         let table = self.outs.get(&id)?.walks.front()?.table;
-        let steady = self.is_steady(table, now);
+        let steady = self.may_vouch(table, now);
         for _ in 0..WALK_SLICES {
             let out = self.outs.get_mut(&id)?;
             let walk = out.walks.front_mut()?;

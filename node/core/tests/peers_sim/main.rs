@@ -80,6 +80,17 @@ fn expiring() {
     explore(Kind::Expiring, 400);
 }
 
+/// Histories that ended in disagreement once, each for a reason of its own.
+#[test]
+fn expiring_differently_once() {
+    for seed in [
+        699, 1485, 2568, 4914, 6595, 8627, 14398, 17006, 21907, 24634, 25207,
+    ] {
+        let result = run(Kind::Expiring, seed, Mutant::None, false);
+        assert!(result.is_ok(), "seed {seed}: {result:?}");
+    }
+}
+
 #[test]
 fn small() {
     explore(Kind::Small, 300);
