@@ -85,6 +85,8 @@ pub(crate) async fn run(
         return local::error(client, sock, work, x, 400).await;
     }
     pump.join(&mut ways.from_client, &mut ways.to_server, JOIN_MAX);
+    // While the server thinks, others use this memory: the less there is of it, the more of it is in the caches.
+    th.buffers.give_back(&mut ways.from_client);
 
     let mut talk = Talk::new(
         client,
@@ -297,20 +299,25 @@ fn answer_instead(
         ways,
         ..
     } = &mut *talk.work;
-    let head_only = req.method() == b"HEAD";
-    let keep = talk.request_done
-        && !manners.client_close
-        && local::may_keep(client, req, facts.keep_alive);
     let cx = th.cx(&client.conn, Some(stream), backend);
     let mut msgs = Msgs {
-        req: Some(req),
-        res: Some(res),
+        req: Some(&mut *req),
+        res: Some(&mut *res),
         ..Msgs::default()
     };
     let (proxy, verdict) = response_phase(&cx, &mut msgs);
     if matches!(verdict, Verdict::Pass | Verdict::Wait) {
         return None;
     }
+    let head_only = req.method() == b"HEAD";
+    let keep = talk.request_done
+        && !manners.client_close
+        && local::may_keep(client, req, facts.keep_alive);
+    let msgs = Msgs {
+        req: Some(req),
+        res: Some(res),
+        ..Msgs::default()
+    };
     let cx = th.cx(&client.conn, Some(stream), proxy);
     let out = &mut ways.to_client.bytes;
     let x = &mut *talk.x;

@@ -38,6 +38,15 @@ pub(crate) fn try_send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     settle(tried, sent)
 }
 
+/// Ready when the reactor takes the stream for readable; else a place in its queue. Nearly free when it does, and does not
+/// use up the task's budget, see [`poll_recv`].
+pub(crate) fn poll_readable(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    if stream.try_io(Interest::READABLE, || Ok(())).is_ok() {
+        return Poll::Ready(Ok(()));
+    }
+    stream.poll_read_ready(cx)
+}
+
 /// [`try_recv`], or a place in the queue of the reactor. It does not use up the task's budget as tokio's methods do: a
 /// loop that may go on for as long as the peer sends must give way to others by itself.
 pub(crate) fn poll_recv(

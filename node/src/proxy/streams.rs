@@ -12,6 +12,7 @@ use crate::proxy::deadline::Wheel;
 /// What others may know about a stream while it lives. Reused from one stream to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Info {
+    /// 0: there is no stream at the moment.
     id: Cell<u64>,
     place: Cell<usize>,
     alarm: Cell<u32>,
@@ -42,18 +43,41 @@ impl Info {
     }
 }
 
-/// The registry.
+/// The registry. Beginning and ending a stream touches nothing but its own information.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    live: RefCell<Vec<Rc<Info>>>,
+    entered: RefCell<Vec<Rc<Info>>>,
     count: Cell<u64>,
 }
 
 impl Streams {
-    /// Registers a stream under a new id, unique in the process.
+    /// Adds a place where streams come and go.
+    pub(crate) fn enter(&self, info: &Rc<Info>) {
+        let mut entered = self.entered.borrow_mut();
+        info.place.set(entered.len());
+        entered.push(Rc::clone(info));
+    }
+
+    /// Takes it away again.
+    pub(crate) fn leave(&self, info: &Rc<Info>) {
+        self.end(info);
+        let mut entered = self.entered.borrow_mut();
+        let place = info.place.get();
+        if entered
+            .get(place)
+            .is_some_and(|known| Rc::ptr_eq(known, info))
+        {
+            entered.swap_remove(place);
+            if let Some(moved) = entered.get(place) {
+                moved.place.set(place);
+            }
+        }
+    }
+
+    /// A stream begins, under a new id, unique in the process.
     pub(crate) fn begin(
         &self,
-        info: &Rc<Info>,
+        info: &Info,
         thread: u16,
         conn: &ConnState,
         alarm: u32,
@@ -71,21 +95,11 @@ impl Streams {
         info.uri.borrow_mut().clear();
         info.killed.set(false);
         info.calls.set(1);
-        let mut live = self.live.borrow_mut();
-        info.place.set(live.len());
-        live.push(Rc::clone(info));
     }
 
-    /// Takes a stream off the list.
-    pub(crate) fn end(&self, info: &Rc<Info>) {
-        let mut live = self.live.borrow_mut();
-        let place = info.place.get();
-        if live.get(place).is_some_and(|known| Rc::ptr_eq(known, info)) {
-            live.swap_remove(place);
-            if let Some(moved) = live.get(place) {
-                moved.place.set(place);
-            }
-        }
+    /// The stream is over.
+    pub(crate) fn end(&self, info: &Info) {
+        info.id.set(0);
     }
 
     /// At most `limit` streams with an id above `after`, in id order.
@@ -97,8 +111,9 @@ impl Streams {
         limit: usize,
         now_ms: u64,
     ) -> Vec<SessionLine> {
-        let live = self.live.borrow();
-        let mut found: Vec<&Rc<Info>> = live.iter().filter(|info| info.id.get() > after).collect();
+        let entered = self.entered.borrow();
+        let live = entered.iter().filter(|info| info.id.get() > after);
+        let mut found: Vec<&Rc<Info>> = live.collect();
         found.sort_by_key(|info| info.id.get());
         found.truncate(limit);
         found
@@ -139,22 +154,24 @@ impl Streams {
 
     /// Ends all streams.
     pub(crate) fn kill_all(&self, wheel: &Wheel) {
-        for info in self.live.borrow().iter() {
-            info.killed.set(true);
-            wheel.ring(info.alarm.get());
+        for info in self.entered.borrow().iter() {
+            if info.id.get() != 0 {
+                info.killed.set(true);
+                wheel.ring(info.alarm.get());
+            }
         }
     }
 
     /// Ends the stream with that id.
     pub(crate) fn kill(&self, id: u64, wheel: &Wheel) -> bool {
-        let live = self.live.borrow();
-        match live.iter().find(|info| info.id.get() == id) {
-            Some(info) => {
+        let entered = self.entered.borrow();
+        match entered.iter().find(|info| info.id.get() == id) {
+            Some(info) if id != 0 => {
                 info.killed.set(true);
                 wheel.ring(info.alarm.get());
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 }

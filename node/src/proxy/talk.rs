@@ -10,8 +10,12 @@ use crate::proxy::counters::add;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::relay::body::{Fault, JOIN_MAX, Pump};
 use crate::proxy::relay::tunnel;
+use crate::proxy::socket;
 use crate::proxy::upstream::attach::UpConn;
 use crate::proxy::work::Work;
+
+/// Rounds of receiving from a server that answers without end before other connections get a turn.
+const MOVES_MAX: u32 = 32;
 
 /// What came of talking to a server until its response head was there.
 pub(super) enum Heard {
@@ -127,8 +131,13 @@ impl Talk<'_, '_> {
         if self.request_done || self.request_broken {
             return Ok(());
         }
-        let (received, sent) = (self.pump.received, self.pump.sent);
         let ways = &mut self.work.ways;
+        if self.pump.send_at_once(up, &mut ways.to_server) {
+            self.request_done = true;
+            self.server_ms = now;
+            return Ok(());
+        }
+        let (received, sent) = (self.pump.received, self.pump.sent);
         let polled = self.pump.poll(
             &self.client.th,
             self.sock,
@@ -194,7 +203,13 @@ impl Talk<'_, '_> {
             if let Err(heard) = self.push_request(up, cx, now) {
                 return Poll::Ready(heard);
             }
+            let mut moves = 0;
             loop {
+                moves += 1;
+                if moves > MOVES_MAX {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
                 // Interim responses first: the client may wait for them.
                 if !self.work.ways.to_client.is_empty() {
                     match self.work.ways.to_client.poll_send(self.sock, cx) {
@@ -240,7 +255,7 @@ impl Talk<'_, '_> {
                 if server_ended {
                     return Poll::Ready(Heard::Dead { silent });
                 }
-                match up.poll_read_ready(cx) {
+                match socket::poll_readable(up, cx) {
                     Poll::Pending => {
                         th.buffers.give_back(buf);
                         break;
@@ -362,6 +377,11 @@ impl Talk<'_, '_> {
                 return *b"PH";
             }
             body.join(&mut ways.from_server, &mut ways.to_client, JOIN_MAX);
+        }
+        if self.request_done && body.send_at_once(self.sock, &mut self.work.ways.to_client) {
+            self.work.info.called();
+            self.count(Some(&body), th.clock.ms());
+            return *b"--";
         }
         let end = std::future::poll_fn(|cx| {
             let now = th.clock.ms();

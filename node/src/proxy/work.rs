@@ -54,6 +54,7 @@ impl Lease {
                 request_line: Vec::new(),
             })
         });
+        th.streams.enter(&work.info);
         Lease {
             th: Rc::clone(th),
             work: Some(work),
@@ -85,7 +86,7 @@ impl Drop for Lease {
         };
         let th = &self.th;
         work.stream.reset(&th.shared.world, th.clock.now());
-        th.streams.end(&work.info);
+        th.streams.leave(&work.info);
         th.buffers.discard(&mut work.ways.from_client);
         th.buffers.discard(&mut work.ways.from_server);
         work.ways.to_client.clear();

@@ -158,15 +158,17 @@ pub fn is_token_char(c: u8) -> bool {
     TOKEN[c as usize]
 }
 
-/// Length of the run of token characters at the start, four at a time.
+/// Length of the run of token characters at the start, eight at a time while they are the usual ones.
 #[inline]
 pub(crate) fn token_len(text: &[u8]) -> usize {
     let mut len = 0;
-    while let Some([a, b, c, d]) = text.get(len..).and_then(|rest| rest.first_chunk::<4>()) {
-        if !(is_token_char(*a) & is_token_char(*b) & is_token_char(*c) & is_token_char(*d)) {
+    for chunk in text.as_chunks::<8>().0 {
+        let unusual = unusual_in_names(u64::from_le_bytes(*chunk));
+        if unusual != 0 {
+            len += unusual.trailing_zeros() as usize / 8;
             break;
         }
-        len += 4;
+        len += 8;
     }
     while text.get(len).is_some_and(|&c| is_token_char(c)) {
         len += 1;
@@ -183,6 +185,83 @@ pub fn is_token(s: &[u8]) -> bool {
 #[inline]
 pub(crate) fn is_ctl(c: u8) -> bool {
     (c < 0x20 && c != b'\t') || c == 0x7f
+}
+
+/// The places of control characters, HTAB apart, one after the other.
+#[derive(Debug)]
+pub(crate) struct Controls<'t> {
+    rest: &'t [u8],
+    /// Where `rest` begins.
+    at: usize,
+    /// Where the eight bytes before it began, and those among them that were found and not given out yet.
+    base: usize,
+    found: u64,
+}
+
+impl<'t> Controls<'t> {
+    /// Those from `from` on.
+    #[inline]
+    pub(crate) fn new(text: &'t [u8], from: usize) -> Controls<'t> {
+        Controls {
+            rest: text.get(from..).unwrap_or_default(),
+            at: from,
+            base: from,
+            found: 0,
+        }
+    }
+}
+
+impl Iterator for Controls<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.found == 0 {
+            self.base = self.at;
+            let bytes = if let Some((chunk, rest)) = self.rest.split_first_chunk::<8>() {
+                self.rest = rest;
+                *chunk
+            } else if self.rest.is_empty() {
+                return None;
+            } else {
+                let mut last = [b' '; 8];
+                last.iter_mut().zip(self.rest).for_each(|(to, &c)| *to = c);
+                self.rest = &[];
+                last
+            };
+            self.at += 8;
+            self.found = controls(u64::from_le_bytes(bytes));
+        }
+        let first = self.found.trailing_zeros() as usize / 8;
+        self.found &= self.found - 1;
+        Some(self.base + first)
+    }
+}
+
+/// A byte in all eight places.
+const fn all(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+const HIGH: u64 = all(0x80);
+const LOW: u64 = all(0x7f);
+
+/// The high bit of each of eight bytes for which [`is_ctl`] holds. Sums of seven bits cannot run over into the next byte.
+const fn controls(bytes: u64) -> u64 {
+    let low = bytes & LOW;
+    let printable = low + all(0x80 - 0x20);
+    let not_tab = (low ^ all(b'\t')) + LOW;
+    let del = low + all(1);
+    ((!printable & not_tab) | del) & !bytes & HIGH
+}
+
+/// The high bit of each of eight bytes that is neither a letter nor a digit nor a hyphen.
+const fn unusual_in_names(bytes: u64) -> u64 {
+    let low = bytes & LOW;
+    let folded = low | all(0x20);
+    let letter = (folded + all(0x80 - b'a')) & !(folded + all(0x80 - b'z' - 1));
+    let digit = (low + all(0x80 - b'0')) & !(low + all(0x80 - b'9' - 1));
+    let hyphen = !((low ^ all(b'-')) + LOW);
+    (!(letter | digit | hyphen) | bytes) & HIGH
 }
 
 const TOKEN: [bool; 256] = {
@@ -230,6 +309,26 @@ mod tests {
             ("", HeaderId::Other),
         ] {
             assert_eq!(HeaderId::of(name.as_bytes()), id, "{name}");
+        }
+    }
+
+    #[test]
+    fn eight_bytes_at_a_time_are_judged_as_one_by_one() {
+        for c in 0..=u8::MAX {
+            for at in 0..19 {
+                for around in [b'a', b'~', b'\r', 0x80, 0xff] {
+                    let mut text = [around; 19];
+                    text[at] = c;
+                    for from in [0, 1, at, at + 1, 19, 20] {
+                        let ctl = |i: &usize| is_ctl(text[*i]);
+                        let expected: Vec<usize> = (from..19).filter(ctl).collect();
+                        let got: Vec<usize> = Controls::new(&text, from).collect();
+                        assert_eq!(got, expected, "{text:?} from {from}");
+                    }
+                    let token = text.iter().take_while(|&&c| is_token_char(c)).count();
+                    assert_eq!(token_len(&text), token, "{text:?}");
+                }
+            }
         }
     }
 

@@ -1,8 +1,7 @@
 //! The head parser: line by line, resumable, strict.
 //!
-//! Every complete line is parsed once and every byte is searched for line ends once, however slowly a head drips in.
-//! Control characters are not looked for line by line: complete lines hold exactly one CR and one LF each, so counting
-//! them over the whole region, which compilers turn into vector code, proves that there are no others.
+//! Every complete line is parsed once and every byte is searched for line ends once, however slowly a head drips in. The
+//! search stops at every control character, so what it passes over holds none, and a line is judged only then.
 //!
 //! The outcome does not depend on how the input was split: of several faults, control characters are reported before
 //! others of the same line or of later ones, and lines are judged in order.
@@ -12,7 +11,7 @@ use memchr::memchr;
 use super::error::{ErrorKind, ParseError};
 use super::framing::{self, MethodKind};
 use super::head::{Field, Head, Span};
-use super::names::{HeaderId, is_ctl, is_token, token_len};
+use super::names::{Controls, HeaderId, is_token, token_len};
 use super::values::{trim_end, trim_start};
 use super::{Limits, Version, target};
 
@@ -23,12 +22,8 @@ pub(crate) struct Progress {
     skip: usize,
     /// Start of the first line that is not complete yet.
     line: usize,
-    /// Where the search for that line's end goes on.
+    /// Where the search for that line's end goes on: up to here there are no stray control characters.
     searched: usize,
-    /// Up to here there are no stray control characters.
-    checked: usize,
-    /// Complete lines since `checked`.
-    lines_unchecked: usize,
     /// The start line is done.
     has_start: bool,
     pub(crate) complete: bool,
@@ -82,61 +77,52 @@ impl Head {
     fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Fault> {
         let max = limits.head_bytes_max.min(HEAD_BYTES_MAX);
         let window = input.get(..max).unwrap_or(input);
+        let mut controls = Controls::new(window, self.progress.searched);
         loop {
-            let from = self.progress.searched;
-            let Some(found) = memchr(b'\n', window.get(from..).unwrap_or_default()) else {
-                return self.incomplete(window, max);
-            };
-            let lf = from + found;
             let start = self.progress.line;
-            let end = lf.saturating_sub(1); // of the line's text: the CR
-            if lf == start || window.get(end) != Some(&b'\r') {
-                return Err(self
-                    .stray(window, lf + 1)
-                    .unwrap_or((ErrorKind::BareLf, lf)));
+            let Some(end) = controls.next() else {
+                return self.incomplete(window, window.len(), max);
+            };
+            match (window.get(end), window.get(end + 1)) {
+                (Some(b'\r'), Some(b'\n')) => {
+                    controls.next(); // the LF
+                }
+                // At the very end: it may still get its LF.
+                (Some(b'\r'), None) => return self.incomplete(window, end, max),
+                (Some(b'\r'), _) => return Err((ErrorKind::BareCr, end)),
+                (Some(b'\n'), _) => return Err((ErrorKind::BareLf, end)),
+                _ => return Err((ErrorKind::ControlCharacter, end)),
             }
             let line = window.get(start..end).unwrap_or_default();
-            self.progress.lines_unchecked += 1;
-            self.progress.line = lf + 1;
-            self.progress.searched = lf + 1;
+            self.progress.line = end + 2;
+            self.progress.searched = end + 2;
             if line.is_empty() {
                 if self.progress.has_start {
-                    return self.finish(window, lf + 1).map(Some);
+                    return self.finish(window, end + 2).map(Some);
                 }
-                self.leading_line(start)
-                    .map_err(|fault| self.first_fault(window, lf + 1, fault))?;
-                continue;
-            }
-            let parsed = if self.progress.has_start {
-                self.field_line(line, start, limits.headers_max)
+                self.leading_line(start)?;
+            } else if self.progress.has_start {
+                self.field_line(line, start, limits.headers_max)?;
             } else {
                 self.progress.skip = start;
                 self.progress.has_start = true;
                 if self.is_response {
-                    self.status_line(line, start)
+                    self.status_line(line, start)?;
                 } else {
-                    self.request_line(line, start)
+                    self.request_line(line, start)?;
                 }
-            };
-            parsed.map_err(|fault| self.first_fault(window, lf + 1, fault))?;
+            }
         }
     }
 
-    /// No line end in sight: more is needed, unless what is there is already wrong or too much.
-    fn incomplete(&mut self, window: &[u8], max: usize) -> Result<Option<usize>, Fault> {
-        self.progress.searched = window.len();
-        // A CR at the very end may still get its LF.
-        let end = if window.last() == Some(&b'\r') {
-            window.len() - 1
-        } else {
-            window.len()
-        };
-        let checked = self.progress.checked;
-        if end > checked {
-            self.check(window, end)?;
-            self.progress.checked = end;
-            self.progress.lines_unchecked = 0;
-        }
+    /// No line end in sight: more is needed, unless there is too much already.
+    fn incomplete(
+        &mut self,
+        window: &[u8],
+        searched: usize,
+        max: usize,
+    ) -> Result<Option<usize>, Fault> {
+        self.progress.searched = searched;
         if window.len() < max {
             return Ok(None);
         }
@@ -150,7 +136,6 @@ impl Head {
 
     /// All lines are there: keep a copy, then judge the head as a whole.
     fn finish(&mut self, window: &[u8], end: usize) -> Result<usize, Fault> {
-        self.check(window, end)?;
         let skip = self.progress.skip;
         self.bytes.clear();
         self.bytes
@@ -288,40 +273,6 @@ impl Head {
         self.present |= id.bit();
         framing::note(&mut self.facts, id, value).map_err(|kind| (kind, value_at))
     }
-
-    /// Fails if there are stray control characters between `checked` and `end`, which is a line's end or within the
-    /// last, incomplete line.
-    fn check(&self, window: &[u8], end: usize) -> Result<(), Fault> {
-        let region = window.get(self.progress.checked..end).unwrap_or_default();
-        if count_ctl(region) == 2 * self.progress.lines_unchecked {
-            return Ok(());
-        }
-        Err(self
-            .stray(window, end)
-            .unwrap_or((ErrorKind::ControlCharacter, end)))
-    }
-
-    /// A line is faulty: the fault to report is the first control character up to its end, if there is one.
-    fn first_fault(&self, window: &[u8], end: usize, fault: Fault) -> Fault {
-        self.stray(window, end).unwrap_or(fault)
-    }
-
-    /// The first control character from `checked` on that is not part of a CR LF.
-    #[cold]
-    fn stray(&self, window: &[u8], end: usize) -> Option<Fault> {
-        let mut i = self.progress.checked;
-        while i < end {
-            match *window.get(i)? {
-                b'\r' if window.get(i + 1) == Some(&b'\n') => i += 1,
-                b'\r' => return Some((ErrorKind::BareCr, i)),
-                b'\n' => return Some((ErrorKind::BareLf, i)),
-                c if is_ctl(c) => return Some((ErrorKind::ControlCharacter, i)),
-                _ => {}
-            }
-            i += 1;
-        }
-        None
-    }
 }
 
 /// Not empty, and no blank at either end.
@@ -329,13 +280,6 @@ impl Head {
 fn is_bare(value: &[u8]) -> bool {
     let blank = |c: Option<&u8>| matches!(c, None | Some(b' ' | b'\t'));
     !blank(value.first()) && !blank(value.last())
-}
-
-/// Control characters in `bytes`, HTAB excepted. Written so that it becomes vector code: narrow sums over short blocks.
-fn count_ctl(bytes: &[u8]) -> usize {
-    let flag = |c: u8| u8::from((c < 0x20) & (c != b'\t') | (c == 0x7f));
-    let sum = |block: &[u8]| usize::from(block.iter().map(|&c| flag(c)).sum::<u8>());
-    bytes.chunks(128).map(sum).sum()
 }
 
 /// `HTTP/` digit `.` digit.

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use super::track::Slots;
 use super::vars::Vars;
 use crate::http1::Head;
+#[cfg(doc)]
+use crate::table::Table;
 use crate::time::Now;
 use crate::world::{ProxyId, World};
 
@@ -23,6 +25,8 @@ pub struct ConnState {
     /// Index of the `bind` among the frontend's (so_id - 1).
     pub bind: u16,
     pub slots: Slots,
+    /// What the tables of its slots count, together (see [`Table::counts`]): most events concern none of them.
+    pub(super) counted: Cell<u32>,
     /// `sess.*`; allocated on first use.
     pub vars: RefCell<Option<Box<Vars>>>,
     /// Requests begun on this connection.
@@ -36,6 +40,8 @@ pub struct ConnState {
 #[allow(missing_docs)]
 pub struct StreamState {
     pub slots: Slots,
+    /// What the tables of its slots count, together (see [`Table::counts`]).
+    pub(super) counted: Cell<u32>,
     pub txn: RefCell<Vars>,
     pub req: RefCell<Vars>,
     pub res: RefCell<Vars>,
@@ -61,6 +67,7 @@ impl ConnState {
             frontend,
             bind,
             slots: Slots::new(usize::from(stick_counters)),
+            counted: Cell::new(0),
             vars: RefCell::new(None),
             requests: Cell::new(0),
             accepted_ms: now.mono_ms,
@@ -74,6 +81,7 @@ impl StreamState {
     pub fn new(stick_counters: u16) -> StreamState {
         StreamState {
             slots: Slots::new(usize::from(stick_counters)),
+            counted: Cell::new(0),
             txn: RefCell::default(),
             req: RefCell::default(),
             res: RefCell::default(),
@@ -85,6 +93,7 @@ impl StreamState {
     /// Makes it ready for the next exchange of the connection: ends its tracking, forgets its variables, keeps memory.
     pub fn reset(&self, world: &World, now: Now) {
         self.slots.release(world, now.mono_ms);
+        self.counted.set(0);
         self.txn.borrow_mut().clear();
         self.req.borrow_mut().clear();
         self.res.borrow_mut().clear();

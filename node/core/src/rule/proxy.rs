@@ -139,7 +139,8 @@ fn phase<'p>(
     let world = cx.world;
     let frontend = cx.conn.frontend;
     let now = cx.now.mono_ms;
-    let slots_in_use = || cx.stream.map_or(0, |s| s.slots.in_use());
+    let stream = cx.stream;
+    let slots_in_use = || stream.map_or(0, |s| s.slots.in_use());
     if progress.step == Step::FrontContent {
         let Some(front) = world.proxy(frontend) else {
             return RequestOutcome::NoBackend;
@@ -167,10 +168,10 @@ fn phase<'p>(
         if let Some(stream) = cx.stream {
             stream.backend.set(Some(backend));
         }
-        progress.before_backend = slots_in_use();
         progress.step = if backend == frontend {
             Step::Done(backend) // a listen section: its rules have just run
         } else {
+            progress.before_backend = slots_in_use();
             Step::BackContent(backend)
         };
     }
@@ -192,7 +193,9 @@ fn phase<'p>(
         verdict => return RequestOutcome::Final(backend, verdict),
     }
     if http {
-        if let Some(stream) = cx.stream {
+        if let Some(stream) = cx.stream
+            && !back.rules.tcp_content.rules.is_empty()
+        {
             let own = slots_in_use() & !progress.before_backend;
             track::count_http_request_of(world, stream, own, now);
         }

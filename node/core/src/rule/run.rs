@@ -163,14 +163,15 @@ fn track_key<'p>(
         Outcome::NotYet if msgs.req_content.is_final => None,
         Outcome::NotYet => return Step::Stop(Verdict::Wait),
     };
-    let Some(tracker) = key.and_then(|key| track::start(cx, slot, table, &key)) else {
+    // Trackers of content rules are counted when the request is; these come after that moment.
+    let also = match phase {
+        Phase::HttpRequest | Phase::Response => Some(DataType::HttpReqCnt),
+        Phase::Connection | Phase::Content => None,
+    };
+    let Some(tracker) = key.and_then(|key| track::start(cx, slot, table, &key, also)) else {
         return Step::Next;
     };
-    // Trackers of content rules are counted when the request is; these come after that moment.
     let (world, now) = (cx.world, cx.now.mono_ms);
-    if matches!(phase, Phase::HttpRequest | Phase::Response) {
-        track::count(world, tracker, DataType::HttpReqCnt, 1, now);
-    }
     if phase == Phase::Response
         && let Some(res) = msgs.res.as_deref()
     {

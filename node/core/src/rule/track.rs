@@ -70,12 +70,24 @@ pub(super) fn find(cx: &Cx<'_>, slot: u8) -> Option<Tracker> {
 }
 
 /// Starts tracking `key`, in the request's slot or, without a stream, the connection's. The caller made sure that the
-/// slot is free ([`find`]). `None`: there is no such slot, or a full table refused the key (which it counts).
-pub(super) fn start(cx: &Cx<'_>, slot: u8, table: TableId, key: &Key) -> Option<Tracker> {
-    let layer = cx.stream.map_or(&cx.conn.slots, |stream| &stream.slots);
+/// slot is free ([`find`]). Counts one event of `also`, too. `None`: there is no such slot, or a full table refused the key
+/// (which it counts).
+pub(super) fn start(
+    cx: &Cx<'_>,
+    slot: u8,
+    id: TableId,
+    key: &Key,
+    also: Option<DataType>,
+) -> Option<Tracker> {
+    let (layer, counted) = match cx.stream {
+        Some(stream) => (&stream.slots, &stream.counted),
+        None => (&cx.conn.slots, &cx.conn.counted),
+    };
     let place = layer.slots.get(usize::from(slot))?;
-    let entry = cx.world.table(table)?.track(key, cx.now.mono_ms).ok()?;
-    let tracker = Tracker { table, entry };
+    let table = cx.world.table(id)?;
+    let entry = table.track_and_count(key, also, cx.now.mono_ms).ok()?;
+    let tracker = Tracker { table: id, entry };
+    counted.set(counted.get() | table.counts());
     place.set(Some(tracker));
     Some(tracker)
 }
@@ -86,8 +98,7 @@ pub(super) fn count(world: &World, tracker: Tracker, what: DataType, n: u64, now
         return;
     };
     // Most tables store few types: no lock for those that do not store this one.
-    let rate = what.info().rate;
-    if !table.stores(what, 0) && !rate.is_some_and(|rate| table.stores(rate, 0)) {
+    if table.counts() & what.bit() == 0 {
         return;
     }
     table.write(tracker.entry, |mut entry| {
@@ -104,8 +115,10 @@ fn count_all(
     n: u64,
     now_ms: u64,
 ) {
-    for tracker in conn.slots.some_of(u128::MAX) {
-        count(world, tracker, what, n, now_ms);
+    if conn.counted.get() & what.bit() != 0 {
+        for tracker in conn.slots.some_of(u128::MAX) {
+            count(world, tracker, what, n, now_ms);
+        }
     }
     if let Some(stream) = stream {
         count_some(world, stream, u128::MAX, what, now_ms, n);
@@ -120,8 +133,10 @@ fn count_some(
     now_ms: u64,
     n: u64,
 ) {
-    for tracker in stream.slots.some_of(which) {
-        count(world, tracker, what, n, now_ms);
+    if stream.counted.get() & what.bit() != 0 {
+        for tracker in stream.slots.some_of(which) {
+            count(world, tracker, what, n, now_ms);
+        }
     }
 }
 

@@ -147,6 +147,15 @@ impl Padded {
     }
 }
 
+/// See [`Table::counts`].
+fn counted(schema: &Schema) -> u32 {
+    let stored = |what: DataType| schema.cell(what, 0).is_some();
+    let counts = |what: &DataType| stored(*what) || what.info().rate.is_some_and(stored);
+    DataType::all()
+        .filter(counts)
+        .fold(0, |bits, what| bits | what.bit())
+}
+
 /// A stick table. Shared by all threads; every method locks at most one shard at a time, for a short time.
 pub struct Table {
     spec: TableSpec,
@@ -161,6 +170,8 @@ pub struct Table {
     supply: AtomicU8,
     servers: servers::Servers,
     upkeep: Mutex<Cursor>,
+    /// See [`Table::counts`].
+    counts: u32,
     /// Of a replicated table: shared with its shards.
     shared: Option<Arc<replica::Shared>>,
 }
@@ -199,6 +210,7 @@ impl Table {
         Table {
             shards: (0..shards).map(shard).collect(),
             spec,
+            counts: counted(&schema),
             schema,
             count: AtomicUsize::new(0),
             next_expiry: AtomicU64::new(u64::MAX),
@@ -235,14 +247,34 @@ impl Table {
         self.schema.cell_exact(what, index).is_some()
     }
 
+    /// The counters of which an event would change something here, for one of them or its rate is stored:
+    /// [`DataType::bit`]s.
+    pub fn counts(&self) -> u32 {
+        self.counts
+    }
+
     /// Starts tracking: looks up or creates the entry, pins it, counts conn_cnt, conn_rate, conn_cur, refreshes.
     pub fn track(&self, key: &Key, now_ms: u64) -> Result<EntryRef, Refused> {
+        self.track_and_count(key, None, now_ms)
+    }
+    /// The same, and counts one event of `also` while the shard is locked.
+    pub fn track_and_count(
+        &self,
+        key: &Key,
+        also: Option<DataType>,
+        now_ms: u64,
+    ) -> Result<EntryRef, Refused> {
         self.enter(key, now_ms, |shard, at| {
             shard.hold(&self.schema, at.slot, now_ms);
             shard.refresh(&self.schema, at.slot, now_ms);
             let mut entry = self.entry_mut(shard, at);
             entry.inc(DataType::ConnCnt, 0, 1, now_ms);
             entry.add(DataType::ConnCur, 0, 1, now_ms);
+            if let Some(also) = also
+                && entry.inc(also, 0, 1, now_ms).is_some()
+            {
+                entry.touch(now_ms);
+            }
             at
         })
     }

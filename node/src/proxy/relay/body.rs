@@ -169,6 +169,20 @@ impl Pump {
         }
     }
 
+    /// Sends what is in the outbox if there is nothing else to send or to receive, which is what most exchanges come down
+    /// to. `false`: there is something left to do, or to find out, for [`Pump::poll`].
+    pub(crate) fn send_at_once(&mut self, sink: &TcpStream, out: &mut Outbox) -> bool {
+        if self.ready > 0 || out.is_empty() || !self.all_read() {
+            return false;
+        }
+        let Ok(n) = socket::try_send(sink, out.pending()) else {
+            return false;
+        };
+        out.sent += n;
+        self.sent += n as u64;
+        out.is_empty()
+    }
+
     /// Moves on as far as possible. Ready when the whole body has been sent.
     pub(crate) fn poll(
         &mut self,
@@ -289,7 +303,7 @@ impl Pump {
                 };
             }
         }
-        match source.poll_read_ready(cx) {
+        match socket::poll_readable(source, cx) {
             Poll::Pending => {
                 th.buffers.give_back(buf);
                 return Poll::Pending;
