@@ -11,6 +11,7 @@ mod bad_config;
 mod bad_traffic;
 mod ban_across_sites;
 mod cli;
+mod cli_random;
 mod cli_tables;
 mod command_line;
 mod differential;

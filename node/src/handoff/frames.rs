@@ -397,6 +397,54 @@ mod tests {
         assert!(Frame::Said("x".repeat(FRAME_MAX)).encode().is_err());
     }
 
+    /// Whatever a stranger sends, it is refused or it is a frame; what is a frame can be sent again.
+    #[test]
+    fn damaged_frames_are_refused_or_read() {
+        use rand::{RngExt as _, SeedableRng as _};
+        let listeners = ["[::1]:80", "127.0.0.1:8080"].map(|address| ListenerInfo {
+            id: 7,
+            purpose: Purpose::Console,
+            at: Where::Inet {
+                address: address.parse().unwrap(),
+                v6only: Some(true),
+            },
+        });
+        let unix = ListenerInfo {
+            at: Where::Unix {
+                path: "/run/remora.sock".into(),
+                file: (1, u64::MAX),
+                rights: (Some(0o600), None, Some(7)),
+            },
+            ..listeners[0].clone()
+        };
+        let frames = [
+            Frame::hello(),
+            Frame::Listeners(listeners.into_iter().chain([unix]).collect()),
+            Frame::said("text"),
+            Frame::Begin(Begin::default()),
+            Frame::Drain {
+                orphans: vec![1, 2, u64::MAX],
+            },
+        ];
+        let mut rng = rand::rngs::SmallRng::seed_from_u64(1);
+        for round in 0..20_000 {
+            let mut bytes = frames[round % frames.len()].encode().unwrap();
+            for _ in 0..rng.random_range(1..5) {
+                let at = rng.random_range(0..bytes.len() + 1);
+                match rng.random_range(0..4) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, rng.random()),
+                    2 => bytes.extend_from_within(..at),
+                    _ if at < bytes.len() => bytes[at] = rng.random(),
+                    _ => {}
+                }
+            }
+            if let Ok(frame) = Frame::decode(&bytes) {
+                assert_eq!(Frame::decode(&frame.encode().unwrap()).unwrap(), frame);
+            }
+        }
+    }
+
     #[test]
     fn other_minor_versions_are_understood() {
         let begin = Frame::Begin(Begin {
