@@ -90,7 +90,9 @@ fn any_line_is_answered() {
         (state >> 33) as usize % below
     };
     for _ in 0..1_500 {
-        let words: Vec<&str> = (0..=random(8)).map(|_| WORDS[random(WORDS.len())]).collect();
+        let words: Vec<&str> = (0..=random(8))
+            .map(|_| WORDS[random(WORDS.len())])
+            .collect();
         let line = words.join(if random(8) == 0 { ";" } else { " " });
         // `<<` waits for a payload; half-closing ends it.
         proxy.cli().ask(&line);

@@ -439,8 +439,11 @@ mod tests {
                     _ => {}
                 }
             }
-            if let Ok(frame) = Frame::decode(&bytes) {
-                assert_eq!(Frame::decode(&frame.encode().unwrap()).unwrap(), frame);
+            if let Ok(Some(frame)) = Frame::decode(&bytes) {
+                assert_eq!(
+                    Frame::decode(&frame.encode().unwrap()).unwrap(),
+                    Some(frame)
+                );
             }
         }
     }
