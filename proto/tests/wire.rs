@@ -136,6 +136,7 @@ fn pushes() -> Vec<(&'static str, Push)> {
                     table: 1,
                     number: 300,
                 }],
+                heir: false,
             }),
         ),
     ]
@@ -154,6 +155,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
             matched: true,
             mismatches: vec!["size 10".into()],
         }],
+        estate: None,
     };
     let refuse = Refuse {
         why: Refusal::Cluster as i32,

@@ -32,6 +32,7 @@ impl Node {
             newcomer: true,
             discovers: false,
             learn_timeout_ms: 5_000,
+            sole: false,
             seed: lineage,
         };
         Node {
@@ -120,7 +121,10 @@ fn strangers_of_one_host_are_reported_once() {
     let mut a = Node::new("a", "one", 1);
     for port in 1..100 {
         let id = a.hub.opened_in(format!("10.0.0.1:{port}"), port);
-        let push = Push::Goodbye { numbers: vec![] };
+        let push = Push::Goodbye {
+            numbers: vec![],
+            heir: false,
+        };
         a.hub.handle_push(id, push, port);
         a.act(port);
     }
@@ -128,13 +132,22 @@ fn strangers_of_one_host_are_reported_once() {
     // What is remembered of strangers has an end.
     for host in 0..5_000u32 {
         let id = a.hub.opened_in(format!("node{host}:1"), 1_000);
-        let push = Push::Goodbye { numbers: vec![] };
+        let push = Push::Goodbye {
+            numbers: vec![],
+            heir: false,
+        };
         a.hub.handle_push(id, push, 1_000);
         a.act(1_000);
     }
     let id = a.hub.opened_in("10.0.0.1:7".into(), 2_000);
-    a.hub
-        .handle_push(id, Push::Goodbye { numbers: vec![] }, 2_000);
+    a.hub.handle_push(
+        id,
+        Push::Goodbye {
+            numbers: vec![],
+            heir: false,
+        },
+        2_000,
+    );
     a.act(2_000);
     assert_eq!(a.says("10.0.0.1"), 2, "forgotten meanwhile");
 }

@@ -384,6 +384,7 @@ fn severity(event: &Event) -> Severity {
             | Ended::Duplicate
             | Ended::PeerStops
             | Ended::Removed
+            | Ended::Renamed
             | Ended::Replaced
             | Ended::Stopping => Severity::Notice,
             _ => Severity::Warning,

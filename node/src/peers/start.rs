@@ -190,6 +190,7 @@ fn section(
         newcomer: !continues,
         discovers: !plan.discover.is_empty(),
         learn_timeout_ms: plan.learn_timeout_ms.into(),
+        sole: shared.plan.peers.iter().filter(|p| !p.disabled).count() == 1,
         seed: rand::random(),
     };
     let tables = Arc::new(Tables(Arc::clone(shared)));

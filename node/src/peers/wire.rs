@@ -5,7 +5,8 @@
 
 use remora_core::peers::batch::{ColumnDef, ColumnKind, Columns};
 use remora_core::peers::messages::{
-    Batch, BatchKind, Held, Hello, Holdings, Push, Refusal, Reply, TableAnswer, TableDef, Welcome,
+    Batch, BatchKind, Estate, Held, Hello, Holdings, Push, Refusal, Reply, TableAnswer, TableDef,
+    Welcome,
 };
 use remora_core::table::{DataType, Key, KeyType, Lineage};
 use remora_proto::peers::v1::{self as proto, batch::Source, push_message, reply_message};
@@ -50,11 +51,9 @@ pub(super) fn push_message(push: Push) -> proto::PushMessage {
             wall_ms,
             vouched: vouched.into_iter().map(|lineage| lineage.0).collect(),
         }),
-        Push::Goodbye { numbers } => Kind::Goodbye(proto::PushGoodbye {
-            numbers: numbers
-                .into_iter()
-                .map(|(table, number)| proto::TableNumber { table, number })
-                .collect(),
+        Push::Goodbye { numbers, heir } => Kind::Goodbye(proto::PushGoodbye {
+            numbers: numbers_out(numbers),
+            heir,
         }),
     };
     proto::PushMessage { kind: Some(kind) }
@@ -98,11 +97,8 @@ pub(super) fn push(message: proto::PushMessage) -> Option<Push> {
             vouched: beat.vouched.into_iter().map(Lineage).collect(),
         },
         Kind::Goodbye(goodbye) => Push::Goodbye {
-            numbers: goodbye
-                .numbers
-                .into_iter()
-                .map(|n| (n.table, n.number))
-                .collect(),
+            numbers: numbers_in(goodbye.numbers),
+            heir: goodbye.heir,
         },
     })
 }
@@ -127,6 +123,10 @@ pub(super) fn reply_message(reply: Reply) -> proto::ReplyMessage {
                     mismatches: table.mismatches,
                 })
                 .collect(),
+            estate: welcome.estate.map(|estate| proto::Estate {
+                lineage: estate.lineage.0,
+                numbers: numbers_out(estate.numbers),
+            }),
         }),
         Reply::Refuse { why, text } => Kind::Refuse(proto::Refuse {
             why: refusal_out(why) as i32,
@@ -171,6 +171,10 @@ pub(super) fn reply(message: proto::ReplyMessage) -> Option<Reply> {
                     mismatches: table.mismatches,
                 })
                 .collect(),
+            estate: welcome.estate.map(|estate| Estate {
+                lineage: Lineage(estate.lineage),
+                numbers: numbers_in(estate.numbers),
+            }),
         }),
         Kind::Refuse(refuse) => Reply::Refuse {
             why: refusal_in(refuse.why()),
@@ -257,6 +261,15 @@ fn batch_in(batch: proto::Batch) -> Option<Batch> {
                 .collect(),
         },
     })
+}
+
+fn numbers_out(numbers: Vec<(u32, u64)>) -> Vec<proto::TableNumber> {
+    let out = |(table, number)| proto::TableNumber { table, number };
+    numbers.into_iter().map(out).collect()
+}
+
+fn numbers_in(numbers: Vec<proto::TableNumber>) -> Vec<(u32, u64)> {
+    numbers.into_iter().map(|n| (n.table, n.number)).collect()
 }
 
 fn holdings_out(holdings: Holdings) -> Vec<proto::Holding> {
@@ -464,6 +477,7 @@ mod tests {
             },
             Push::Goodbye {
                 numbers: vec![(1, 2)],
+                heir: true,
             },
         ] {
             assert_eq!(push(push_message(message.clone())), Some(message));
@@ -486,6 +500,10 @@ mod tests {
                 newcomer: false,
                 mono_ms: 6,
                 wall_ms: 7,
+                estate: Some(Estate {
+                    lineage: Lineage(9),
+                    numbers: vec![(0, 7)],
+                }),
                 tables: vec![answer],
             }),
             Reply::Start { table: 1, after: 2 },

@@ -69,6 +69,9 @@ pub enum Ended {
     /// The peer stops.
     #[error("peer stops")]
     PeerStops,
+    /// This node continues another lineage; the peer is to come again.
+    #[error("this node goes on under another lineage")]
+    Renamed,
     /// This node stops.
     #[error("stopping")]
     Stopping,
@@ -142,6 +145,8 @@ pub enum Event {
     },
     /// The node is ready, and why.
     Ready(ReadyWhy),
+    /// This node continues the lineage of one that has ended.
+    Succeeds(Lineage),
     /// A lineage's gauges count, or no longer do.
     Alive {
         /// Name of its node, as far as known.
@@ -213,6 +218,11 @@ impl fmt::Display for Event {
                 ReadyWhy::Alone => "ready: no peer has anything to teach",
                 ReadyWhy::TimedOut => "ready: the learn-timeout is over, tables may be incomplete",
             }),
+            Event::Succeeds(lineage) => write!(
+                f,
+                "continues lineage {:016x}, whose node has ended",
+                lineage.0
+            ),
             Event::Alive {
                 node,
                 lineage,

@@ -108,6 +108,9 @@ impl Hub {
                 ..answer
             });
         }
+        self.estates.retain(|e| e.lineage != hello.lineage);
+        let newcomer = hello.newcomer.then_some(&hello.node);
+        let estate = newcomer.and_then(|node| self.estate_for(node, &theirs));
         let welcome = Welcome {
             version: VERSION,
             cluster: self.config.cluster.clone(),
@@ -117,6 +120,7 @@ impl Hub {
             mono_ms: now,
             wall_ms: self.wall_ms(now),
             tables: answers,
+            estate,
         };
         let offset = self.wall_offset_ms;
         let Some(session) = self.ins.get_mut(&id) else {

@@ -15,7 +15,7 @@ use super::store::Store;
 use crate::table::{EXPIRED_GRACE_MS, LINEAGES_MAX, Lineage};
 
 impl Shared {
-    fn known(&self, lineage: Lineage) -> Known {
+    pub(super) fn known(&self, lineage: Lineage) -> Known {
         self.known.get(&lineage).copied().unwrap_or_default()
     }
     /// Where to resume a lineage's own journal.
@@ -139,6 +139,8 @@ impl Hub {
         let steady =
             table.claims.is_empty() || holdings.iter().any(|(lineage, _)| *lineage != pusher);
         let teacher = shared.learn == Learn::From(id);
+        let whole = !table.partial;
+        let taught = teacher.then(|| holdings.clone());
         for (lineage, number) in holdings {
             // A table that lacks some of our columns has cells of third parties only in part.
             let complete = lineage == pusher || !table.partial;
@@ -156,6 +158,9 @@ impl Hub {
                     life.fed_since = Some(0);
                 }
             }
+        }
+        if let Some(holdings) = taught {
+            self.prove(own, &holdings, whole);
         }
         self.was_taught(id, own, now);
         self.ask_for_gaps(now);

@@ -9,10 +9,11 @@
 //! batches of that lineage's own journal, which follow each other without a gap; and the end of a walk, by the number that
 //! the other side knew before the walk began. Rows of a walk by themselves prove nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::batch::BatchWriter;
+use super::estate::{Claim, Estate};
 use super::event::{Action, Ended, Event, PeerIx, SessionId};
 use super::learn::Learn;
 use super::limits::{COLLECT, EVENTS_MAX, FLUSH_MS, HEARTBEAT_MS, STALL_MS};
@@ -41,6 +42,8 @@ pub struct HubConfig {
     pub discovers: bool,
     /// Longest wait for a teacher.
     pub learn_timeout_ms: u64,
+    /// No other hub of the process has tables: its lineage may be left to a successor, and another one continued.
+    pub sole: bool,
     /// Seed of the jitter.
     pub seed: u64,
 }
@@ -137,6 +140,16 @@ pub struct Hub {
     pub(super) discovering: bool,
     pub(super) ready: bool,
     pub(super) stopping: bool,
+    /// Lineages that were left here, to be given to newcomers.
+    pub(super) estates: Vec<Estate>,
+    /// The lineage that this newcomer may continue.
+    pub(super) claim: Option<Claim>,
+    /// Peers that do not know yet under which lineage this node goes on: it is not ready before they do, or cannot be reached.
+    pub(super) rejoining: BTreeSet<PeerIx>,
+    /// The lineage before that, if there was one.
+    pub(super) before: Option<Lineage>,
+    /// This node has left its own to one of its peers.
+    pub(super) left: bool,
     /// Another process continues this lineage: nothing is sent, merged or stamped.
     pub(super) suspended: bool,
 }
@@ -205,6 +218,11 @@ impl Hub {
             wall_offset_ms: 0,
             ready: false,
             stopping: false,
+            estates: Vec::new(),
+            claim: None,
+            rejoining: BTreeSet::new(),
+            before: None,
+            left: false,
             suspended: false,
         };
         if !newcomer {
@@ -331,7 +349,11 @@ impl Hub {
     /// Whether every peer that can be reached has acknowledged everything, was told goodbye, and has ended its stream in
     /// answer to that: then it has read it.
     pub fn is_stopped(&self) -> bool {
-        self.stopping && (self.suspended || !self.outs.values().any(OutSession::is_up))
+        let waits = || {
+            self.outs.values().any(OutSession::is_up)
+                || self.peers.values().any(|p| self.is_owed(p))
+        };
+        self.stopping && (self.suspended || !waits())
     }
     /// About how many entries peers that are connected have not acknowledged: as long as this falls, waiting helps.
     pub fn unacknowledged(&self) -> usize {

@@ -19,7 +19,7 @@ pub(super) enum Learn {
 impl Hub {
     /// Whether this node has nothing to teach yet.
     pub(super) fn is_newcomer(&self) -> bool {
-        !self.ready
+        !self.ready && self.before.is_none()
     }
 
     /// Finds a teacher for tables that want one, and starts the journals that need not wait for one.
@@ -113,19 +113,23 @@ impl Hub {
 
     /// Whether the node is ready by now, and if so, says so.
     pub(super) fn check_ready(&mut self, now: u64) {
-        if self.ready {
+        let over = now >= self.started_at + self.config.learn_timeout_ms;
+        if self.ready || !(self.rejoining.is_empty() || over) {
             return;
         }
         let why = if self.tables.iter().all(|t| t.learn == Learn::Done) && !self.tables.is_empty() {
             ReadyWhy::Taught
         } else if (0..self.tables.len()).all(|table| self.nobody_teaches(table)) {
             ReadyWhy::Alone
-        } else if now >= self.started_at + self.config.learn_timeout_ms {
+        } else if over {
             ReadyWhy::TimedOut
         } else {
             return;
         };
-        self.become_ready(why, now);
+        self.succeed(why, now);
+        if self.rejoining.is_empty() || over {
+            self.become_ready(why, now);
+        }
     }
     pub(super) fn become_ready(&mut self, why: ReadyWhy, now: u64) {
         self.ready = true;

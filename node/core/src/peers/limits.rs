@@ -67,6 +67,8 @@ pub const REPLIES_MAX: usize = 4_096;
 pub const SESSIONS_IN_MAX: usize = 1_024;
 /// Nodes and hosts of which is remembered why they were turned away.
 pub const TURNED_AWAY_MAX: usize = 256;
+/// Lineages left here that wait for a newcomer; the oldest make room.
+pub const ESTATES_MAX: usize = 64;
 /// Differences of tables that are logged per lineage.
 pub const MISMATCHES_SAID_MAX: usize = 256;
 /// Actions that wait for the shell before log lines are dropped.

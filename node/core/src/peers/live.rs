@@ -148,7 +148,10 @@ impl Hub {
         vouched.sort_unstable();
         vouched.dedup();
         for lineage in &vouched {
-            if *lineage != self.own && !self.lives.contains_key(lineage) {
+            if *lineage != self.own
+                && Some(*lineage) != self.before
+                && !self.lives.contains_key(lineage)
+            {
                 self.meet(*lineage, "", now);
             }
         }

@@ -69,6 +69,18 @@ pub struct Welcome {
     pub wall_ms: u64,
     /// One for each table of the [`Hello`], in its order.
     pub tables: Vec<TableAnswer>,
+    /// To a newcomer: the lineage of a node that has ended, which it may continue.
+    pub estate: Option<Estate>,
+}
+
+/// A lineage whose node has ended, everything sent. Offered to one newcomer, which continues it once it has been taught
+/// all of it: so nodes that are restarted do not leave ever more lineages behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Estate {
+    /// Which.
+    pub lineage: Lineage,
+    /// Position of the table in the dialer's [`Hello`], last number of its journal.
+    pub numbers: Vec<(u32, u64)>,
 }
 
 /// What the answering node makes of one of the dialer's tables.
@@ -163,6 +175,8 @@ pub enum Push {
     Goodbye {
         /// Position of the table in the dialer's [`Hello`], number.
         numbers: Vec<(u32, u64)>,
+        /// The receiver, and nobody else, may give the lineage to a newcomer.
+        heir: bool,
     },
 }
 

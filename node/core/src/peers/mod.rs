@@ -5,6 +5,7 @@
 
 pub mod batch;
 mod delay;
+mod estate;
 mod event;
 mod greet;
 mod holdings;

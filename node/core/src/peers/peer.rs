@@ -4,7 +4,7 @@ use super::event::{Action, Ended, Event, PeerIx, SessionId};
 use super::hub::Hub;
 use super::limits::{BACKOFF_MS, RETRY_SELF_MS, SILENCE_MS};
 use super::messages::Refusal;
-use super::push::OutSession;
+use super::push::{OutSession, Phase};
 use crate::table::Lineage;
 
 /// A peer to be dialed.
@@ -90,6 +90,7 @@ impl Hub {
             self.end(id, Ended::Removed, now, true);
         }
         self.peers.remove(&ix);
+        self.rejoining.remove(&ix);
         self.check_ready(now);
     }
     /// Discovery has answered for the first time: the peers added so far are all there are.
@@ -111,6 +112,7 @@ impl Hub {
         } else {
             Answer::None
         };
+        self.rejoining.remove(&ix);
         let news = peer.last_error.as_deref() != Some(error);
         peer.last_error = Some(error.to_owned());
         if news || !peer.unreachable_logged {
@@ -128,7 +130,7 @@ impl Hub {
     pub fn opened_out(&mut self, ix: PeerIx, now: u64) -> SessionId {
         let id = self.new_session();
         match self.peers.get_mut(&ix) {
-            Some(peer) if peer.dial == Dial::Dialing && !self.stopping => {
+            Some(peer) if peer.dial == Dial::Dialing => {
                 peer.dial = Dial::Open(id);
                 peer.since = now;
                 self.outs
@@ -140,34 +142,53 @@ impl Hub {
         id
     }
 
-    /// Gives out [`Action::Dial`] for every peer whose pause is over.
+    /// Gives out [`Action::Dial`] for every peer whose pause is over; of a node that stops, only for those that lack something.
     pub(super) fn dial_due(&mut self, now: u64) {
-        if self.stopping || self.suspended {
+        if self.suspended {
             return;
         }
-        let mut due = Vec::new();
-        for (ix, peer) in &mut self.peers {
-            if matches!(peer.dial, Dial::Pause(at) if at <= now) {
+        let is_due = |peer: &Peer| matches!(peer.dial, Dial::Pause(at) if at <= now);
+        let due: Vec<PeerIx> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| is_due(peer) && (!self.stopping || self.is_owed(peer)))
+            .map(|(ix, _)| *ix)
+            .collect();
+        for ix in due {
+            if let Some(peer) = self.peers.get_mut(&ix) {
                 peer.dial = Dial::Dialing;
                 peer.since = now;
                 peer.dials += 1;
-                due.push(*ix);
             }
-        }
-        for ix in due {
             self.act(Action::Dial(ix));
         }
     }
     pub(super) fn next_dial(&self) -> u64 {
         let pauses = self.peers.values().filter_map(|peer| match peer.dial {
-            Dial::Pause(at) if !self.stopping => Some(at),
+            Dial::Pause(at) if !self.stopping || self.is_owed(peer) => Some(at),
             _ => None,
         });
         pauses.min().unwrap_or(u64::MAX)
     }
+    /// Whether a peer that lives has not acknowledged all that was counted here.
+    pub(super) fn is_owed(&self, peer: &Peer) -> bool {
+        let Some((_, lineage)) = &peer.met else {
+            return false;
+        };
+        let lives = self.lives.get(lineage).is_some_and(|l| l.alive && !l.ended);
+        lives
+            && self.tables.iter().any(|shared| {
+                let acked = shared.acked.get(lineage);
+                acked.is_some_and(|acked| {
+                    self.store(shared)
+                        .is_some_and(|s| s.is_dirty() || *acked < s.newest())
+                })
+            })
+    }
 
     /// A session to a peer was agreed on.
     pub(super) fn peer_answered(&mut self, ix: PeerIx, node: &str, lineage: Lineage, new: bool) {
+        self.rejoining.remove(&ix);
         if let Some(peer) = self.peers.get_mut(&ix) {
             peer.answer = if new {
                 Answer::Newcomer
@@ -218,9 +239,11 @@ impl Hub {
                 peer.answer = Answer::Duplicate;
                 self.pause_until(ix, now, now + RETRY_SELF_MS);
             }
+            _ if out.phase == Phase::Left => self.pause_until(ix, now, now),
             Ended::Restarted => self.pause_until(ix, now, now),
             Ended::Refused(..) | Ended::Stranger(_) => {
                 peer.answer = Answer::Refused;
+                self.rejoining.remove(&ix);
                 self.pause(ix, now);
             }
             _ => self.pause(ix, now),
@@ -238,7 +261,8 @@ impl Hub {
                 }
             }
         }
-        let expected = matches!(why, Ended::Refused(Refusal::Myself, _) | Ended::Removed);
+        let expected = matches!(why, Ended::Refused(Refusal::Myself, _) | Ended::Removed)
+            || out.phase == Phase::Left;
         if is_news && !expected && !is_duplicate {
             self.log(Event::Down {
                 node,

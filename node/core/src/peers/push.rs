@@ -61,6 +61,8 @@ pub(super) enum Phase {
     Opened,
     HelloSent,
     Up,
+    /// This node goes on under another lineage: only the goodbye is still to be sent.
+    Left,
 }
 
 /// One of our tables as the peer has it.
@@ -123,6 +125,16 @@ impl OutSession {
     }
     pub(super) fn is_up(&self) -> bool {
         self.phase == Phase::Up
+    }
+    /// Says goodbye under the name this node has had so far.
+    pub(super) fn leave(&mut self) {
+        self.phase = Phase::Left;
+        self.goodbye_sent = true;
+        self.control.clear();
+        self.control.push_back(Push::Goodbye {
+            numbers: Vec::new(),
+            heir: false,
+        });
     }
     pub(super) fn said_goodbye(&self) -> bool {
         self.goodbye_sent
@@ -218,6 +230,7 @@ impl Hub {
                 return Some(Push::Hello(self.hello(now)));
             }
             Phase::HelloSent => return None,
+            Phase::Left => return out.control.pop_front(),
             Phase::Up => {}
         }
         out.yielded = false;
@@ -447,10 +460,12 @@ impl Hub {
         if !self.stopping {
             return None;
         }
-        let out = self.outs.get_mut(&id)?;
+        let out = self.outs.get(&id)?;
         let mut numbers = Vec::new();
-        for (number, (table, shared)) in out.tables.iter().zip(&self.tables).enumerate() {
+        for (number, (table, shared)) in out.tables.iter().zip(&mut self.tables).enumerate() {
             let store = self.stores.store(shared.id)?;
+            // Entries that were read while they changed got numbers of their own.
+            shared.flushed = store.newest();
             if !table.agreed {
                 continue;
             }
@@ -462,7 +477,9 @@ impl Hub {
         if !out.in_flight.is_empty() {
             return None;
         }
-        out.goodbye_sent = true;
-        Some(Push::Goodbye { numbers })
+        let heir = self.leaves_to(id);
+        self.left |= heir;
+        self.outs.get_mut(&id)?.goodbye_sent = true;
+        Some(Push::Goodbye { numbers, heir })
     }
 }

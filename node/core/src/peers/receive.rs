@@ -266,8 +266,11 @@ impl Hub {
                 wall_ms,
                 vouched,
             } => self.vouch(id, mono_ms, wall_ms, vouched, now),
-            Push::Goodbye { .. } => {
+            Push::Goodbye { numbers, heir } => {
                 if let Some(lineage) = pusher {
+                    if heir {
+                        self.bequeathed(id, &numbers);
+                    }
                     self.farewell(lineage, now);
                     self.ask_for_gaps(now);
                 }

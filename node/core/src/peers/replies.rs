@@ -19,6 +19,9 @@ impl Hub {
         let Some(out) = self.outs.get_mut(&id) else {
             return;
         };
+        if out.phase == Phase::Left {
+            return;
+        }
         out.heard_at = now;
         let remote = out.remote.as_ref().map(|r| r.lineage);
         if let Some(lineage) = remote {
@@ -126,6 +129,9 @@ impl Hub {
         });
         for (table, texts) in differing {
             self.mismatched(welcome.lineage, &table, &texts);
+        }
+        if let Some(estate) = &welcome.estate {
+            self.offered(estate);
         }
         self.peer_answered(peer, &welcome.node, welcome.lineage, welcome.newcomer);
         for older in older {

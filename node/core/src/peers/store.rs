@@ -65,6 +65,12 @@ pub trait Store {
     fn highest(&self, lineage: Lineage) -> u64;
     /// Takes every tracker of a lineage for gone until its rows say otherwise, even rows of versions that are known.
     fn forget_held(&self, lineage: Lineage);
+    /// Whether this table could go on under a lineage of which it has cells: they are whole.
+    fn can_succeed(&self, _of: Lineage) -> bool {
+        false
+    }
+    /// Goes on under that lineage, whose last number this is: its cells become the own ones.
+    fn succeed(&self, _of: Lineage, _newest: u64, _now_ms: u64) {}
     /// The number that every other node has acknowledged, connected or not; `u64::MAX` when there is none.
     fn set_acked_by_all(&self, number: u64, now_ms: u64);
     /// Whether a node is away that may come back and has not heard of what was removed lately.
@@ -156,6 +162,14 @@ impl Store for Table {
     fn forget_held(&self, lineage: Lineage) {
         if let Some(replica) = self.replica() {
             replica.forget_held(lineage);
+        }
+    }
+    fn can_succeed(&self, of: Lineage) -> bool {
+        self.replica().is_some_and(|r| r.can_succeed(of))
+    }
+    fn succeed(&self, of: Lineage, newest: u64, now_ms: u64) {
+        if let Some(replica) = self.replica() {
+            replica.succeed(of, newest, now_ms);
         }
     }
     fn set_acked_by_all(&self, number: u64, now_ms: u64) {

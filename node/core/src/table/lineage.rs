@@ -102,6 +102,29 @@ impl Lineages {
         met.insert(lineage, index);
         Some(index)
     }
+    /// The process goes on as `lineage`, of which no table holds a cell any more; the own one so far is dead from now on.
+    /// Returns whether there was a place for that.
+    pub fn become_lineage(&self, lineage: Lineage) -> bool {
+        let mut met = self.met.lock();
+        let own = self.own();
+        let Some(index) = self.index_locked(&mut met, lineage) else {
+            return false;
+        };
+        let (Some(first), Some(place)) = (self.ids.first(), self.ids.get(usize::from(index)))
+        else {
+            return false;
+        };
+        if index > 0 {
+            place.store(own.0, Relaxed);
+            first.store(lineage.0, Relaxed);
+            met.insert(own, index);
+            met.insert(lineage, 0);
+            if let Some(alive) = self.alive.get(usize::from(index)) {
+                alive.store(false, Relaxed);
+            }
+        }
+        true
+    }
     /// [`Lineages::index`], and one more cell is counted there until [`Lineages::let_go`].
     pub(super) fn hold(&self, lineage: Lineage) -> Option<u16> {
         let mut met = self.met.lock();

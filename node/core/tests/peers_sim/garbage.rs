@@ -8,7 +8,7 @@ use remora_core::peers::limits::{
     KEPT_KEYS_MAX, KEY_BYTES, WANT_KEYS, WANTED_BYTES_MAX, WANTS_OPEN, WINDOW,
 };
 use remora_core::peers::messages::{
-    Batch, BatchKind, Held, Hello, Push, Reply, TableAnswer, TableDef, VERSION, Welcome,
+    Batch, BatchKind, Estate, Held, Hello, Push, Reply, TableAnswer, TableDef, VERSION, Welcome,
 };
 use remora_core::peers::{Action, Ended, Hub, HubConfig, SessionId};
 use remora_core::table::{
@@ -68,6 +68,7 @@ impl Victim {
             newcomer: false,
             discovers: false,
             learn_timeout_ms: 5_000,
+            sole: true,
             seed,
         };
         let hub = Hub::new(config, stores.clone(), &[TableId(0)], 1_000);
@@ -235,6 +236,7 @@ fn push(rng: &mut Rng, victim: &Victim) -> Push {
         },
         _ => Push::Goodbye {
             numbers: vec![(number(rng) as u32, number(rng))],
+            heir: rng.percent(50),
         },
     }
 }
@@ -254,6 +256,10 @@ fn reply(rng: &mut Rng) -> Reply {
             newcomer: rng.percent(30),
             mono_ms: number(rng),
             wall_ms: number(rng),
+            estate: rng.percent(20).then(|| Estate {
+                lineage: lineage(rng),
+                numbers: vec![(0, number(rng))],
+            }),
             tables: vec![
                 TableAnswer {
                     matched: true,
@@ -408,6 +414,7 @@ impl Victim {
                 matched: true,
                 mismatches: Vec::new(),
             }],
+            estate: None,
         };
         self.hub.handle_reply(id, Reply::Welcome(welcome), self.now);
         id

@@ -237,6 +237,7 @@ impl World {
             newcomer: true,
             discovers: false,
             learn_timeout_ms: LEARN_TIMEOUT,
+            sole: false,
             seed,
         };
         let mono = self.now - mono_offset;

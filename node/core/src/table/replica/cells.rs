@@ -144,6 +144,31 @@ impl ReplicaShard {
             self.cells.give_back(slot);
         }
     }
+    /// Forgets the cell of one lineage.
+    pub fn drop_cell(&mut self, record: &mut [u8], lineage: u16) {
+        let mut before = NIL;
+        let mut next = word(record, CHAIN);
+        while next != NIL {
+            let slot = next;
+            let cell = self.cells.record(slot);
+            if cell.is_empty() {
+                return;
+            }
+            next = word(cell, CELL_NEXT);
+            if word(cell, CELL_LINEAGE) as u16 != lineage {
+                before = slot;
+                continue;
+            }
+            if before == NIL {
+                set_word(record, CHAIN, next);
+            } else {
+                set_word(self.cells.record_mut(before), CELL_NEXT, next);
+            }
+            self.shared.lineages.let_go(lineage);
+            self.cells.give_back(slot);
+            return;
+        }
+    }
     /// Whether a living lineage has trackers of this entry.
     pub fn is_held_elsewhere(&self, record: &[u8]) -> bool {
         self.chain(record)

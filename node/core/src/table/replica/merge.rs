@@ -5,6 +5,8 @@
 mod cell;
 mod entry;
 
+pub(super) use cell::add;
+
 use smallvec::SmallVec;
 
 use super::edicts::{Ext, NEVER};

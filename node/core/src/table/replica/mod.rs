@@ -18,6 +18,7 @@ mod life;
 mod merge;
 mod rows;
 mod state;
+mod succeed;
 mod tombs;
 
 use std::sync::Arc;
@@ -267,6 +268,17 @@ impl<'t> Replica<'t> {
         self.shared
             .newest
             .store(journal.newest(), std::sync::atomic::Ordering::Release);
+    }
+    /// Whether every cell of a lineage is whole, and nothing was ever published under the own one: see
+    /// [`Replica::succeed`].
+    pub fn can_succeed(&self, of: Lineage) -> bool {
+        succeed::can(self, of)
+    }
+    /// Continues the lineage of a node that has ended, in place of the own one, under which nothing was published: its
+    /// cells become the own ones with their numbers, of which `newest` was the last.
+    /// [`Lineages::become_lineage`] has to follow, once all tables have done this.
+    pub fn succeed(&self, of: Lineage, newest: u64, now_ms: u64) {
+        succeed::take(self, of, newest, now_ms);
     }
     /// The number that every node known to the cluster has, connected or not; `u64::MAX` when there is no other.
     pub fn set_acked_by_all(&self, number: u64, now_ms: u64) {

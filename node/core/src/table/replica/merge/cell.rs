@@ -182,7 +182,7 @@ fn join(column: &Cell, cell: &mut [u8], old: &[u8], newer: bool) {
 }
 
 /// Adds an older share of a column to the own cell.
-fn add(column: &Cell, record: &mut [u8], old: &[u8], now_ms: u64) {
+pub(in super::super) fn add(column: &Cell, record: &mut [u8], old: &[u8], now_ms: u64) {
     match column.kind {
         Kind::Gauge => {}
         Kind::Counter64 => {
