@@ -127,7 +127,8 @@ impl Hub {
             return;
         };
         self.succeed(why, now);
-        if self.rejoining.is_empty() || over {
+        // Closing sessions may have come here already.
+        if !self.ready && (self.rejoining.is_empty() || over) {
             self.become_ready(why, now);
         }
     }
