@@ -80,9 +80,9 @@ def test_pods_of_a_node_meet_in_a_directory_of_their_own(objects, pod, remora):
         assert not any("hostPath" in v for v in pod["spec"]["volumes"])
         return
     assert pod["spec"]["hostNetwork"]
-    assert found[0]["hostPath"] == {"path": "/run/remora/edge.rel-remora", "type": "DirectoryOrCreate"}
     assert {"name": "handoff", "mountPath": "/run/remora-handoff"} in remora["volumeMounts"]
     user = pod["spec"]["securityContext"]["runAsUser"]
+    assert found[0]["hostPath"] == {"path": f"/run/remora/edge.rel-remora/uid-{user}", "type": "DirectoryOrCreate"}
     first = [c for c in pod["spec"].get("initContainers", []) if c["name"] == "handoff"]
     # Root needs nobody to make it.
     assert bool(first) == (user != 0)
@@ -96,6 +96,8 @@ def test_an_upgrade_reads_the_configuration_first(objects, pod, remora):
     job = only(objects, "Job")["spec"]["template"]["spec"]
     hooks = [o for o in objects if o["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-upgrade"]
     check = job["containers"][0]
+    own = [c for c in pod["spec"].get("initContainers", []) if c["name"] != "handoff"]
+    assert job.get("initContainers", []) == own
     assert check["args"][:2] == ["-c", "-V"]
     tail = remora["args"].index("-f")
     assert check["args"][4:] == remora["args"][tail:]

@@ -125,7 +125,7 @@ def test_a_directory_that_others_may_write_to(cluster):
     """Nobody takes over from whoever put a socket there: the pod does not start, and says what to do."""
     release = Release(cluster, "host-network")
     node = cluster.add_node()
-    place = node.root / "run/remora/edge.rel-remora"
+    place = node.root / "run/remora/edge.rel-remora/uid-65532"
     place.mkdir(parents=True)
     place.chmod(0o777)
     release.upgrade()
@@ -165,6 +165,29 @@ def test_a_pod_that_knows_of_no_hand_off_cannot_be_followed(cluster):
     assert last is not old
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_another_user_cannot_follow(cluster, back):
+    """Neither root the other user nor the other way round. The old pod can even start again; with maxUnavailable it goes on."""
+    release = Release(cluster, "host-network")
+    cluster.add_node()
+    release.upgrade(privilegedPorts=back)
+    cluster.rollout()
+    [old] = cluster.running()
+    release.upgrade(privilegedPorts=not back)
+    with pytest.raises(Stuck):
+        cluster.rollout(4)
+    new = next(p for p in cluster.running() if p is not old)
+    assert "Address already in use" in new.log() and "taking over" not in new.log()
+    new.terminate()
+    new.gone.wait(10)
+    old.running["remora"].kill()
+    until(lambda: old.restarts == 1 and old.ready)
+    release.upgrade(updateStrategy={"maxUnavailable": 1}, drain={"graceSeconds": 1, "hardStopSeconds": 15})
+    cluster.rollout(40)
+    [last] = cluster.running()
+    assert last is not old
+
+
 def test_what_a_dead_pod_leaves_behind(cluster):
     """A pod that is killed leaves its socket in the directory: nobody waits for it, and it is cleaned up."""
     release = Release(cluster, "host-network")
@@ -172,7 +195,7 @@ def test_what_a_dead_pod_leaves_behind(cluster):
     release.upgrade()
     cluster.rollout()
     [pod] = cluster.running()
-    place = node.root / "run/remora/edge.rel-remora"
+    place = node.root / "run/remora/edge.rel-remora/uid-65532"
     [before] = os.listdir(place)
     pod.running["remora"].kill()
     until(lambda: pod.restarts == 1 and pod.ready and os.listdir(place) != [before])

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remora_config::plan::{Discover, PeerAddress};
-use remora_core::peers::{Hub, PeerIx, Report};
+use remora_core::peers::{Hub, PeerIx, PeerReport, Report};
 use tokio::sync::mpsc::channel;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -27,6 +27,8 @@ use crate::observe::log::Severity;
 pub(super) struct Followed {
     line: Discover,
     settings: Option<Arc<Reread<ClientConfig>>>,
+    /// Where nodes are dialed that have come by themselves, if that is this line's business.
+    guests_at: Option<u16>,
 }
 
 impl Followed {
@@ -37,7 +39,16 @@ impl Followed {
         Ok(Followed {
             line: line.clone(),
             settings: settings.map(Arc::new),
+            guests_at: None,
         })
+    }
+
+    /// Gives nodes that come by themselves to the first line that knows at which port they listen: they are dialed once, and
+    /// nobody can tell which of the names will lead to them.
+    pub(super) fn share_guests(lines: &mut [Followed]) {
+        if let Some(first) = lines.iter_mut().find(|f| f.line.port.is_some()) {
+            first.guests_at = first.line.port;
+        }
     }
 
     /// Follows the name for ever. `unlisted`: lines of the section whose name has not been answered yet; the last of them
@@ -45,20 +56,22 @@ impl Followed {
     pub(super) async fn follow(self, section: Arc<Section>, unlisted: Rc<Cell<usize>>) {
         let mut peers: BTreeMap<SocketAddr, PeerIx> = BTreeMap::new();
         let mut guests = Guests::default();
+        let mut met = section.meetings();
+        met.mark_changed(); // who came before
         let every = Duration::from_millis(self.line.every_ms.into());
         let (changes, mut news) = channel(CHANGES_WAITING);
         spawn_local(watch(self.line.clone(), changes));
         loop {
             let change = tokio::select! {
                 change = news.recv() => change,
-                () = section.met() => {
-                    if let Some(port) = self.line.port {
+                Ok(()) = met.changed() => {
+                    if let Some(port) = self.guests_at {
                         self.welcome(&section, port, &peers, &mut guests);
                     }
                     continue;
                 }
                 () = sleep(every), if !guests.0.is_empty() => {
-                    for ix in guests.left(&section.report()) {
+                    for ix in guests.left(&section.report(), |ip, ix| section.dials(ip, Some(ix))) {
                         section.remove_peer(ix);
                     }
                     continue;
@@ -116,11 +129,10 @@ impl Followed {
         guests: &mut Guests,
     ) {
         for address in came_from(&section.report()) {
-            let address = SocketAddr::new(address, port);
-            let is_known = peers.contains_key(&address) || guests.0.contains_key(&address);
-            if is_known || peers.len() + guests.0.len() >= MEMBERS_MAX {
+            if section.dials(address, None) || peers.len() + guests.0.len() >= MEMBERS_MAX {
                 continue;
             }
+            let address = SocketAddr::new(address, port);
             if let Ok(target) = self.target(address) {
                 section.log(
                     Severity::Notice,
@@ -152,14 +164,15 @@ struct Guest {
 }
 
 impl Guests {
-    /// Those who have not had a session to this node for a while; they are forgotten.
-    fn left(&mut self, report: &Report) -> Vec<PeerIx> {
+    /// Those who have not had a session to this node for a while, or whom another line has come to dial; they are forgotten.
+    fn left(&mut self, report: &Report, is_dialed: impl Fn(IpAddr, PeerIx) -> bool) -> Vec<PeerIx> {
         let mut left = Vec::new();
-        self.0.retain(|_, guest| {
+        self.0.retain(|at, guest| {
             let seen = report.peers.iter().find(|p| p.peer == Some(guest.ix));
             let is_here = seen.is_some_and(|p| p.incoming_ms.is_some());
             guest.silent = if is_here { 0 } else { guest.silent + 1 };
-            if guest.silent < GRACE_INTERVALS {
+            let is_another = is_dialed(at.ip(), guest.ix) || seen.is_some_and(|p| twice(report, p));
+            if guest.silent < GRACE_INTERVALS && !is_another {
                 return true;
             }
             left.push(guest.ix);
@@ -167,6 +180,12 @@ impl Guests {
         });
         left
     }
+}
+
+/// Whether a `server` line leads to the same node.
+fn twice(report: &Report, guest: &PeerReport) -> bool {
+    let mut lines = report.peers.iter().filter(|p| !p.discovered);
+    lines.any(|p| p.peer.is_some() && p.lineage.is_some() && p.lineage == guest.lineage)
 }
 
 /// Addresses of nodes that have a session to this one and are not dialed.

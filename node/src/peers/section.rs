@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use remora_config::plan::PeerAddress;
 use remora_core::peers::messages::Refusal;
 use remora_core::peers::{Action, Ended, Event, Hub, PeerIx, PeerReport, Report, SessionId};
 use remora_proto::peers::v1 as proto;
@@ -54,8 +56,8 @@ pub struct Section {
     shared: Arc<Shared>,
     stopped: watch::Sender<bool>,
     door: watch::Sender<Door>,
-    /// Rings when a peer's session has begun.
-    met: Notify,
+    /// Peers' sessions that have begun.
+    met: watch::Sender<u64>,
 }
 
 /// Whether a section accepts connections.
@@ -88,7 +90,7 @@ impl Section {
             shared,
             stopped: watch::Sender::new(false),
             door: watch::Sender::new(Door::Open),
-            met: Notify::new(),
+            met: watch::Sender::new(0),
         })
     }
 
@@ -105,13 +107,22 @@ impl Section {
         Arc::clone(&self.bell)
     }
 
-    /// Completes when a peer's session to this node has begun since it was last asked.
-    pub(super) async fn met(&self) {
-        self.met.notified().await;
+    /// Changes whenever a peer's session to this node begins.
+    pub(super) fn meetings(&self) -> watch::Receiver<u64> {
+        self.met.subscribe()
     }
     /// One has.
     pub(super) fn has_met(&self) {
-        self.met.notify_one();
+        self.met.send_modify(|met| *met = met.wrapping_add(1));
+    }
+    /// Whether a peer other than `but` is dialed at this address, at whatever port. Names of hosts are not looked up.
+    pub(super) fn dials(&self, ip: IpAddr, but: Option<PeerIx>) -> bool {
+        let targets = self.targets.lock();
+        let mut others = targets.iter().filter(|(ix, _)| Some(**ix) != but);
+        others.any(|(_, target)| match &target.address {
+            PeerAddress::Ip(at) => at.ip().to_canonical() == ip,
+            PeerAddress::Host { .. } | PeerAddress::Unix(_) => false,
+        })
     }
 
     /// Asks or tells the hub something, and does what it wants done.

@@ -218,8 +218,10 @@ async fn run(sections: Vec<(Arc<Section>, OpenSection)>) {
         for target in open.targets {
             section.add_peer(target, false);
         }
-        let unlisted = Rc::new(Cell::new(open.followed.len()));
-        for followed in open.followed {
+        let mut followed = open.followed;
+        Followed::share_guests(&mut followed);
+        let unlisted = Rc::new(Cell::new(followed.len()));
+        for followed in followed {
             spawn_local(followed.follow(Arc::clone(&section), Rc::clone(&unlisted)));
         }
         for door in open.doors {
