@@ -3,7 +3,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirEntryExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{
+    DirEntryExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,13 +78,31 @@ impl Search {
     pub fn begin(dir: &str, own: Vec<PathBuf>) -> Result<Search, String> {
         let path = Path::new(dir);
         check(dir, path)?;
-        let open = || File::open(path);
-        let lock = open().map_err(|e| format!("'handoff {dir}': {e}"))?;
+        let user = rustix::process::geteuid().as_raw();
+        // Not the directory itself, which everybody could lock who may read it.
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path.join(LOCK))
+            .map_err(|e| {
+                format!(
+                    "'handoff {dir}': {LOCK}: {e}. User {user} needs the right to write to the directory."
+                )
+            })?;
+        let since = Instant::now();
+        let mut said = false;
         let until = Instant::now() + PATIENCE;
         loop {
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => {
+                    if !said && since.elapsed() > SHORT_PATIENCE {
+                        said = true;
+                        info!("waiting for another process that starts in {dir}.");
+                    }
                     std::thread::sleep(PAUSE);
                 }
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {
@@ -148,6 +168,9 @@ fn is_ours(path: &Path) -> bool {
     name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
 }
 
+/// After so long it is said that this process waits.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK: &str = "remora.lock";
 const PREFIX: &str = "remora-";
 const SUFFIX: &str = ".sock";
 /// Another process may take so long to start.

@@ -29,6 +29,8 @@ pub const DESCRIPTORS_MAX: usize = 253;
 /// Nothing packed is longer.
 const PACKED_MAX: usize = 64 * 1024 * 1024;
 const MAGIC: u8 = b'R';
+/// Number of [`Frame::Hello`].
+const HELLO: u8 = 0;
 /// Text in a frame is cut after so many bytes.
 const TEXT_MAX: usize = 16 * 1024;
 
@@ -285,6 +287,16 @@ impl Frame {
                     Err(e) => Err(wrong(format!("not a frame: {e}"))),
                 }
             }
+            // Whatever else a newer build says, both introduce themselves alike: so they find out what they have in common.
+            [MAGIC, version, _, rest @ ..]
+                if *version > VERSION && rest.first() == Some(&HELLO) =>
+            {
+                let limits = bincode::config::standard().with_limit::<FRAME_MAX>();
+                let hello = bincode::decode_from_slice(rest, limits);
+                hello
+                    .map(|(frame, _)| Some(frame))
+                    .map_err(|e| wrong(format!("not a frame: {e}")))
+            }
             [MAGIC, version, ..] => Err(wrong(format!(
                 "the other process speaks version {version} of the hand-off, this one {VERSION_MIN} to {VERSION}"
             ))),
@@ -465,6 +477,10 @@ mod tests {
         newer[2] = MINOR + 1;
         newer.extend([7, 7, 7]);
         assert_eq!(Frame::decode(&newer).unwrap(), Some(begin));
+        let mut later = Frame::hello().encode().unwrap();
+        later[1] = VERSION + 1;
+        later.push(9);
+        assert_eq!(Frame::decode(&later).unwrap(), Some(Frame::hello()));
         for unknown in [&[200][..], &[19, 200]] {
             let bytes = [&[MAGIC, VERSION, MINOR + 1], unknown].concat();
             assert_eq!(Frame::decode(&bytes).unwrap(), None);

@@ -190,9 +190,13 @@ impl Giver {
             Ok(()) = cancelled.changed() => Err(io::Error::other(*cancelled.borrow_and_update())),
             done = self.talk(&line, &held) => done,
         };
-        if let Err(e) = &done {
+        if !matches!(done, Ok(true)) {
             // It must not take this end for a death.
-            let _ = line.channel().try_send(&Frame::Sorry(e.to_string()).into());
+            let why = match &done {
+                Err(e) => e.to_string(),
+                Ok(_) => "it could not let go".to_owned(),
+            };
+            let _ = line.channel().try_send(&Frame::Sorry(why).into());
         }
         if held.load(Relaxed) && !matches!(done, Ok(true)) {
             info!("the process that wanted to take over does not; this one goes on.");

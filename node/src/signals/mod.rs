@@ -177,6 +177,8 @@ async fn serve_until(
     });
     // Another process wants to take over, and the supervisor has been asked.
     let mut leaving = None::<Leaving>;
+    // The one that learns is not of this supervisor.
+    let mut teaches_stranger = false;
     // To processes that drain.
     let mut ways = Vec::<Channel>::new();
     let mut upkeep = interval(UPKEEP_PERIOD);
@@ -321,6 +323,7 @@ async fn serve_until(
                     (Errand::Teach, _) => {
                         cancel.send_replace("it reloads its configuration");
                         let before = teacher.take();
+                        teaches_stranger = false;
                         Teacher::start(&shared, channel, before, None).map(|started| {
                             *teacher = Some(Arc::new(started));
                         })
@@ -357,6 +360,7 @@ async fn serve_until(
             Told::Wish(Wish::Teach(channel, answer)) => {
                 let busy = leaving.is_some() || teacher.as_ref().is_some_and(|t| !t.is_over());
                 let (over, when) = oneshot::channel();
+                teaches_stranger |= !(busy || draining);
                 let _ = answer.send(if busy || draining {
                     Err(String::from("it is handing over to another process"))
                 } else {
@@ -384,7 +388,8 @@ async fn serve_until(
             }
             Told::Wish(Wish::Resume) => {
                 if !draining {
-                    if let Some(teacher) = teacher.take() {
+                    // A reload that has begun meanwhile has its own.
+                    if let Some(teacher) = teacher.take_if(|_| teaches_stranger) {
                         teacher.resume();
                     }
                     tokio::spawn(accept(Arc::clone(&shared), console.clone()));
@@ -441,6 +446,7 @@ async fn serve_until(
             continue;
         }
         draining = true;
+        let hands_over = leaving.is_some();
         if let Some(leaving) = leaving.take()
             && let Successor::Process { orphans } = &successor
         {
@@ -482,7 +488,15 @@ async fn serve_until(
             .map(|ms| Instant::now() + Duration::from_millis(u64::from(ms)));
         drop(offer.take());
         if let Some(giver) = giver.take() {
-            giver.abort();
+            if !hands_over {
+                // Whoever was about to take over must hear that this process still has what it counted.
+                cancel.send_replace("it is about to end");
+            }
+            tokio::spawn(async move {
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                giver.abort();
+            });
         }
         for worker in &shared.workers {
             let _ = worker.ask.send(Ask::Drain(successor.clone()));
