@@ -2,18 +2,26 @@
 
 use super::event::{Ended, Event, SessionId};
 use super::hub::Hub;
-use super::limits::{HEARTBEAT_MS, SHORT_BREAK_MS, TABLES_MAX, TURNED_AWAY_MAX};
+use super::limits::{HEARTBEAT_MS, NAME_MAX, SHORT_BREAK_MS, TABLES_MAX, TURNED_AWAY_MAX};
 use super::matching::{compare, lacking};
 use super::messages::{Hello, Refusal, Reply, TableAnswer, VERSION, Welcome};
 use super::receive::{InSession, InTable, Phase};
 use super::replies::skew;
 use crate::table::LINEAGES_MAX;
 
+/// Whether a text that a peer sent can be the name of a node or table: it is shown to people.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= NAME_MAX && !text.chars().any(char::is_control)
+}
+
 impl Hub {
     /// A pusher says who it is: turns it away, or agrees with it on tables.
     pub(super) fn greet(&mut self, id: SessionId, hello: Hello, now: u64) -> Result<(), Ended> {
         if hello.tables.len() > TABLES_MAX {
             return Err(Ended::Protocol("too many tables"));
+        }
+        if !is_name(&hello.node) || !hello.tables.iter().all(|table| is_name(&table.name)) {
+            return Err(Ended::Protocol("a name that cannot be one"));
         }
         let refusal = if hello.version != VERSION {
             Some((

@@ -36,10 +36,13 @@ impl Shared {
         let limit = version.saturating_sub(1);
         known.limit = Some(known.limit.map_or(limit, |known| known.min(limit)));
     }
-    /// A lineage's cells are asked for, above [`Known::all`].
-    fn asks_again(&mut self, lineage: Lineage) {
+    /// A lineage's cells above [`Known::all`] were shown again: only what was not taken this time limits it.
+    fn was_shown(&mut self, lineage: Lineage, left: &[(Lineage, u64)]) {
         if let Some(known) = self.known.get_mut(&lineage) {
             known.limit = None;
+        }
+        for (_, version) in left.iter().filter(|(of, _)| *of == lineage) {
+            self.left(lineage, *version);
         }
     }
     /// See [`Known::all`]: the caller vouches for it that nothing is missing up to there.
@@ -128,6 +131,7 @@ impl Hub {
         let took = now.saturating_sub(asked.at);
         for claim in asked.claims {
             shared.pause(claim.lineage, took, asked.news, now, jitter);
+            shared.was_shown(claim.lineage, &asked.left);
             // Whatever came is all there is. Without this, two nodes that both lack the same would ask for ever.
             shared.was_filled(pusher, claim);
             if asked.news {
@@ -211,7 +215,6 @@ impl Hub {
                 let Some(theirs) = session.theirs(own) else {
                     continue;
                 };
-                claims.iter().for_each(|c| shared.asks_again(c.lineage));
                 let reply = if claims.len() >= TEACH_FROM {
                     session.ask_for_all(own, now);
                     Reply::Teach { table: theirs }
@@ -229,6 +232,7 @@ impl Hub {
                             claims,
                             at: now,
                             begun: false,
+                            left: Vec::new(),
                             news: false,
                         });
                     }

@@ -97,6 +97,13 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Where another process of this node reads on: what was not taken comes to it again.
+    pub(super) fn resumed_at(&self) -> u64 {
+        match self.limit {
+            Some(_) => self.resume.min(self.all),
+            None => self.resume,
+        }
+    }
     /// Everything up to that number came, and was taken as far as the limit.
     pub(super) fn raise(&mut self, number: u64) {
         self.all = self.all.max(number.min(self.limit.unwrap_or(u64::MAX)));

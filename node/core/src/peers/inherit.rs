@@ -26,7 +26,7 @@ impl Hub {
             let known = shared.known.iter();
             let inheritance = Inheritance {
                 known: known
-                    .map(|(lineage, k)| (*lineage, k.all, k.resume, k.revision))
+                    .map(|(lineage, k)| (*lineage, k.all, k.resumed_at(), k.revision))
                     .collect(),
                 acked: shared
                     .acked

@@ -36,6 +36,10 @@ pub const WALK_SLICES: usize = 16;
 pub const COLLECT: usize = 16_384;
 /// Keys in one question or offer: with a cell of every lineage of each, the answer still fits a batch.
 pub const WANT_KEYS: usize = 64;
+/// Bytes of the keys in one question, unless it is about one key.
+pub const WANT_BYTES: usize = 64 << 10;
+/// Bytes in the name of a node or table that a peer tells.
+pub const NAME_MAX: usize = 255;
 /// Questions about keys that wait for their answers, per session and table.
 pub const WANTS_OPEN: usize = 8;
 /// Questions about keys that a peer may ask before the first is answered, per session.

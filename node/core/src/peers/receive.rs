@@ -83,6 +83,8 @@ pub(super) struct Asked {
     pub(super) at: u64,
     /// It has begun.
     pub(super) begun: bool,
+    /// What it showed and was not taken: the lowest version of each lineage in each batch.
+    pub(super) left: Vec<(Lineage, u64)>,
     /// It has brought something new.
     pub(super) news: bool,
 }
@@ -153,6 +155,7 @@ impl InSession {
             claims: table.claims.values().copied().collect(),
             at: now,
             begun: false,
+            left: Vec::new(),
             news: false,
         });
         Some(theirs)
@@ -357,6 +360,12 @@ impl Hub {
                 if let Some(asked) = &mut table.asked {
                     asked.begun = true;
                     asked.news |= applied.news > 0;
+                    for (lineage, version) in &applied.untaken {
+                        match asked.left.iter_mut().find(|(of, _)| of == lineage) {
+                            Some((_, lowest)) => *lowest = (*lowest).min(*version),
+                            None => asked.left.push((*lineage, *version)),
+                        }
+                    }
                 }
             }
             BatchKind::Answer | BatchKind::Offer => {}

@@ -76,6 +76,9 @@ impl Hub {
             let text = format!("it speaks version {}", welcome.version);
             return Err(Ended::Refused(Refusal::Version, text));
         }
+        if !super::greet::is_name(&welcome.node) {
+            return Err(Ended::Protocol("a name that cannot be one"));
+        }
         if welcome.lineage == self.own {
             let text = "answered with our own lineage".to_owned();
             return Err(Ended::Refused(Refusal::Myself, text));
@@ -118,8 +121,14 @@ impl Hub {
         for ((table, answer), shared) in out.tables.iter_mut().zip(welcome.tables).zip(&self.tables)
         {
             table.agreed = answer.matched;
-            differing.push((shared.def.name.clone(), answer.mismatches.clone()));
-            table.mismatches = answer.mismatches;
+            let texts: Vec<String> = answer
+                .mismatches
+                .iter()
+                .take(MISMATCHES_MAX)
+                .map(|t| shown(t))
+                .collect();
+            differing.push((shared.def.name.clone(), texts.clone()));
+            table.mismatches = texts;
         }
         let peer = out.peer;
         self.log(Event::Up {
@@ -216,6 +225,17 @@ impl OutSession {
         });
         Ok(())
     }
+}
+
+/// Differences of one table that are taken from a peer.
+const MISMATCHES_MAX: usize = 16;
+
+/// A peer's text, fit to be shown to people.
+fn shown(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(1_024)
+        .collect()
 }
 
 /// How far a peer's wall clock is ahead of ours, in milliseconds; the time its message took counts against it.

@@ -5,7 +5,7 @@
 
 use super::event::{Ended, SessionId};
 use super::hub::Hub;
-use super::limits::{KEPT_KEYS_MAX, WANT_KEYS, WANTS_OPEN};
+use super::limits::{KEPT_KEYS_MAX, WANT_BYTES, WANT_KEYS, WANTS_OPEN};
 use super::messages::Reply;
 use super::push::OutSession;
 use super::receive::InSession;
@@ -53,8 +53,14 @@ impl InSession {
         };
         let mut replies = Vec::new();
         while table.asked_keys.len() < WANTS_OPEN && !table.wants.is_empty() {
-            let count = table.wants.len().min(WANT_KEYS);
-            let asked: Vec<Wanted> = table.wants.drain(..count).collect();
+            // One question fits a message, however long the keys are.
+            let mut bytes = 0;
+            let fits = |wanted: &&Wanted| {
+                bytes += wanted.key.as_bytes().len();
+                bytes <= WANT_BYTES
+            };
+            let count = table.wants.iter().take(WANT_KEYS).take_while(fits).count();
+            let asked: Vec<Wanted> = table.wants.drain(..count.max(1)).collect();
             let keys = asked.iter().map(|wanted| wanted.key.clone()).collect();
             table.asked_keys.push_back(asked);
             replies.push(Reply::Want {
@@ -118,18 +124,26 @@ impl Hub {
                 continue;
             }
             self.counters.keys_wanted += keys.len() as u64;
-            let room = KEPT_KEYS_MAX.saturating_sub(shared.wants.len());
+            let wanted = |key: &Key| Wanted {
+                key: key.clone(),
+                of_that_one: true,
+            };
+            // Who is away must not use up the room of those who are there.
+            let direct = |s: &&mut InSession| s.pusher() == Some(*lineage);
+            if let Some(session) = self.ins.values_mut().find(direct)
+                && let Some(theirs) = session.theirs(own)
+            {
+                self.counters.wants_dropped += session.want(theirs, keys.iter().map(wanted));
+                session.ask(theirs);
+                continue;
+            }
+            let own_share = shared.wants.iter().filter(|(l, _)| l == lineage).count();
+            let room = (KEPT_KEYS_MAX / 4).saturating_sub(own_share);
+            let room = room.min(KEPT_KEYS_MAX.saturating_sub(shared.wants.len()));
             self.counters.wants_dropped += keys.len().saturating_sub(room) as u64;
-            let kept = keys.iter().take(room).map(|key| {
-                let wanted = Wanted {
-                    key: key.clone(),
-                    of_that_one: true,
-                };
-                (*lineage, wanted)
-            });
+            let kept = keys.iter().take(room).map(|key| (*lineage, wanted(key)));
             shared.wants.extend(kept);
         }
-        self.ask_again(now);
     }
     /// Asks again: whoever was asked, if it is back; if it is dead, anyone that will do.
     pub(super) fn ask_again(&mut self, now: u64) {

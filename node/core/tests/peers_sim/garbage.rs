@@ -513,3 +513,29 @@ fn questions_take_a_bounded_place() {
         "{why:?}"
     );
 }
+
+/// Names are shown to people: one that could forge a line of the log, or fill it, ends the session.
+#[test]
+fn names_that_cannot_be_names_are_refused() {
+    for (node, table) in [
+        ("a\nb".into(), "t".into()),
+        ("n".repeat(256), "t".into()),
+        ("n".into(), "t\u{1b}".to_owned()),
+    ] {
+        let mut victim = Victim::new(1);
+        let id = victim.hub.opened_in("liar:9".into(), victim.now);
+        let mut hello = victim.hello(&mut Rng::new(3));
+        (hello.version, hello.node) = (VERSION, node);
+        hello.tables = vec![TableDef {
+            name: table,
+            ..victim.def()
+        }];
+        victim.hub.handle_push(id, Push::Hello(hello), victim.now);
+        victim.step(0);
+        let why = victim.closed.first().map(|(_, why)| why);
+        assert!(
+            matches!(why, Some(Ended::Protocol("a name that cannot be one"))),
+            "{why:?}"
+        );
+    }
+}
