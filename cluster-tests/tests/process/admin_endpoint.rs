@@ -187,6 +187,7 @@ fn metrics_are_the_documented_ones_and_count() {
                 "edicts",
                 "shares",
                 "stamps",
+                "releases",
                 "lineages",
                 "tombstones",
             ];
