@@ -3,6 +3,7 @@
 use cluster_tests::cluster::{Node, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
+use cluster_tests::scrape::{samples, scrape};
 use cluster_tests::server::Gate;
 use cluster_tests::wait::{until_true, until_within};
 use cluster_tests::{Client, Launch, Proxy, Server, get};
@@ -313,7 +314,9 @@ fn peers_notice_no_reload() {
     if haproxy_lacks("sums over nodes") {
         return;
     }
-    let mut cluster = Spec::of(3).prepare();
+    let mut cluster = Spec::of(3)
+        .global("  admin bind unix@{{dir}}/admin.sock")
+        .prepare();
     for index in 0..3 {
         cluster
             .node_mut(index)
@@ -342,7 +345,80 @@ fn peers_notice_no_reload() {
     cluster.settled(&Expected::of(&tally));
     // Nobody was taught anything again: the numbers went on.
     for index in 0..3 {
-        let said = cluster.node(index).proxy().stderr();
-        assert!(!said.contains("Refused"), "{said}");
+        let socket = cluster.node(index).proxy().dir().join("admin.sock");
+        let page = scrape(&socket);
+        let resyncs: Vec<f64> = samples(&page)
+            .into_iter()
+            .filter(|(name, _)| name.starts_with("remora_peers_resyncs_total{"))
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(resyncs, [0.0], "{page}");
     }
+}
+
+/// What an old worker counts after everything was told to finish reaches the peers.
+#[test]
+fn a_soft_stop_waits_for_what_old_workers_count() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::with(move |_, peer| {
+        peer.write("HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n");
+        peer.write(vec![b'x'; 100_000]);
+        held.wait();
+        peer.write(vec![b'x'; 300_000])
+    });
+    let mut cluster = Spec::of(2)
+        .append(&format!(
+            "
+frontend down
+  bind unix@{{{{dir}}}}/down.sock
+  http-request track-sc0 str(down) table downs
+  default_backend origin
+backend downs
+  stick-table type string size 100 expire 10m store conn_cur,bytes_out_cnt peers p
+backend origin
+  server s1 {}
+",
+            server.addr()
+        ))
+        .prepare();
+    for index in 0..2 {
+        cluster
+            .node_mut(index)
+            .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
+        cluster.node_mut(index).spawn();
+    }
+    for index in 0..2 {
+        cluster.node_mut(index).ready();
+    }
+    let entry = |name| {
+        let entry = cluster.node(1).proxy().cli().entry("downs", "down");
+        entry.map_or(-1, |entry| entry.get(name))
+    };
+    let proxy = cluster.node(0).proxy();
+    let mut client = Client::connect_unix(&proxy.dir().join("down.sock"));
+    client.get("/");
+    until_true("the peer hears of it", || entry("conn_cur") == 1);
+    reload_node(cluster.node(0));
+    proxy.signal(Signal::USR1);
+    until_true("the worker that served stops", || {
+        proxy.stderr().contains("Proxy down stopped")
+    });
+    assert_eq!(entry("conn_cur"), 1, "{}", proxy.stderr());
+    gate.open();
+    let answer = client.response().expect("the whole answer");
+    assert_eq!(answer.body.len(), 400_000);
+    drop(client);
+    until_true("all of it is known", || {
+        entry("conn_cur") == 0 && (400_000..400_200).contains(&entry("bytes_out_cnt"))
+    });
+    assert!(
+        cluster
+            .node_mut(0)
+            .end_with(Signal::USR1)
+            .contains("All workers exited")
+    );
 }

@@ -96,13 +96,16 @@ async fn serve(running: Running) -> u8 {
     code
 }
 
-/// While the last counts are being told, another worker may take over from the one that hears them. Completes when the
-/// supervisor is gone: then there will never be another one.
+/// While the last counts are being told, another worker may take over from the one that hears them, as long as there is a
+/// supervisor. Never completes.
 async fn redirect(teacher: &Teacher, link: Option<&Link>) {
     loop {
         match next_order(link, false).await {
             Order::Tables(Errand::Heir, channel) => teacher.heir(channel),
-            Order::Gone => return,
+            Order::Gone => {
+                teacher.last();
+                return std::future::pending().await;
+            }
             _ => {}
         }
     }
@@ -187,7 +190,9 @@ async fn serve_until(
     let mut orphaned = false;
     let mut hard_stop = None::<Instant>;
     let mut killed = None::<Instant>;
-    // All connections have ended.
+    // All threads have ended.
+    let mut joined = false;
+    // And nobody else's counts are waited for.
     let mut idle = false;
     // Another process has taken over, but this one answers who asks until it is told to end.
     let mut lingers = false;
@@ -196,15 +201,18 @@ async fn serve_until(
             return 0;
         }
         let told = tokio::select! {
-            fine = &mut ended, if !idle => {
-                if draining {
-                    report_stopped(&shared);
-                    peers::stop(&shared).await;
-                }
+            fine = &mut ended, if !joined && !idle => {
                 if !matches!(fine, Ok(true)) || !draining {
                     error!("a worker thread ended unexpectedly.");
                     return 1;
                 }
+                joined = true;
+                report_stopped(&shared);
+                continue;
+            }
+            // Older processes that finish count here, and peers hear of it from here.
+            () = shared.heritage.childless(), if joined && !idle => {
+                peers::stop(&shared).await;
                 idle = true;
                 if let Some(teacher) = teacher.clone().filter(|_| lingers) {
                     tokio::spawn(async move { teacher.finish(true).await });
@@ -236,7 +244,10 @@ async fn serve_until(
             () = sleep_until(killed.unwrap_or_else(Instant::now)), if killed.is_some() => {
                 killed = None;
                 if !idle {
-                    report_stopped(&shared);
+                    if !joined {
+                        report_stopped(&shared);
+                    }
+                    let _ = timeout(LAST_WORDS, shared.heritage.childless()).await;
                     peers::stop(&shared).await;
                     idle = true;
                 }
@@ -252,11 +263,13 @@ async fn serve_until(
         };
         let successor = match told {
             Told::Signal(Caught::Term) => {
-                cut_off(&shared, &mut ended).await;
+                let ended = (!joined).then_some(&mut ended);
+                cut_off(&shared, ended, teacher.as_deref()).await;
                 return 128 + 15;
             }
             Told::Signal(Caught::Int) if draining => {
-                cut_off(&shared, &mut ended).await;
+                let ended = (!joined).then_some(&mut ended);
+                cut_off(&shared, ended, teacher.as_deref()).await;
                 return 128 + 2;
             }
             Told::Signal(Caught::Int | Caught::Usr1) => {
@@ -438,6 +451,9 @@ async fn serve_until(
         };
         if draining {
             if matches!(successor, Successor::None) {
+                if let Some(teacher) = &teacher {
+                    teacher.last();
+                }
                 // Now everything is to end, also connections that only might bring another request.
                 for worker in &shared.workers {
                     let _ = worker.ask.send(Ask::Drain(Successor::None));
@@ -518,8 +534,16 @@ async fn next_order(link: Option<&Link>, orphaned: bool) -> Order {
     }
 }
 
-/// A hard stop. With peers, nothing may be counted any more while they are told the last of it.
-async fn cut_off(shared: &Shared, ended: &mut oneshot::Receiver<bool>) {
+/// A hard stop. With peers, nothing may be counted any more while they are told the last of it, here or in older processes
+/// that end at the same time. `ended`: of threads that run.
+async fn cut_off(
+    shared: &Shared,
+    ended: Option<&mut oneshot::Receiver<bool>>,
+    teacher: Option<&Teacher>,
+) {
+    if let Some(teacher) = teacher {
+        teacher.last();
+    }
     if shared.peers.get().is_none_or(Vec::is_empty) {
         return;
     }
@@ -530,9 +554,12 @@ async fn cut_off(shared: &Shared, ended: &mut oneshot::Receiver<bool>) {
         let _ = worker.ask.send(Ask::Drain(nobody.clone()));
         let _ = worker.ask.send(Ask::Kill);
     }
-    if timeout(KILL_PATIENCE, ended).await.is_err() {
+    if let Some(ended) = ended
+        && timeout(KILL_PATIENCE, ended).await.is_err()
+    {
         warn!("some connections do not end: what they still count is told to nobody.");
     }
+    let _ = timeout(LAST_WORDS, shared.heritage.childless()).await;
     peers::stop(shared).await;
 }
 
@@ -564,3 +591,5 @@ const UPKEEP_RECORDS: usize = 2_000;
 const UPKEEP_ROUNDS_MAX: usize = 100;
 /// How long killed streams may take to write their log lines.
 const KILL_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a hard stop waits for what older processes, which end at the same time, still say.
+const LAST_WORDS: Duration = Duration::from_millis(1500);

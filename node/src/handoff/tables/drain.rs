@@ -27,6 +27,8 @@ pub(super) struct Drainer<'s> {
     pending: Vec<Deltas>,
     /// When something was said last.
     last: Instant,
+    /// How long it waits for somebody who listens, in the end.
+    patience: Duration,
 }
 
 /// One message, in a form that can be said again.
@@ -46,6 +48,7 @@ impl<'s> Drainer<'s> {
             said: None,
             pending: shared.world.tables.iter().map(|_| Deltas::new()).collect(),
             last: Instant::now(),
+            patience: FINISH_MAX,
             shared,
         }
     }
@@ -66,6 +69,7 @@ impl<'s> Drainer<'s> {
                     let _ = done.send(());
                     return;
                 }
+                Ok(Command::Last) => self.patience = LAST_PATIENCE,
                 Ok(_) => {}
                 Err(mpsc::RecvTimeoutError::Timeout) => self.step(),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -207,24 +211,31 @@ impl<'s> Drainer<'s> {
     /// Says all that is left, and that this was all.
     fn finish(&mut self, clean: bool, orders: &mpsc::Receiver<Command>) {
         let until = Instant::now() + FINISH_MAX;
+        let mut lonely = None;
         while Instant::now() < until {
-            // Whoever heard it is being replaced, or is dead: its successor is on its way.
-            let pause = if self.channel.is_none() {
-                PAUSE
-            } else {
+            if self.said.is_none() {
+                if !self.gather() {
+                    break;
+                }
+                self.say();
+            }
+            let pause = if self.channel.is_some() {
+                lonely = None;
                 Duration::ZERO
+            } else {
+                // Whoever heard it is being replaced, or is dead: its successor is on its way, if there will be one.
+                let since = *lonely.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.patience {
+                    break;
+                }
+                PAUSE
             };
             match orders.recv_timeout(pause) {
                 Ok(Command::Heir(channel)) => self.follow(channel),
-                _ if self.channel.is_none() => continue,
+                Ok(Command::Last) => self.patience = LAST_PATIENCE,
+                Err(mpsc::RecvTimeoutError::Disconnected) if self.channel.is_none() => break,
+                _ if self.said.is_some() => self.confirmed(),
                 _ => {}
-            }
-            if self.said.is_some() {
-                self.confirmed();
-            } else if self.gather() {
-                self.say();
-            } else {
-                break;
             }
         }
         if let Some(channel) = self.channel.as_ref().filter(|_| clean)
@@ -243,6 +254,8 @@ const ENTRIES_MAX: usize = 400;
 const ENTRIES_BYTES: usize = 24 * 1024;
 /// How long the rest may take: a busy machine, and a worker that is being replaced, are no reason to lose it.
 const FINISH_MAX: Duration = Duration::from_secs(20);
+/// How long another worker may take to come when everything is about to end: it can only have been on its way.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// At most so many bytes go over the channel for one entry.
 fn weight(key: &Key, delta: &Delta) -> usize {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use remora_core::peers::Inheritance;
 use remora_core::table::{Key, Ledger, Lineage, Table, TableId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{FOR_EVER, Learned, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
@@ -39,6 +39,8 @@ pub struct Heritage {
     state: Mutex<State>,
     /// The phase has changed.
     turned: Condvar,
+    /// A process that drained has ended, or tells another one now.
+    gone: Notify,
     stage: watch::Sender<Stage>,
     /// When the process before stopped accepting, until it was asked for.
     held_ms: Mutex<Option<u64>>,
@@ -93,6 +95,7 @@ impl Heritage {
             child: rand::random(),
             state: Mutex::default(),
             turned: Condvar::new(),
+            gone: Notify::new(),
             stage: watch::Sender::new(if follows {
                 Stage::Learning
             } else {
@@ -177,6 +180,22 @@ impl Heritage {
     fn turn(&self, phase: Phase) {
         self.state.lock().phase = phase;
         self.turned.notify_all();
+        self.gone.notify_waiters();
+    }
+    /// Completes when no process that drains tells this one what it counts: they have ended, or tell another one.
+    pub async fn childless(&self) {
+        loop {
+            let mut gone = std::pin::pin!(self.gone.notified());
+            // Before the look: what ends after it must not be missed.
+            gone.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.phase == Phase::Gone || state.children.is_empty() {
+                    return;
+                }
+            }
+            gone.await;
+        }
     }
     /// Trackers that this process still holds in the name of others.
     pub(super) fn shares(&self, mut f: impl FnMut(TableId, &Key, u32)) {
@@ -211,6 +230,7 @@ impl Heritage {
             }
             stay
         });
+        self.gone.notify_waiters();
     }
 
     /// Listens to a process that drains, in a thread of its own.
@@ -287,6 +307,7 @@ impl Heritage {
         if let Some(mut child) = state.children.remove(&from.child) {
             child.ledger.end(tables, clock::read().mono_ms);
         }
+        self.gone.notify_waiters();
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Command {
     Release,
     /// Another one serves.
     Heir(Channel),
+    /// Everything is about to end: hardly another one will.
+    Last,
     /// Everything has ended here: send the rest.
     Finish {
         /// All connections ended by themselves.
@@ -96,6 +98,10 @@ impl Teacher {
     /// Another one serves.
     pub fn heir(&self, channel: Channel) {
         let _ = self.commands.send(Command::Heir(channel));
+    }
+    /// Everything is about to end: who does not hear of another successor soon will never.
+    pub fn last(&self) {
+        let _ = self.commands.send(Command::Last);
     }
     /// Everything has ended here; completes when the rest has been sent, or it took too long. `clean`: all connections
     /// ended by themselves.
