@@ -29,7 +29,7 @@ pub(super) const HELD: u32 = u32::MAX - 3;
 /// Steps back from the tail before an entry is put aside.
 const STEPS_BACK_MAX: u32 = 8;
 /// An entry so much older than one that it should come before is put aside at once.
-const FAR_BACK_MS: u32 = 2_000;
+const FAR_BACK_MS: u64 = 2_000;
 
 /// Bits of a slot number in [`aside_key`].
 const SLOT_BITS: u32 = SLOTS_MAX.trailing_ones();
@@ -452,17 +452,17 @@ impl Shard {
     pub fn place(&mut self, schema: &Schema, slot: u32, now: u64) {
         let mut after = self.tail;
         if schema.lifetime.is_some() {
-            let age = age_ms(now as u32, self.word(slot, TOUCHED));
+            // Not ages: those of what a thread with a later clock touched are all 0, though not all the same.
+            let touched = date(now, self.word(slot, TOUCHED));
             let mut steps = 0;
             while after != NIL {
-                let younger = age_ms(now as u32, self.word(after, TOUCHED));
-                if younger >= age {
+                let later = date(now, self.word(after, TOUCHED));
+                if later <= touched {
                     break;
                 }
-                if steps == STEPS_BACK_MAX || age - younger > FAR_BACK_MS {
-                    let date = date(now, self.word(slot, TOUCHED));
+                if steps == STEPS_BACK_MAX || later - touched > FAR_BACK_MS {
                     self.set_word(slot, PREV, ASIDE);
-                    self.aside.note(aside_key(date, slot));
+                    self.aside.note(aside_key(touched, slot));
                     if self.aside.loose.len() > self.slab.len() as usize + LOOSE_SPARE {
                         self.sort_aside(now); // entries that come and go
                     }
