@@ -1,0 +1,12 @@
+//! Whole configurations: what they compile to, and what is said about those that are wrong.
+
+mod support;
+
+mod examples;
+mod peers_errors;
+mod peers_plan;
+mod random_texts;
+mod sections;
+mod statements;
+mod text;
+mod warnings;
