@@ -13,8 +13,20 @@ pub(crate) struct Authority(tempfile::TempDir);
 impl Authority {
     /// `None` when `openssl` is not installed.
     pub(crate) fn new() -> Option<Self> {
+        Self::under(&[])
+    }
+
+    /// One that ran out ten days ago; `None` also when libfaketime is not installed.
+    pub(crate) fn expired() -> Option<Self> {
+        let clock = WallClock::new()?;
+        clock.shift(-40 * 86_400);
+        Self::under(&clock.env())
+    }
+
+    fn under(env: &[(&str, String)]) -> Option<Self> {
         let mut openssl = tools::tool("openssl")?;
         let dir = tempfile::tempdir().expect("a directory");
+        openssl.envs(env.iter().map(|(k, v)| (k, v)));
         run(openssl.current_dir(dir.path()).args([
             "req",
             "-x509",

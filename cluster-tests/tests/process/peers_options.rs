@@ -65,6 +65,41 @@ fn a_certificate_that_runs_out_is_reported_in_time() {
     cluster.settled(&Expected::of(&tally));
 }
 
+/// While an authority is being replaced, its file holds the old one and the new one.
+#[test]
+fn an_authority_that_has_expired_beside_a_valid_one_is_no_news() {
+    let (Some(old), Some(new)) = (Authority::expired(), Authority::new()) else {
+        return;
+    };
+    if haproxy_lacks("it says nothing of certificates") {
+        return;
+    }
+    let both = old.authority() + &new.authority();
+    let mut cluster = tls_nodes(2, &old, "peers.test")
+        .file("both.pem", both)
+        .prepare();
+    let both = |config: String| config.replace("ca.pem", "both.pem");
+    cluster.node_mut(0).reconfigure(both);
+    cluster.node_mut(1).start();
+    cluster.node_mut(0).start();
+    // What it signed is valid itself.
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        cluster.node(node).hit("k", 3, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+    let file = cluster.node(1).proxy().dir().join("ca.pem");
+    says(
+        cluster.node(1),
+        &format!(
+            "the last authority of ca-file '{}' expired on 20",
+            file.display()
+        ),
+    );
+    assert!(!cluster.node(1).proxy().stderr().contains("[ALERT]"));
+    assert!(!cluster.node(0).proxy().stderr().contains("expired"));
+}
+
 #[test]
 fn each_way_to_verify_works() {
     let Some(authority) = Authority::new() else {

@@ -144,5 +144,5 @@ type CertificateFamily = Family<fn(&i64) -> Option<Value>, fn(&i64, Each<'_>)>;
 
 #[rustfmt::skip]
 pub(super) static CERTIFICATE: &[CertificateFamily] = families! {
-    gauge "expiry_seconds" "When the first certificate of the file runs out, seconds since 1970." (|at| Some((*at).into()));
+    gauge "expiry_seconds" "When the first certificate of a `crt` file, or the last authority of a `ca-file`, runs out: seconds since 1970." (|at| Some((*at).into()));
 };

@@ -1,7 +1,7 @@
 //! When certificates run out. Nodes whose certificates have expired part, so this is said in time: at the start, when a
 //! file is renewed, and then every day.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,18 +21,20 @@ pub(super) struct Files(Vec<File>);
 
 struct File {
     path: String,
-    /// When the first of its certificates runs out, seconds since 1970; `None`: the file holds none.
+    holds: Holds,
+    /// When it runs out, seconds since 1970 (see [`expiry`]); `None`: it holds no certificate.
     at: Option<i64>,
-    /// When that was last said, and how bad it was.
-    said: Option<(i64, Severity)>,
+    /// When that was last said, and whether it was over then.
+    said: Option<(i64, bool)>,
 }
 
 impl Files {
     /// Reads them, while the process still may.
     pub(super) fn of(section: &PeersSection) -> Files {
-        let file = |path: &str| File {
+        let file = |(path, holds): (&str, Holds)| File {
             path: path.to_owned(),
-            at: expiry(path),
+            holds,
+            at: expiry(path, holds),
             said: None,
         };
         Files(paths(section).into_iter().map(file).collect())
@@ -45,7 +47,7 @@ impl Files {
             let now = now.map_or(0, |since| since.as_secs() as i64);
             for file in &mut self.0 {
                 // A file that cannot be read now is what it was.
-                let at = expiry(&file.path).or(file.at);
+                let at = expiry(&file.path, file.holds).or(file.at);
                 if at != file.at {
                     (file.at, file.said) = (at, None);
                 }
@@ -62,32 +64,42 @@ impl File {
     /// What there is to say, if anything.
     fn news(&mut self, now: i64) -> Option<(Severity, String)> {
         let at = self.at?;
-        let severity = match at - now {
-            ..=0 => Severity::Err,
-            left if left <= SOON => Severity::Warning,
+        let severity = match (at - now, self.holds) {
+            (..=0, Holds::Chain) => Severity::Err,
+            (left, _) if left <= SOON => Severity::Warning,
             _ => return None,
         };
+        let is_over = at <= now;
         let known =
-            |(when, how): (i64, Severity)| how == severity && (when..when + DAY).contains(&now);
+            |(when, over): (i64, bool)| over == is_over && (when..when + DAY).contains(&now);
         if self.said.is_some_and(known) {
             return None;
         }
-        self.said = Some((now, severity));
+        self.said = Some((now, is_over));
         let date = Timestamp::from_second(at).map_or_else(
             |_| at.to_string(),
             |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         );
         let path = &self.path;
-        let text = if severity == Severity::Err {
-            format!(
-                "certificate '{path}' expired on {date}: other nodes refuse it, and open no new session; replace the file, it is read again"
-            )
-        } else {
-            let days = (at - now) / DAY;
-            let s = if days == 1 { "" } else { "s" };
-            format!(
-                "certificate '{path}' expires on {date}, in {days} day{s}; replace the file, it is read again"
-            )
+        let what = match self.holds {
+            Holds::Chain => format!("certificate '{path}'"),
+            Holds::Authorities => format!("the last authority of ca-file '{path}'"),
+        };
+        let text = match (is_over, self.holds) {
+            (true, Holds::Chain) => format!(
+                "{what} expired on {date}: other nodes refuse it, and open no new session; replace the file, it is read again"
+            ),
+            // Anchors of trust have no dates of their own (RFC 5280, 6.1.1 d).
+            (true, Holds::Authorities) => format!(
+                "{what} expired on {date}: what it signed is accepted as long as it is valid itself; replace the file, it is read again"
+            ),
+            (false, _) => {
+                let days = (at - now) / DAY;
+                let s = if days == 1 { "" } else { "s" };
+                format!(
+                    "{what} expires on {date}, in {days} day{s}; replace the file, it is read again"
+                )
+            }
         };
         Some((severity, text))
     }
@@ -99,23 +111,47 @@ const DAY: i64 = 86_400;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// The files of a section that hold certificates.
-pub(crate) fn paths(section: &PeersSection) -> BTreeSet<&str> {
+/// What the certificates of a file are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holds {
+    /// One that is shown (`crt`), and those that lead from it to its authority: all are needed.
+    Chain,
+    /// Authorities (`ca-file`): one that is valid will do, as while an old one is being replaced.
+    Authorities,
+}
+
+/// The files of a section that hold certificates. One that is named as both counts as what runs out first.
+pub(crate) fn paths(section: &PeersSection) -> BTreeMap<&str, Holds> {
     let lines = section.binds.iter().map(|b| &b.tls);
     let lines = lines.chain(section.servers.iter().map(|s| &s.tls));
     let lines = lines.chain(section.discover.iter().map(|d| &d.tls));
-    lines
-        .flatten()
-        .flat_map(|tls: &PeersTls| [&tls.crt, &tls.ca_file])
-        .flatten()
-        .map(String::as_str)
-        .collect()
+    let mut paths = BTreeMap::new();
+    for tls in lines.flatten() {
+        let tls: &PeersTls = tls;
+        if let Some(path) = &tls.ca_file {
+            paths.entry(path.as_str()).or_insert(Holds::Authorities);
+        }
+        if let Some(path) = &tls.crt {
+            paths.insert(path.as_str(), Holds::Chain);
+        }
+    }
+    paths
 }
 
-/// When the first certificate of a file runs out: seconds since 1970.
-pub(crate) fn expiry(path: &str) -> Option<i64> {
+impl Holds {
+    /// When a file whose certificates run out at these times is of no use any more.
+    fn until(self, times: impl Iterator<Item = i64>) -> Option<i64> {
+        match self {
+            Holds::Chain => times.min(),
+            Holds::Authorities => times.max(),
+        }
+    }
+}
+
+/// When a file is of no use any more, seconds since 1970: with the first of a chain, the last of authorities.
+pub(crate) fn expiry(path: &str, holds: Holds) -> Option<i64> {
     let certificates = CertificateDer::pem_file_iter(path).ok()?;
-    certificates.filter_map(|c| not_after(&c.ok()?)).min()
+    holds.until(certificates.filter_map(|c| not_after(&c.ok()?)))
 }
 
 /// `notAfter` of a certificate (RFC 5280, 4.1): the fifth field of `tbsCertificate`, or the fourth in version 1, holds it.
@@ -226,6 +262,7 @@ mod tests {
     fn what_is_said_and_how_often() {
         let mut file = File {
             path: "/tls/a.pem".into(),
+            holds: Holds::Chain,
             at: Some(100 * DAY),
             said: None,
         };
@@ -245,6 +282,25 @@ mod tests {
         assert!(text.contains("expired on 1970-04-11"), "{text}");
         assert_eq!(said(100 * DAY + 10), None);
         assert!(said(102 * DAY).is_some());
+    }
+
+    #[test]
+    fn authorities_are_good_as_long_as_one_of_them_is() {
+        let over = |holds: Holds| holds.until([120, 60, 90].into_iter());
+        assert_eq!(over(Holds::Chain), Some(60));
+        assert_eq!(over(Holds::Authorities), Some(120));
+        let mut file = File {
+            path: "/tls/ca.pem".into(),
+            holds: Holds::Authorities,
+            at: Some(120),
+            said: None,
+        };
+        let (severity, text) = file.news(120).unwrap();
+        assert_eq!(severity, Severity::Warning);
+        assert!(
+            text.contains("the last authority of ca-file '/tls/ca.pem' expired on 1970-01-01"),
+            "{text}"
+        );
     }
 
     #[test]
