@@ -20,6 +20,8 @@ pub(super) struct Life {
     /// It said goodbye: only a new session proves that it is back.
     pub(super) ended: bool,
     pub(super) alive: bool,
+    /// When it was alive last, be it that others said so: who was never met here may come back with old counts all the same.
+    alive_at: Option<u64>,
     /// Since when no session brings its journal; `None`: one does.
     pub(super) unfed_since: Option<u64>,
     /// Since when its journal has come without a long break; 0: since it began. `None`: it never came.
@@ -32,7 +34,7 @@ pub(super) struct Life {
 impl Life {
     /// It is there, or was not long ago and did not say goodbye.
     pub(super) fn may_return(&self, now: u64) -> bool {
-        !self.ended && (self.alive || self.heard_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
+        !self.ended && (self.alive || self.alive_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
     }
     /// A session that brings its journal begins. `from_start`: nothing of it was missed. Returns whether it comes after a
     /// long break, be it that others told of it long ago and it never came.
@@ -69,6 +71,7 @@ impl Hub {
             heard_at: None,
             ended: false,
             alive: false,
+            alive_at: None,
             unfed_since: Some(now),
             fed_since: None,
             met_at: now,
@@ -159,6 +162,9 @@ impl Hub {
         for (lineage, life) in &mut self.lives {
             let alive = !life.ended
                 && (heard.binary_search(lineage).is_ok() || vouched.binary_search(lineage).is_ok());
+            if alive {
+                life.alive_at = Some(now);
+            }
             if alive != life.alive {
                 life.alive = alive;
                 // The register may have given the place of a dead one to another.
@@ -246,14 +252,14 @@ impl Hub {
         }
     }
 
-    /// Whether a node that was heard here may come back.
+    /// Whether a node that was alive may come back.
     pub(super) fn is_anyone_away(&self, now: u64) -> bool {
         let lives = &self.lives;
         lives.iter().any(|(lineage, life)| {
             life.may_return(now) && !life.is_heard(now) && !superseded(lives, *lineage, life)
         })
     }
-    /// Tells the tables whether somebody is away: who was heard here and may come back. Who has come back gets some time to
+    /// Tells the tables whether somebody is away: who was alive, here or by hearsay, and may come back. Who has come back gets some time to
     /// hear everything.
     pub(super) fn report_away(&mut self, now: u64) {
         if self.is_anyone_away(now) {
