@@ -1,6 +1,7 @@
 //! What options of `peers` sections do: certificates that run out, verification and its absence, and services that are
 //! mistaken for peers.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 
 use cluster_tests::cluster::Spec;
@@ -192,6 +193,31 @@ fn another_service_is_not_waited_for() {
     says(cluster.node(0), "ready: no peer has anything to teach");
     let shown = cluster.node(0).ask("show peers");
     assert!(shown.contains("last_error=\"it "), "{shown}");
+}
+
+/// A balancer that finds no server says nothing of the node behind it, which may be there in a moment.
+#[test]
+fn a_balancer_without_servers_is_waited_for() {
+    if haproxy_lacks("it speaks another protocol there") {
+        return;
+    }
+    let balancer = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = balancer.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in balancer.incoming() {
+            let answer = b"HTTP/1.0 503 Service Unavailable\r\nconnection: close\r\n\r\n";
+            let _gone_is_fine = stream.and_then(|mut stream| stream.write_all(answer));
+        }
+    });
+    let mut cluster = Spec::of(2).peers("  learn-timeout 2s").prepare();
+    cluster.node_mut(0).reconfigure(|config| {
+        let line = config.lines().find(|l| l.contains("server node1"));
+        let line = line.expect("a line").to_owned();
+        config.replace(&line, &format!("  server node1 {address}"))
+    });
+    cluster.node_mut(0).start();
+    says(cluster.node(0), "it speaks HTTP/1 (HTTP/1.0 503");
+    says(cluster.node(0), "ready: the learn-timeout is over");
 }
 
 /// `recv-only` means nothing here, which is said.

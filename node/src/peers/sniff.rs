@@ -20,23 +20,16 @@ impl Head {
     pub(super) fn stranger(&self, expected: Expected) -> Option<String> {
         stranger(&self.0.lock(), expected)
     }
-    /// Whether a server of HTTP/1 answers that it does not understand.
+    /// Whether a server of HTTP/1 answers that it does not understand. A balancer that finds nobody to pass a connection on to
+    /// says 502, 503 or 504: that is no answer of who is asked for, who may be there in a moment.
     pub(super) fn refuses_http2(&self) -> bool {
+        let head = self.0.lock();
+        let Some(rest) = head.strip_prefix(b"HTTP/1.") else {
+            return false;
+        };
         matches!(
-            self.0.lock()[..],
-            [
-                b'H',
-                b'T',
-                b'T',
-                b'P',
-                b'/',
-                b'1',
-                b'.',
-                _,
-                b' ',
-                b'4' | b'5',
-                ..
-            ]
+            rest,
+            [_, b' ', b'4', b'0', b'0'..=b'7', ..] | [_, b' ', b'5', b'0', b'1' | b'5', ..]
         )
     }
 }
@@ -176,6 +169,29 @@ const METHODS: [&[u8]; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_does_not_understand_http2() {
+        for (head, refuses) in [
+            ("HTTP/1.1 400 Bad Request", true),
+            ("HTTP/1.0 404 Not Found", true),
+            ("HTTP/1.1 501 Unsupported", true),
+            ("HTTP/1.1 505 HTTP Versio", true),
+            ("HTTP/1.1 408 Request Tim", false),
+            ("HTTP/1.1 429 Too Many Re", false),
+            ("HTTP/1.1 500 Internal Se", false),
+            ("HTTP/1.1 502 Bad Gateway", false),
+            ("HTTP/1.0 503 Service Una", false),
+            ("HTTP/1.1 504 Gateway Tim", false),
+            ("HTTP/1.1 200 OK", false),
+            ("HTTP/1.1 ", false),
+            ("", false),
+        ] {
+            let (_, known) = Sniffed::new(());
+            known.0.lock().extend_from_slice(head.as_bytes());
+            assert_eq!(known.refuses_http2(), refuses, "{head}");
+        }
+    }
 
     #[test]
     fn what_was_expected_is_no_stranger() {
