@@ -7,7 +7,7 @@ use cluster_tests::dump::Expected;
 use cluster_tests::hits::{Done, Tally, Traffic};
 use cluster_tests::locate::{Kind, kind_under_test};
 use cluster_tests::tools;
-use cluster_tests::wait::until_true;
+use cluster_tests::wait::{until, until_true};
 use rustix::process::Signal;
 
 /// One request at a time: what is not answered has not been read.
@@ -91,7 +91,13 @@ fn a_hard_stop_tells_the_last_of_it() {
                 .all(|&node| cluster.node(node).value("x", "conn_cur") == 1)
         });
         cluster.node(victim).hit("a", 500, &mut tally);
-        cluster.node_mut(victim).end_with(Signal::TERM);
+        let before = [0, 1, 2].map(|node| cluster.node(node).proxy().stderr().len());
+        let said = cluster.node_mut(victim).end_with(Signal::TERM);
+        let complains = |said: &str| {
+            let mut lines = said.lines();
+            lines.any(|l| l.starts_with("[WARNING]") && l.contains("peers p:"))
+        };
+        assert!(!complains(&said[before[victim]..]), "{said}");
         for node in others {
             let values = ["http_req_cnt", "gpc0"].map(|c| cluster.node(node).value("a", c));
             assert_eq!(values, [tally.get("a") as i64; 2], "at node{node}");
@@ -99,6 +105,12 @@ fn a_hard_stop_tells_the_last_of_it() {
             let said = cluster.node(node).said();
             let goodbye = format!("session from peer node{victim} ended: peer stops");
             assert!(said.contains(&goodbye), "{said}");
+            let said = until("it is missed, as one who has stopped", || {
+                let said = cluster.node(node).proxy().stderr()[before[node]..].to_owned();
+                let missed = format!("peer node{victim} has stopped, and is not back yet: ");
+                said.contains(&missed).then_some(said)
+            });
+            assert!(!complains(&said), "{said}");
         }
         drop(open);
         cluster.node_mut(victim).start();

@@ -327,6 +327,10 @@ fn peers_notice_no_reload() {
         cluster.node_mut(index).ready();
     }
     let mut tally = Tally::default();
+    cluster.node(0).hit("same", 1, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+    let said = |index: usize| cluster.node(index).proxy().stderr();
+    let before = [0, 1, 2].map(|index| said(index).len());
     for round in 0..6 {
         for index in 0..3 {
             let node = cluster.node(index);
@@ -353,6 +357,10 @@ fn peers_notice_no_reload() {
             .map(|(_, value)| value)
             .collect();
         assert_eq!(resyncs, [0.0], "{page}");
+        let said = said(index);
+        let mut since = said[before[index]..].lines();
+        let complaint = since.find(|l| l.starts_with("[WARNING]") && l.contains("peers p:"));
+        assert_eq!(complaint, None, "{said}");
     }
 }
 

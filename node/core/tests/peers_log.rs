@@ -191,7 +191,7 @@ fn the_end_of_a_node_that_said_goodbye_is_no_fault() {
     assert!(!a.hub.is_stopped(), "nobody has read the goodbye");
     b.act(20);
     b.hub.closed(into, "connection reset", 20);
-    a.hub.closed(out, "the peer ended the stream", 20);
+    a.hub.closed_by_peer(out, 20);
     a.act(20);
     assert!(a.hub.is_stopped());
     assert_eq!(a.says("session to peer b ended: stopping"), 1);
@@ -202,6 +202,58 @@ fn the_end_of_a_node_that_said_goodbye_is_no_fault() {
         b.said
     );
     assert_eq!(b.says("connection reset"), 0, "{:?}", b.said);
+}
+
+/// A stop, seen from those who push to the node that stops, and a hand-over to another process of the node: both leave streams
+/// behind that end by themselves.
+#[test]
+fn streams_that_end_because_of_a_stop_or_a_hand_over_are_no_fault() {
+    for hands_over in [false, true] {
+        let (mut a, mut b) = (Node::new("a", "one", 1), Node::new("b", "one", 2));
+        a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+        let Some(ix) = a.act(0).pop() else {
+            panic!("nothing is dialed")
+        };
+        let (out, into) = open(&mut a, ix, &mut b, 40_000, 0);
+        let why = if hands_over {
+            b.hub.suspend();
+            "another process of this node goes on"
+        } else {
+            b.hub.stop(10);
+            "stopping"
+        };
+        b.hub.closed(into, "broken pipe", 20);
+        a.hub.closed_by_peer(out, 20);
+        (a.act(20), b.act(20));
+        let said = format!("session from peer a ended: {why}");
+        assert_eq!(b.says(&said), 1, "{:?}", b.said);
+        assert_eq!(b.says("broken pipe"), 0, "{:?}", b.said);
+        assert_eq!(a.says("the peer ended the stream"), 1, "{:?}", a.said);
+    }
+}
+
+/// Who has said goodbye is not there, as is to be expected.
+#[test]
+fn a_node_that_stopped_is_not_unreachable() {
+    let (mut a, mut b) = (Node::new("a", "one", 1), Node::new("b", "one", 2));
+    let back = a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+    let ix = b.hub.add_peer("a", "127.0.0.1:2", false, 0);
+    assert_eq!((a.act(0), b.act(0)), (vec![back], vec![ix]));
+    let (out, into) = open(&mut b, ix, &mut a, 40_000, 0);
+    let (out_a, into_b) = open(&mut a, back, &mut b, 40_000, 0);
+    a.hub.stop(10);
+    carry(&mut a, out_a, &mut b, into_b, 10);
+    carry(&mut b, out, &mut a, into, 10);
+    b.hub.closed(into_b, "reset", 20);
+    b.hub.closed(out, "reset", 20);
+    for now in (20..5_000).step_by(20) {
+        for ix in b.act(now) {
+            b.hub.dial_failed(ix, true, "Connection refused", now);
+        }
+    }
+    let said = "peer a has stopped, and is not back yet: Connection refused";
+    assert_eq!(b.says(said), 1, "{:?}", b.said);
+    assert_eq!(b.says("unreachable"), 0, "{:?}", b.said);
 }
 
 #[test]

@@ -255,14 +255,14 @@ impl Line {
             text,
             other_service,
         } = reason;
-        let text = match text {
-            None => "the peer ended the stream".into(),
-            Some(text) => self.explain(text).await,
+        let Some(text) = text else {
+            return section.closed(outbox.id(), None);
         };
+        let text = self.explain(text).await;
         if other_service || self.head.refuses_http2() {
             section.closed_by_stranger(outbox.id(), &text);
         } else {
-            section.closed(outbox.id(), &text);
+            section.closed(outbox.id(), Some(&text));
         }
     }
 

@@ -358,7 +358,7 @@ where
     };
     let outbox = visit.outbox.lock().clone();
     match outbox {
-        Some(outbox) => section.closed(outbox.id(), &reason),
+        Some(outbox) => section.closed(outbox.id(), Some(&reason)),
         None => {
             let what = head.stranger(Expected::Http2Client);
             let what = what.or_else(|| visit.asked.lock().take());
@@ -460,11 +460,11 @@ async fn receive(
                     section.counters.skipped.fetch_add(1, Relaxed);
                 }
             },
-            Ok(None) => break "the peer ended the stream".to_owned(),
-            Err(status) => break said(&status),
+            Ok(None) => break None,
+            Err(status) => break Some(said(&status)),
         }
     };
-    section.closed(outbox.id(), &reason);
+    section.closed(outbox.id(), reason.as_deref());
     outbox.close();
 }
 

@@ -57,6 +57,8 @@ struct State<M> {
     waiting: Option<Waker>,
     /// Nothing more is to come.
     ending: bool,
+    /// Why, if the other side should hear of it.
+    fault: Option<String>,
 }
 
 impl<M: Outgoing> Outbox<M> {
@@ -67,6 +69,7 @@ impl<M: Outgoing> Outbox<M> {
                 next: None,
                 waiting: None,
                 ending: false,
+                fault: None,
             }),
             closed: Notify::new(),
         })
@@ -100,6 +103,15 @@ impl<M: Outgoing> Outbox<M> {
             waker.wake();
         }
         self.closed.notify_one();
+    }
+
+    /// The same, and tells the other side why, if the stream is one that can.
+    pub(super) fn close_because(&self, why: String) {
+        self.state.lock().fault = Some(why);
+        self.close();
+    }
+    fn take_fault(&self) -> Option<String> {
+        self.state.lock().fault.take()
     }
 
     /// Completes once the session was closed from this side.
@@ -151,8 +163,10 @@ impl Stream for Outflow<proto::ReplyMessage> {
     type Item = Result<proto::ReplyMessage, tonic::Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.outbox
-            .poll_next(&self.section, cx)
-            .map(|message| message.map(Ok))
+        let polled = self.outbox.poll_next(&self.section, cx);
+        polled.map(|message| match message {
+            Some(message) => Some(Ok(message)),
+            None => Some(Err(tonic::Status::aborted(self.outbox.take_fault()?))),
+        })
     }
 }

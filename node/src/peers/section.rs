@@ -175,14 +175,17 @@ impl Section {
         streams.ins.insert(outbox.id(), Arc::clone(&outbox));
         outbox
     }
-    /// A stream has ended by itself.
-    pub(super) fn closed(&self, id: SessionId, reason: &str) {
+    /// A stream has ended by itself. `reason`: `None` if the peer has ended it in good order.
+    pub(super) fn closed(&self, id: SessionId, reason: Option<&str>) {
         {
             let mut streams = self.streams.lock();
             streams.outs.remove(&id);
             streams.ins.remove(&id);
         }
-        self.with_hub(|hub, now| hub.closed(id, reason, now));
+        self.with_hub(|hub, now| match reason {
+            Some(reason) => hub.closed(id, reason, now),
+            None => hub.closed_by_peer(id, now),
+        });
     }
     /// The same; whoever answered is no peer.
     pub(super) fn closed_by_stranger(&self, id: SessionId, reason: &str) {
@@ -340,12 +343,21 @@ impl Section {
                     spawn_local(dial::dial(Arc::clone(self), ix, target));
                 }
             }
-            Action::Close(id, _) => {
+            Action::Close(id, why) => {
                 let mut streams = self.streams.lock();
                 if let Some(outbox) = streams.outs.remove(&id) {
                     outbox.close();
                 } else if let Some(outbox) = streams.ins.remove(&id) {
-                    outbox.close();
+                    match why {
+                        // In order, or said in a message before.
+                        Ended::PeerStops
+                        | Ended::Stopping
+                        | Ended::Removed
+                        | Ended::Renamed
+                        | Ended::Refused(..)
+                        | Ended::Replaced => outbox.close(),
+                        _ => outbox.close_because(format!("the peer closed it: {why}")),
+                    }
                 }
             }
             Action::Ready => self.shared.ready.one_more(),
@@ -391,8 +403,10 @@ fn severity(event: &Event) -> Severity {
     match event {
         // In the course of things.
         Event::Down { why, .. } => match why {
-            Ended::Refused(Refusal::Myself, _)
+            Ended::Refused(Refusal::Myself | Refusal::Stopping, _)
+            | Ended::ByPeer
             | Ended::Duplicate
+            | Ended::HandedOver
             | Ended::PeerStops
             | Ended::Removed
             | Ended::Renamed
@@ -400,7 +414,7 @@ fn severity(event: &Event) -> Severity {
             | Ended::Stopping => Severity::Notice,
             _ => Severity::Warning,
         },
-        Event::Unreachable { .. }
+        Event::Unreachable { stopped: false, .. }
         | Event::Misnamed { .. }
         | Event::OneWay { .. }
         | Event::Mismatch { .. }

@@ -167,7 +167,7 @@ fn own(
 
 fn own_error(tls: &PeersTls, why: &rustls::Error) -> String {
     let crt = tls.crt.as_deref().unwrap_or_default();
-    format!("certificate '{crt}': {why}")
+    format!("certificate '{crt}': {}", explain(why))
 }
 
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -333,6 +333,13 @@ fn explain(error: &rustls::Error) -> String {
         E::AlertReceived(A::UnknownCA | A::DecryptError | A::BadCertificate) => {
             format!("the peer refuses this node's certificate ({error})")
         }
-        _ => error.to_string(),
+        _ => {
+            let text = error.to_string();
+            if text.contains("UnsupportedCertVersion") {
+                "it is a certificate of X.509 version 1: version 3 is needed, which any extension makes it (subjectAltName)".into()
+            } else {
+                text
+            }
+        }
     }
 }

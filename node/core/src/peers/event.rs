@@ -30,9 +30,12 @@ pub enum Action {
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
-    /// The stream broke, or the peer closed it.
+    /// The stream broke.
     #[error("{0}")]
     Broken(String),
+    /// The peer ended the stream in good order: it reloads, or has given this session up.
+    #[error("the peer ended the stream")]
+    ByPeer,
     /// Whoever answered is no peer.
     #[error("{0}")]
     Stranger(String),
@@ -75,6 +78,9 @@ pub enum Ended {
     /// This node stops.
     #[error("stopping")]
     Stopping,
+    /// Another process of this node goes on.
+    #[error("another process of this node goes on")]
+    HandedOver,
 }
 
 /// Something worth a log line.
@@ -104,6 +110,8 @@ pub enum Event {
         node: String,
         /// What the shell said.
         error: String,
+        /// It had said goodbye.
+        stopped: bool,
     },
     /// The node at the address of a static line has another name than the line says: two nodes were started under one
     /// name, or addresses were mixed up. Said again when the name is another.
@@ -155,6 +163,8 @@ pub enum Event {
         lineage: Lineage,
         /// Whether they count.
         alive: bool,
+        /// It said goodbye.
+        ended: bool,
     },
     /// Log lines were dropped.
     Dropped(u64),
@@ -196,7 +206,14 @@ impl fmt::Display for Event {
                 "session {} peer {node} ended: {why}",
                 direction(*incoming)
             ),
-            Event::Unreachable { node, error } => write!(f, "peer {node} is unreachable: {error}"),
+            Event::Unreachable {
+                node,
+                error,
+                stopped: false,
+            } => write!(f, "peer {node} is unreachable: {error}"),
+            Event::Unreachable { node, error, .. } => {
+                write!(f, "peer {node} has stopped, and is not back yet: {error}")
+            }
             Event::Misnamed {
                 peer,
                 address,
@@ -227,6 +244,7 @@ impl fmt::Display for Event {
                 node,
                 lineage,
                 alive,
+                ended,
             } => write!(
                 f,
                 "lineage {:016x} of {} {}",
@@ -238,6 +256,8 @@ impl fmt::Display for Event {
                 },
                 if *alive {
                     "is alive"
+                } else if *ended {
+                    "has ended"
                 } else {
                     "is taken for dead: its gauges no longer count"
                 }

@@ -384,6 +384,11 @@ impl Hub {
         self.end(id, Ended::Broken(reason.to_owned()), now, false);
     }
 
+    /// The same, when the peer ended the stream in good order.
+    pub fn closed_by_peer(&mut self, id: SessionId, now: u64) {
+        self.end(id, Ended::ByPeer, now, false);
+    }
+
     /// The same for a stream that this node opened, when whoever answered is no peer: there is nothing to be learned from it.
     pub fn closed_by_stranger(&mut self, id: SessionId, reason: &str, now: u64) {
         self.end(id, Ended::Stranger(reason.to_owned()), now, false);
@@ -391,10 +396,15 @@ impl Hub {
 
     /// Ends a session of either kind. `ours`: the shell does not know yet.
     pub(super) fn end(&mut self, id: SessionId, why: Ended, now: u64, ours: bool) {
-        let why = if matches!(why, Ended::Broken(_)) && self.has_left(id) {
+        let theirs = matches!(why, Ended::Broken(_) | Ended::ByPeer);
+        let why = if theirs && self.has_left(id) {
             Ended::PeerStops // as announced
         } else if self.outs.get(&id).is_some_and(OutSession::said_goodbye) {
             Ended::Stopping // answered
+        } else if theirs && self.suspended {
+            Ended::HandedOver // as it should
+        } else if theirs && self.stopping && self.ins.contains_key(&id) {
+            Ended::Stopping // who pushes to us has been told that this is in vain
         } else {
             why
         };

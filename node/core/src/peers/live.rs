@@ -180,6 +180,7 @@ impl Hub {
                     node: life.node.clone(),
                     lineage: *lineage,
                     alive,
+                    ended: life.ended,
                 });
             }
         }

@@ -113,6 +113,8 @@ impl Hub {
             Answer::None
         };
         self.rejoining.remove(&ix);
+        let life = peer.met.as_ref().and_then(|(_, l)| self.lives.get(l));
+        let stopped = life.is_some_and(|life| life.ended);
         let news = peer.last_error.as_deref() != Some(error);
         peer.last_error = Some(error.to_owned());
         if news || !peer.unreachable_logged {
@@ -120,6 +122,7 @@ impl Hub {
             let event = Event::Unreachable {
                 node: peer.name.clone(),
                 error: error.to_owned(),
+                stopped,
             };
             self.log(event);
         }

@@ -435,7 +435,8 @@ impl Hub {
             }
         }
         let is_up = session.is_up();
-        if *why != Ended::Replaced && (is_up || !matches!(why, Ended::Broken(_))) {
+        let by_itself = matches!(why, Ended::Broken(_) | Ended::ByPeer);
+        if *why != Ended::Replaced && (is_up || !by_itself) {
             let node = if session.node.is_empty() {
                 session.remote
             } else {
