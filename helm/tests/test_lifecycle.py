@@ -2,98 +2,14 @@
 fails meanwhile, and afterwards every pod knows exactly how many there were. What is real here and what is emulated is said in
 emulator/__init__.py."""
 
-import time
-
 import pytest
-import yaml
 
-from chart import CHART, HELMS, HERE, helm, workload
-from emulator import images, tables
-from emulator.client import Traffic
+from emulator import images
 from emulator.cluster import Stuck
+from emulator.release import Refused, Release, by_name, by_service, exact, nodes, says
+from emulator.waiting import until
 
 pytestmark = images.needed
-HELM = next(iter(HELMS))
-
-
-class Release:
-    """What `helm install` and `helm upgrade` do, but for the API server."""
-
-    def __init__(self, cluster, values):
-        self.cluster = cluster
-        self.name = values
-        self.values = yaml.safe_load((HERE / "lifecycle" / f"{values}-values.yaml").read_text())
-
-        self.objects = None
-
-    def upgrade(self, change=None, **changes):
-        """With values that stay for the next time. The first one is the installation. `change` is called with the workload."""
-        values = self.values | changes
-        done = helm(HELM, "template", "rel", str(CHART), "--namespace", "edge", "--values", "-", text=yaml.safe_dump(values))
-        assert done.returncode == 0, done.stderr
-        objects = [o for o in yaml.safe_load_all(done.stdout) if o]
-        if change:
-            change(workload(objects))
-        if self.objects:
-            for thing in sorted(hooks(objects, "pre-upgrade"), key=weight):
-                if thing["kind"] != "Job":
-                    self.cluster.add(thing)
-                    continue
-                passed, said = self.cluster.run_to_end(thing)
-                if not passed:
-                    raise Refused(said)
-        self.values, self.objects = values, objects
-        self.cluster.apply(objects)
-
-    def test(self):
-        """`helm test`."""
-        [pod] = hooks(self.objects, "test")
-        return self.cluster.run_to_end(pod)
-
-
-class Refused(Exception):
-    """The upgrade has failed before anything was changed; what the Job said."""
-
-
-def hooks(objects, name):
-    return [o for o in objects if o["metadata"].get("annotations", {}).get("helm.sh/hook") == name]
-
-
-def weight(thing):
-    return int(thing["metadata"]["annotations"].get("helm.sh/hook-weight", 0))
-
-
-def exact(cluster, traffic):
-    """With all clients still: every pod's tables say what the clients saw."""
-    traffic.pause()
-    assert not traffic.failures, traffic.failures[:10]
-    wanted = {key: str(n) for key, n in traffic.answers.items()}
-    client = {"conn_cnt": str(traffic.connections), "conn_cur": "0"}
-    deadline = time.monotonic() + 20
-    while True:
-        wrong = []
-        for pod in cluster.running():
-            rows = tables.rows(pod, "web")
-            for key, number in wanted.items():
-                row = rows.get(key, {})
-                got = [row.get(c) for c in ("http_req_cnt", "gpc0", "http_req_rate(3600000)")]
-                if got != [number] * 3:
-                    wrong.append(f"{pod.name}: {key} has {got}, not {number}")
-            row = tables.rows(pod, "connections").get(traffic.host.address, {})
-            if {c: row.get(c) for c in client} != client:
-                wrong.append(f"{pod.name}: connections {row}, not {client}")
-        if not wrong:
-            break
-        assert time.monotonic() < deadline, wrong
-        time.sleep(0.1)
-    traffic.resume()
-
-
-def until(what, patience=20):
-    deadline = time.monotonic() + patience
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def life(cluster, release, home, image, ask):
@@ -184,27 +100,6 @@ def life(cluster, release, home, image, ask):
         traffic.close()
 
 
-def nodes(traffic):
-    return {s.split()[0] for s in traffic.served}
-
-
-def says(traffic, word):
-    """Whether every answer from now on says this."""
-    traffic.served.clear()
-    traffic.wait_for(40)
-    return all(s.endswith(word) for s in list(traffic.served))
-
-
-def by_name(cluster, port=8080):
-    """Clients that ask DNS for the name of the nodes."""
-
-    def where(avoid):
-        found = cluster.names.ask("www.example.org")
-        return [a for a in found if not avoid or a != avoid.host.address]
-
-    return Traffic(cluster.network.host(9), port, where)
-
-
 def test_host_network(cluster, home, image):
     """Nodes' own addresses behind a name in DNS: a new pod takes over sockets and tables of the old one."""
     life(cluster, Release(cluster, "host-network"), home, image, lambda: by_name(cluster))
@@ -222,33 +117,35 @@ def with_http_probes(workload):
 def test_a_new_pod_that_takes_its_time(cluster, home, image, probes):
     """On the host network both pods of a node share its ports. A probe of the new pod over HTTP would be answered by the old one,
     which then goes too early: so this very test fails with HTTP probes, which is shown here."""
-    cluster.images["remora:0.2.0"] = image.slowed(home / f"slow-{probes}", 4)
+    cluster.images["remora:0.2.0"] = image.held(home / f"held-{probes}")
     release = Release(cluster, "host-network")
     change = with_http_probes if probes == "http" else lambda workload: None
     cluster.add_node()
     release.upgrade(change=change, drain={"graceSeconds": 1, "hardStopSeconds": 15}, configCheck={"enabled": False})
     cluster.rollout()
+    [old] = cluster.running()
     traffic = by_name(cluster)
     try:
         traffic.wait_for(100)
         release.upgrade(change=change, image={"tag": "0.2.0"})
+        asked = lambda: [p for p in cluster.running() if p is not old and p.probed > 4]
+        cluster.rollout(enough=lambda: asked() or old.terminating)
+        [new] = [p for p in cluster.running() if p is not old]
+        if probes == "exec":
+            assert not new.ready and not old.terminating
+            traffic.wait_for(100)
+        else:
+            assert old.terminating and "listening" not in new.log()
+            until(lambda: any("Connection refused" in f or "no address" in f for f in traffic.failures))
+        new.path("/run/remora/go").touch()
         cluster.rollout()
         traffic.wait_for(100)
         if probes == "exec":
             exact(cluster, traffic)
-        else:
-            assert any("Connection refused" in f or "no address" in f for f in traffic.failures), traffic.failures
     finally:
         traffic.close()
 
 
 def test_pod_network(cluster, home, image):
     """The defaults: Pod Security "restricted", a new pod learns from the others before the old one goes."""
-    release = Release(cluster, "pod-network")
-
-    def ask():
-        service = cluster.object("Service", "rel-remora")
-        where = lambda avoid: [p.address for p in cluster.endpoints(service) if p.node is not avoid]
-        return Traffic(cluster.network.host(9), 8080, where)
-
-    life(cluster, release, home, image, ask)
+    life(cluster, Release(cluster, "pod-network"), home, image, lambda: by_service(cluster))

@@ -11,7 +11,9 @@ import yaml
 
 from chart import CHART, HELMS, HERE, only, render
 
-DOCUMENTED = set(re.findall(r"`(remora_[a-z_]+)`", (HERE.parents[1] / "docs" / "metrics.md").read_text()))
+DOCS = HERE.parents[1] / "docs"
+PAGE = (DOCS / "metrics.md").read_text()
+DOCUMENTED = set(re.findall(r"`(remora_[a-z_]+)`", PAGE))
 
 
 def rules():
@@ -26,6 +28,31 @@ def test_metrics_exist():
     used = set(re.findall(r"\bremora_[a-z_]+", json.dumps(rules()) + dashboard()))
     assert len(used) > 10
     assert used <= DOCUMENTED
+
+
+def test_documents_name_metrics_that_exist():
+    for page in DOCS.glob("*.md"):
+        # A file's name, or the beginning of many, is not a metric.
+        named = {n for n in re.findall(r"`(remora_[a-z_]+)[`{]", page.read_text()) if not n.endswith("_")}
+        assert named <= DOCUMENTED, page
+
+
+def test_labels_exist():
+    """What is grouped by is a label that the program gives, or that Prometheus adds for the pod."""
+    given = set(re.findall(r"`([a-z]+)`", " ".join(re.findall(r"^Labels? .*$", PAGE, re.M))))
+    given |= set(re.findall(r"^\| `remora_[a-z_]+` by `([a-z]+)` \|", PAGE, re.M)) | {"pod", "namespace"}
+    texts = json.dumps(rules()) + dashboard()
+    used = {w.strip() for group in re.findall(r"\bby \(([^)]*)\)", texts) for w in group.split(",")}
+    used |= set(re.findall(r"\$labels\.([a-z]+)", texts)) | set(re.findall(r"\{\{ ?([a-z]+) ?\}\}", texts))
+    assert len(used) > 8
+    assert used <= given
+
+
+def test_every_alert_has_a_row_in_the_guide():
+    guide = (DOCS / "kubernetes.md").read_text()
+    for group in rules()["groups"]:
+        for rule in group["rules"]:
+            assert rule["alert"] == "Mine" or f"`{rule['alert']}`" in guide, rule["alert"]
 
 
 def test_rules_are_sound(tmp_path):
@@ -55,6 +82,8 @@ def test_alerts_say_which_pod_and_fire_as_meant(tmp_path):
     shutil.copy(HERE / "alerts.yaml", tmp_path / "alerts.yaml")
     done = subprocess.run([promtool, "test", "rules", "alerts.yaml"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    tested = {t["alertname"] for f in yaml.safe_load((HERE / "alerts.yaml").read_text())["tests"] for t in f["alert_rule_test"] if t["exp_alerts"]}
+    assert tested == {r["alert"] for g in rules()["groups"] for r in g["rules"]} - {"Mine"}
 
 
 def test_dashboard_is_json_with_panels_that_do_not_overlap():

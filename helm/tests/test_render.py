@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from chart import CASES, CHART, CUSTOM, HELMS, HERE, helm, render
+from chart import CASES, CHART, CUSTOM, HELMS, HERE, helm, render, workload
 
 # The schemas are some megabytes each and asked for again and again.
 kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
@@ -66,6 +66,10 @@ def test_notes_tell_what_to_do_next():
         notes = done.stdout.split("NOTES:", 1)[1]
         assert "rollout status" in notes
         assert "{{" not in notes
+        # What an update on the host network cannot do by itself, and in which directory of the node it happens.
+        meet = [v["hostPath"]["path"] for v in workload(render(version, case))["spec"]["template"]["spec"]["volumes"] if v["name"] == "handoff"]
+        assert all(path in notes for path in meet)
+        assert bool(meet) == ("--set updateStrategy.maxUnavailable=1" in notes)
 
 
 class Readable(yaml.SafeDumper):

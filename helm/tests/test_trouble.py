@@ -1,5 +1,6 @@
 """What goes wrong around pods, and what they make of it: names, strangers, certificates, directories."""
 
+import contextlib
 import os
 import re
 import socket
@@ -11,23 +12,16 @@ import pytest
 
 from emulator import images, tables
 from emulator.cluster import Stuck
-from test_lifecycle import Release, by_name, exact, until
+from emulator.release import Release, by_name, exact, says
+from emulator.waiting import until
 
 pytestmark = images.needed
 
 
 def certificate(pod):
     """When the peers' certificate of a pod runs out, as its metrics say."""
-    place = pod.path("/run/remora/admin.sock")
-    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with socket.socket(socket.AF_UNIX) as s:
-            s.connect(f"/proc/self/fd/{directory}/{place.name}")
-            s.sendall(b"GET /metrics?scope=peers HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            page = b"".join(iter(lambda: s.recv(65536), b"")).decode()
-    finally:
-        os.close(directory)
-    return float(re.search(r'remora_certificate_expiry_seconds\{.*tls\.crt"\} (\S+)', page)[1])
+    found = tables.metrics(pod, "peers")
+    return next(v for k, v in found.items() if k.startswith("remora_certificate_expiry_seconds{") and 'tls.crt"' in k)
 
 
 def stranger(host, home):
@@ -144,6 +138,51 @@ def test_a_directory_that_others_may_write_to(cluster):
     pod.gone.wait(10)
     cluster.rollout()
     assert (place.stat().st_uid, place.stat().st_mode & 0o7777) == (65532, 0o700)
+
+
+@contextlib.contextmanager
+def mounted(place):
+    """A file system of its own; yields a function that makes it read-only, or writable again."""
+    place.mkdir(parents=True)
+    mount = lambda *words: subprocess.run(["mount", *words, place], check=True, capture_output=True)
+    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs")
+    try:
+        yield lambda yes: mount("-o", f"remount,{'ro' if yes else 'rw'}")
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_a_directory_that_cannot_be_written(cluster, root):
+    """The pod does not start, and says why: without the directory the next one could not follow it. Who runs already goes on."""
+    release = Release(cluster, "host-network")
+    node = cluster.add_node()
+    name = f"uid-{0 if root else 65532}"
+    with mounted(node.root / "run/remora/edge.rel-remora" / name) as read_only:
+        read_only(True)
+        release.upgrade(privilegedPorts=root)
+        pod = cluster.start_pod(node, cluster.all("DaemonSet")[0]["spec"]["template"], "alone")
+        until(lambda: "Read-only file system" in pod.log())
+        said = next(line for line in pod.log().splitlines() if "Read-only file system" in line)
+        assert ("'handoff /run/remora-handoff/': " if root else "--handoff-dir '/run/remora-handoff': ") in said and "ALERT" in said, said
+        assert not pod.ready
+        pod.terminate()
+        pod.gone.wait(10)
+
+        # Once it can be written, pods start. Should it be read-only again later, who runs goes on, also over a reload.
+        read_only(False)
+        cluster.rollout()
+        [pod] = cluster.running()
+        read_only(True)
+        traffic = by_name(cluster)
+        try:
+            traffic.wait_for(50)
+            release.upgrade(config=release.values["config"].replace("first", "second"), configCheck={"enabled": False})
+            until(lambda: says(traffic, "second"))
+            exact(cluster, traffic)
+        finally:
+            traffic.close()
+        assert pod.ready and not pod.restarts
 
 
 def test_a_pod_that_knows_of_no_hand_off_cannot_be_followed(cluster):

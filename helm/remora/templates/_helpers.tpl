@@ -84,6 +84,16 @@ app.kubernetes.io/component: test
 {{- if and .Values.hostNetwork .Values.handoff.enabled }}true{{ end }}
 {{- end }}
 
+{{/* The directory of the node where old and new pods meet. Each user has its own: nobody else could enter it, or trust what is in it. */}}
+{{- define "remora.handoffPath" -}}
+{{ default (printf "/run/remora/%s.%s" .Release.Namespace (include "remora.fullname" .)) .Values.handoff.hostPath }}/uid-{{ include "remora.user" . }}
+{{- end }}
+
+{{/* The user of the process. */}}
+{{- define "remora.user" -}}
+{{ if include "remora.root" . }}0{{ else }}{{ int .Values.userId }}{{ end }}
+{{- end }}
+
 {{/* "true" if the process runs as root. */}}
 {{- define "remora.root" -}}
 {{- if and .Values.privilegedPorts .Values.hostNetwork }}true{{ end }}

@@ -223,8 +223,7 @@ spec:
     {{- if $handoff }}
     - name: handoff
       hostPath:
-        # Each user has a directory of its own: nobody else could enter it, or trust what is in it.
-        path: {{ default (printf "/run/remora/%s.%s" .Release.Namespace (include "remora.fullname" .)) $v.handoff.hostPath }}/uid-{{ if $root }}0{{ else }}{{ int $v.userId }}{{ end }}
+        path: {{ include "remora.handoffPath" . }}
         type: DirectoryOrCreate
     {{- end }}
     - name: chart

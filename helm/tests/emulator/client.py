@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 
+from .waiting import until
+
 
 class Failed(Exception):
     pass
@@ -32,7 +34,7 @@ class Traffic:
         self.lock = threading.Lock()
         self.running = threading.Event()
         self.running.set()
-        self.over = False
+        self.over = threading.Event()
         self.idle = threading.Semaphore(0)
         self.threads = [threading.Thread(target=self._work, args=(i,), daemon=True) for i in range(workers)]
         for thread in self.threads:
@@ -49,18 +51,16 @@ class Traffic:
         self.running.set()
 
     def close(self):
-        self.over = True
+        self.over.set()
         self.running.set()
         for thread in self.threads:
             thread.join(15)
 
     def wait_for(self, number):
         """So many more answers."""
-        goal, deadline = sum(self.answers.values()) + number, time.monotonic() + 20
-        while sum(self.answers.values()) < goal:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{goal - sum(self.answers.values())} answers are missing; failures: {self.failures[:5]}")
-            time.sleep(0.02)
+        goal = sum(self.answers.values()) + number
+        missing = lambda: goal - sum(self.answers.values())
+        until(lambda: missing() <= 0, 20, lambda: TimeoutError(f"{missing()} answers are missing; failures: {self.failures[:5]}"))
 
     def _work(self, number):
         rng = random.Random(number)
@@ -68,7 +68,7 @@ class Traffic:
         key = f"client{number}"
         link, at, targets, asked = None, None, [], 0.0
         with self.host.entered():
-            while not self.over:
+            while not self.over.is_set():
                 if not self.running.is_set():
                     if link:
                         link.close()
@@ -82,8 +82,9 @@ class Traffic:
                         targets, asked = self.targets(self.avoid), time.monotonic()
                     if not targets:
                         raise Failed("the name has no address")
-                    # Who keeps a connection leaves it when its address is not to be used any more.
-                    if link and at not in targets:
+                    # Who keeps a connection goes on with it when its address is not given to others any more: neither
+                    # DNS nor kube-proxy ends what is there.
+                    if link and self.avoid and at not in targets:
                         link.close()
                         link = None
                     if not link:
@@ -104,8 +105,8 @@ class Traffic:
                     if link:
                         link.close()
                     link = None
-                    time.sleep(0.05)
-                time.sleep(self.pace)
+                # What a user does between two requests.
+                self.over.wait(self.pace)
             if link:
                 link.close()
 

@@ -1,14 +1,13 @@
-"""Objects, nodes, the DaemonSet controller, and what Services come to."""
+"""Objects, nodes, pods, and what Services come to."""
 
-import hashlib
-import json
 import subprocess
 import threading
-import time
 
-from .kubelet import TICK, Pod
+from .controllers import step
+from .kubelet import Pod
 from .names import Names
 from .network import Network
+from .waiting import until
 
 
 class Node:
@@ -157,8 +156,7 @@ class Cluster:
 
     def running(self):
         """Pods of the workload that are not about to end."""
-        with self.lock:
-            return [p for p in self.pods if not p.terminating and p.labels.get("app.kubernetes.io/component") == "proxy"]
+        return [p for p in self.workload_pods() if not p.terminating]
 
     # Services.
 
@@ -184,51 +182,24 @@ class Cluster:
                     records[outside] = {p.node.host.address for p in pods}
             self.names.publish({n: a for n, a in records.items() if a})
 
-    # The DaemonSet controller.
+    # Controllers.
 
-    def rollout(self, patience=30):
-        """Until every node has one pod, made from the current template, ready for long enough."""
-        workload = self.all("DaemonSet")[0]
-        template, spec = workload["spec"]["template"], workload["spec"]
-        wanted = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
-        rolling = spec["updateStrategy"].get("rollingUpdate", {"maxSurge": 0, "maxUnavailable": 1})
-        surge, missing = int(rolling["maxSurge"]), int(rolling["maxUnavailable"])
-        seconds = spec.get("minReadySeconds", 0)
-        deadline = time.monotonic() + patience
-        while True:
-            nodes = [n for n in self.nodes if not n.lost]
-            with self.lock:
-                pods = [p for p in self.pods if p.labels.get("app.kubernetes.io/component") == "proxy"]
-            now = {n.name: [p for p in pods if p.node is n] for n in nodes}
-            fresh = {n: [p for p in ps if getattr(p, "revision", "") == wanted and not p.terminating] for n, ps in now.items()}
-            old = {n: [p for p in ps if getattr(p, "revision", "") != wanted and not p.terminating] for n, ps in now.items()}
-            if all(any(p.available(seconds) for p in fresh[n.name]) and len(now[n.name]) == 1 for n in nodes):
-                return
-            if time.monotonic() > deadline:
-                raise Stuck("; ".join(f"{p.name}: {p.waiting or 'not ready'}" for ps in fresh.values() for p in ps if not p.ready))
-            surging = sum(1 for n in nodes if old[n.name] and fresh[n.name] and not fresh[n.name][0].available(seconds))
-            away = sum(1 for n in nodes if not any(p.available(seconds) for p in old[n.name] + fresh[n.name]))
-            for node in nodes:
-                before, after = old[node.name], fresh[node.name]
-                # The old pod goes when the new one can stand in for it, or when it is of no use itself.
-                if before and after and (after[0].available(seconds) or not before[0].ready):
-                    before[0].terminate()
-                elif before and not after and surge and surging < surge:
-                    surging += 1
-                    self._start(node, template, workload, wanted)
-                elif before and not surge and away < missing:
-                    away += 1
-                    before[0].terminate()
-                elif not before and not after and (surge or not now[node.name]):
-                    self._start(node, template, workload, wanted)
-            # A surge pod that another update has overtaken: the oldest stays.
-            for pod in [p for ps in old.values() for p in ps[1:]]:
-                pod.terminate()
-            time.sleep(TICK)
+    def workload_pods(self):
+        with self.lock:
+            return [p for p in self.pods if p.labels.get("app.kubernetes.io/component") == "proxy"]
 
-    def _start(self, node, template, workload, revision):
-        pod = self.start_pod(node, template, workload["metadata"]["name"])
-        pod.revision = revision
+    def rollout(self, patience=30, enough=lambda: False):
+        """Until there are the pods that the workload asks for, made from its current template and available, and no others; or
+        until that is `enough`."""
+        workload = (self.all("DaemonSet") + self.all("Deployment"))[0]
+        newest = []
+
+        def done():
+            nonlocal newest
+            complete, newest = step(self, workload)
+            return complete or enough()
+
+        until(done, patience, lambda: Stuck("; ".join(f"{p.name}: {p.waiting or 'not ready'}" for p in newest if not p.ready)))
 
     def run_to_end(self, thing, patience=60):
         """A Pod, or the pod of a Job: whether it succeeded, and what it said."""

@@ -19,7 +19,8 @@ if not PROGRAM:
     MISSING.append("REMORA_STATIC, which names a statically linked program")
 # In CI all tools must be there; rights may be lacking.
 RIGHTS = [] if os.geteuid() == 0 else ["the rights of root"]
-needed = pytest.mark.skipif(bool(RIGHTS or (MISSING and not os.environ.get("CI"))), reason=f"missing: {', '.join(MISSING + RIGHTS)}")
+IN_CI = bool(os.environ.get("CI"))
+needed = pytest.mark.skipif(bool(RIGHTS or (MISSING and not IN_CI)), reason=f"missing: {', '.join(MISSING + RIGHTS)}")
 
 
 def build(home, program):

@@ -1,14 +1,15 @@
 """What the kubelet does with one pod: volumes, environment, init containers, probes, restarts, termination."""
 
 import http.client
+import shutil
 import socket
 import threading
 import time
 
 from .runtime import Container
 from .volumes import Volumes
+from .waiting import until, within
 
-TICK = 0.05
 # The first restart comes at once, the next after 10, 20, 40 … seconds.
 BACKOFF = 10.0
 PROBE = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3, "successThreshold": 1, "initialDelaySeconds": 0}
@@ -40,11 +41,17 @@ class Pod:
         self.ready_containers = {}
         self.running = {}
         self.restarts = 0
+        # Answers of probes.
+        self.probed = 0
         self.volumes = None
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
         self.thread.start()
 
     # What others see.
+
+    @property
+    def ending(self):
+        return self.terminating or self.lost
 
     @property
     def ready(self):
@@ -91,8 +98,7 @@ class Pod:
                     thread.join()
         except Exception as error:
             self.waiting = f"{type(error).__name__}: {error}"
-            while not self.terminating and not self.lost:
-                time.sleep(TICK)
+            until(lambda: self.ending, None)
         finally:
             self.since_ready = None
             if self.volumes:
@@ -105,17 +111,18 @@ class Pod:
 
     def _start_volumes(self):
         group = self.spec.get("securityContext", {}).get("fsGroup")
-        while self.volumes is None and not self.terminating:
+        home = self.home / "volumes"
+
+        def mounted():
             try:
-                home = self.home / "volumes"
                 self.volumes = Volumes(home, self.node.root, self.spec.get("volumes", []), group, self.cluster.object)
             except FileNotFoundError as error:
                 # As ContainerCreating: tried again until the object is there.
                 self.waiting = str(error)
-                import shutil
-
                 shutil.rmtree(home, ignore_errors=True)
-                time.sleep(0.5)
+            return self.volumes or self.ending
+
+        until(mounted, None)
         self.waiting = ""
 
     def _init(self):
@@ -124,11 +131,10 @@ class Pod:
             attempt = 0
             while True:
                 container = self._run(spec, attempt)
-                while container.exited() is None:
-                    if self.terminating or self.lost:
-                        container.kill()
-                        return False
-                    time.sleep(TICK)
+                until(lambda: container.exited() is not None or self.ending, None)
+                if container.exited() is None:
+                    container.kill()
+                    return False
                 if container.exited() == 0:
                     break
                 attempt += 1
@@ -144,11 +150,11 @@ class Pod:
         attempt = 0
         name = spec["name"]
         policy = self.spec.get("restartPolicy", "Always")
-        while not (self.terminating or self.lost):
+        while not self.ending:
             container = self.running[name] = self._run(spec, attempt)
             self._attend(spec, container)
             self._set_ready(name, False)
-            if self.terminating or self.lost:
+            if self.ending:
                 break
             code = container.exited()
             if policy == "Never" or (policy == "OnFailure" and code == 0):
@@ -168,9 +174,11 @@ class Pod:
         if started and "readiness" not in probes:
             self._set_ready(name, True)
         stopper = None
-        while container.exited() is None:
-            if self.lost:
-                return
+
+        def over():
+            nonlocal started, stopper
+            if container.exited() is not None or self.lost:
+                return True
             if self.terminating and stopper is None:
                 stopper = threading.Thread(target=self._stop, args=(spec, container), daemon=True)
                 stopper.start()
@@ -188,7 +196,9 @@ class Pod:
                 if live and not self.terminating and live.due() and live.ask() and live.bad:
                     self.waiting = f"liveness probe: {live.said}"
                     self._stop(spec, container)
-            time.sleep(TICK)
+            return False
+
+        until(over, None)
         if stopper:
             stopper.join()
 
@@ -212,10 +222,7 @@ class Pod:
 
     def _pause(self, seconds):
         """Whether the pod is to end meanwhile."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not (self.terminating or self.lost):
-            time.sleep(TICK)
-        return self.terminating or self.lost
+        return within(seconds, lambda: self.ending)
 
     def _run(self, spec, attempt):
         binds = [(m["mountPath"], self.volumes.paths[m["name"]], bool(m.get("readOnly"))) for m in spec.get("volumeMounts", [])]
@@ -281,6 +288,7 @@ class Probe:
         """Whether the state is known now: `good` or `bad`."""
         self.next = time.monotonic() + self.spec["periodSeconds"]
         ok, self.said = self._exec() if "exec" in self.spec else self._http()
+        self.pod.probed += 1
         self.run = self.run + 1 if ok == self.last else 1
         self.last = ok
         if self.run < self.spec["successThreshold" if ok else "failureThreshold"]:

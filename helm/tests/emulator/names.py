@@ -5,7 +5,8 @@ import socket
 import struct
 import subprocess
 import threading
-import time
+
+from .waiting import until
 
 
 class Names:
@@ -50,18 +51,17 @@ class Names:
     def ask(self, name, patience=5):
         """IPv4 addresses of a name, as a client of this host's network sees them. To be called inside of it."""
         question = b"".join(bytes([len(p)]) + p.encode() for p in name.split(".")) + b"\0" + struct.pack(">HH", 1, 1)
-        deadline = time.monotonic() + patience
-        while True:
+
+        def asked():
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
                 s.settimeout(0.5)
                 try:
                     s.sendto(struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + question, (self.address, 53))
-                    answer = s.recv(4096)
-                    break
+                    return s.recv(4096)
                 except OSError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.05)
+                    return None
+
+        answer = until(asked, patience)
         at, found = 12 + len(question), []
         for _ in range(struct.unpack(">H", answer[6:8])[0]):
             kind, _, _, length = struct.unpack(">HHIH", answer[at + 2 : at + 12])

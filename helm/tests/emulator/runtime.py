@@ -36,9 +36,10 @@ class Image:
         self.cwd = config.get("WorkingDir") or "/"
         self.stop_signal = config.get("StopSignal") or "SIGTERM"
 
-    def slowed(self, root, seconds):
-        """The same, but its program starts so many seconds late, as if much had to be read."""
-        return self._instead(root, f"/bin/sleep {seconds}; exec /usr/local/bin/remora.real \"$@\"")
+    def held(self, root):
+        """The same, but its program serves only once there is a file /run/remora/go, as if much had to be read."""
+        wait = "[ \"$1\" != -W ] || until [ -e /run/remora/go ]; do sleep 0.1; done"
+        return self._instead(root, f"PATH=/bin; {wait}; exec /usr/local/bin/remora.real \"$@\"")
 
     def broken(self, root):
         """The same, but its program does not run."""
@@ -52,7 +53,7 @@ class Image:
         shutil.copy("/bin/busybox", root / "bin/busybox")
         for name in ("sh", "sleep"):
             (root / "bin" / name).symlink_to("busybox")
-        # Probes are not slowed: they are the program, too.
+        # Probes are not held: they are the program, too.
         program.write_text(f'#!/bin/sh\n[ "$1" != --probe ] || exec /usr/local/bin/remora.real "$@"\n{script}\n')
         program.chmod(0o755)
         fresh = Image.__new__(Image)

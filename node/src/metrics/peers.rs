@@ -103,7 +103,7 @@ pub(super) static SECTION: &[SectionFamily] = families! {
     gauge "configured" "Peers that are dialed: configured or discovered." (|r| Some(r.report.peers.iter().filter(|p| p.peer.is_some()).count().into()));
     gauge "up" "Peers that the session of this node is up to." (|r| Some(r.up().into()));
     gauge "undialed" "Nodes that have a session to this one and are not among those it dials." (|r| Some(r.report.peers.iter().filter(|p| p.peer.is_none()).count().into()));
-    gauge "lineages" "Lives of nodes whose counts are known, this one's included." (|r| Some(r.report.lineages.len().into()));
+    gauge "lineages" "Lives of other nodes that are known, ended ones included." (|r| Some(r.report.lineages.len().into()));
     counter "accepted_total" "Connections that were accepted." (|r| Some(r.accepted.into()));
     counter "crowded_total" "Connections closed at once because there were too many." (|r| Some(r.crowded.into()));
     counter "tls_failed_total" "Accepted connections that failed in the TLS handshake." (|r| Some(r.tls_failed.into()));
