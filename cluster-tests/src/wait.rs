@@ -23,7 +23,16 @@ pub fn until_true(what: &str, mut probe: impl FnMut() -> bool) {
 }
 
 /// Calls `probe` until it yields something or `patience` is over.
-pub fn until_within<T>(patience: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn until_within<T>(patience: Duration, probe: impl FnMut() -> Option<T>) -> Option<T> {
+    poll(PAUSE, patience, probe)
+}
+
+/// As [`until_within`], with `pause` between two probes: for what is measured more finely, or must be asked less often.
+pub fn poll<T>(
+    pause: Duration,
+    patience: Duration,
+    mut probe: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(found) = probe() {
@@ -32,20 +41,24 @@ pub fn until_within<T>(patience: Duration, mut probe: impl FnMut() -> Option<T>)
         if start.elapsed() >= patience {
             return None;
         }
-        std::thread::sleep(PAUSE);
+        pass(pause);
     }
 }
 
-/// Lets `span` pass, for load that keeps a pace. Never to wait for an event.
+/// Lets `span` pass, for load that keeps a pace or is measured for so long. Never to wait for an event.
 pub fn pace(span: Duration) {
     if !span.is_zero() {
-        std::thread::sleep(span);
+        pass(span);
     }
 }
 
 /// Lets `span` pass. For the few things that can only be observed over a stretch of time (CPU use, a timer that must not
 /// fire); never to wait for an event.
 pub fn observe_for(span: Duration) {
-    let nothing: Option<()> = until_within(span, || None);
-    debug_assert!(nothing.is_none());
+    pass(span);
+}
+
+#[allow(clippy::disallowed_methods)] // everything that pauses comes by here
+fn pass(span: Duration) {
+    std::thread::sleep(span);
 }

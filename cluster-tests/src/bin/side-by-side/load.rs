@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use cluster_tests::wait::pace;
 use cluster_tests::{Client, tools};
 
 /// Runs wrk and returns how many requests were answered well.
@@ -94,7 +95,7 @@ pub(crate) fn for_seconds<T: Send>(
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| work(&stop));
-        std::thread::sleep(Duration::from_secs(seconds));
+        pace(Duration::from_secs(seconds));
         stop.store(true, Ordering::Relaxed);
         running
             .join()
@@ -112,7 +113,7 @@ pub(crate) fn latencies(addr: SocketAddr, stop: &AtomicBool) -> Vec<Duration> {
             Ok(answer) if answer.status == 200 => taken.push(start.elapsed()),
             _ => client = Client::connect(addr),
         }
-        std::thread::sleep(Duration::from_millis(2));
+        pace(Duration::from_millis(2));
     }
     taken.sort_unstable();
     taken

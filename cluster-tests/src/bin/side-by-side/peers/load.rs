@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use cluster_tests::cluster::{Cluster, Node, Spec};
 use cluster_tests::hits::{Entrance, Hits};
-use cluster_tests::wait::until_within;
+use cluster_tests::wait::{pace, until_within};
 
 use crate::contest::{Machine, Side};
 
@@ -59,7 +59,7 @@ pub(crate) fn paced(
         batch.clear();
         batch.extend((0..now).map(|_| key(next())));
         sent += hits.send_each(batch.iter().map(String::as_str))?;
-        std::thread::sleep(Duration::from_millis(1));
+        pace(Duration::from_millis(1));
     }
     // One that cannot keep the pace would be measured at another.
     let due = start.elapsed().as_secs_f64() * f64::from(rate);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use cluster_tests::cluster::Cluster;
 use cluster_tests::locate::Kind;
+use cluster_tests::wait::pace;
 
 use super::load;
 use crate::contest::{Machine, Side};
@@ -47,7 +48,7 @@ fn taught(cluster: &mut Cluster, entries: u32) -> Result<Vec<f64>> {
     // What the traffic itself costs the teacher, per second.
     let idle = cpu_time(cluster.node(0).proxy())?;
     let since = Instant::now();
-    std::thread::sleep(Duration::from_secs(2));
+    pace(Duration::from_secs(2));
     let rate =
         (cpu_time(cluster.node(0).proxy())? - idle).as_secs_f64() / since.elapsed().as_secs_f64();
 

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use cluster_tests::Client;
 use cluster_tests::cluster::Cluster;
-use cluster_tests::wait::until_within;
+use cluster_tests::wait::{pace, poll};
 
 use super::load;
 use crate::contest::{Machine, Side};
 
 /// Requests a second to each node.
 const RATE: u32 = 2000;
+/// More questions would keep the node busy with being asked.
+const ASKED_EVERY: Duration = Duration::from_micros(100);
 
 /// The share of counts that is missing at the end, when 2, 3 and 4 nodes count one key at once; without and with delay.
 pub(crate) fn lost(machine: &Machine, side: &Side) -> Result<Vec<f64>> {
@@ -126,18 +128,15 @@ fn sample(cluster: &Cluster, seconds: u64) -> Result<Vec<Duration>> {
         let start = Instant::now();
         hits.send(&key, 1)?;
         count += 1;
-        loop {
-            if seen() >= count {
-                break;
-            }
-            ensure!(start.elapsed() < Duration::from_secs(10), "never seen");
-            // Less would keep the node busy with being asked.
-            std::thread::sleep(Duration::from_micros(100));
-        }
+        let arrived = poll(ASKED_EVERY, Duration::from_secs(10), || {
+            (seen() >= count).then_some(())
+        });
+        ensure!(arrived.is_some(), "never seen");
         taken.push(start.elapsed());
         // At rest again, and not in step with any timer.
-        let rest = Duration::from_micros(23_000 + (taken.len() as u64 * 7919) % 20_000);
-        let _over = until_within(rest, || None::<()>);
+        pace(Duration::from_micros(
+            23_000 + (taken.len() as u64 * 7919) % 20_000,
+        ));
     }
     Ok(taken)
 }
