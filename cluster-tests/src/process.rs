@@ -87,6 +87,19 @@ impl Launch {
         self
     }
 
+    /// Runs a program of this kind, whichever is under test.
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Runs it under a supervisor that reads the configuration again at every reload; its CLI is `{{dir}}/master.sock`.
+    pub fn supervised(self) -> Self {
+        ["-W", "-S", "{{dir}}/master.sock", "-f", "test.cfg"]
+            .into_iter()
+            .fold(self, Self::arg)
+    }
+
     /// Replaces `{{name}}`.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.vars.insert(name.to_owned(), value.to_string());

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::client::named;
 use crate::wait::PATIENCE;
 
 /// A request as it arrived at the server.
@@ -28,19 +29,12 @@ pub struct Request {
 impl Request {
     /// First header of this name (any case).
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
+        named(&self.headers, name).next()
     }
 
     /// All headers of this name (any case).
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
-            .collect()
+        named(&self.headers, name).collect()
     }
 }
 
@@ -89,6 +83,17 @@ impl Server {
                 }
                 peer.finish_body();
             }
+        })
+    }
+
+    /// A server that sends 200,000 bytes, one half only once `gate` is open.
+    pub fn half_a_download(gate: &Gate) -> Self {
+        let held = gate.clone();
+        Self::with(move |_, peer| {
+            peer.write("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n");
+            peer.write(vec![b'x'; 100_000]);
+            held.wait();
+            peer.write(vec![b'x'; 100_000])
         })
     }
 

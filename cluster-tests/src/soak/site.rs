@@ -33,13 +33,9 @@ pub(super) fn start(plan: &Plan, origin: SocketAddr) -> (Vec<Site>, Vec<Port>) {
         .map(|index| {
             let mut launch = Launch::of(plan.kind, &config::of(plan, index, &peers))
                 .set("s1", origin)
-                .arg("-W")
-                .arg("-S")
-                .arg("{{dir}}/master.sock")
+                .supervised()
                 .arg("-L")
-                .arg(&format!("node{index}"))
-                .arg("-f")
-                .arg("test.cfg");
+                .arg(&format!("node{index}"));
             if let Some(program) = &plan.program {
                 launch = launch.program(program);
             }

@@ -11,29 +11,16 @@ use cluster_tests::wait::{PATIENCE, until, until_true, until_within};
 use cluster_tests::{Client, Launch, Output, Proxy, Response, Server, get, locate, tools};
 use rustix::process::Signal;
 
-use crate::common::{HEAD, haproxy_lacks};
+use crate::common::{HEAD, haproxy_lacks, measured};
 
-/// A frontend `fe` with rules, a backend with a server that has limits, a table, an endpoint on a port and a socket.
+/// The site, with an endpoint on a port and a socket.
 fn site(server: &Server) -> Launch {
-    let config = format!(
-        "{}
-frontend fe
-  bind 127.0.0.1:{{{{port:fe}}}}
-  stick-table type ip size 1k expire 1h store http_req_cnt
-  http-request track-sc0 src
-  http-request deny if {{ path /deny }}
-  http-request use-service prometheus-exporter if {{ path /metrics }}
-  default_backend be
-backend be
-  server s1 {{{{s1}}}} maxconn 10 maxqueue 10
-",
-        HEAD.replacen(
-            "global\n",
-            "global\n  admin bind 127.0.0.1:{{port:admin}}\n  admin bind unix@{{dir}}/admin.sock mode 600\n",
-            1
-        )
+    let head = HEAD.replacen(
+        "global\n",
+        "global\n  admin bind 127.0.0.1:{{port:admin}}\n  admin bind unix@{{dir}}/admin.sock mode 600\n",
+        1,
     );
-    Launch::new(&config).set("s1", server.addr())
+    measured(&head, server)
 }
 
 fn ask(proxy: &Proxy, request: &str) -> Response {

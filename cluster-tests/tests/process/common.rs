@@ -34,6 +34,24 @@ backend be
     Launch::new(&config).set("s1", server.addr())
 }
 
+/// Frontend `fe` whose rules track, deny and give the metrics page, and backend `be` with a server of limited capacity.
+pub(crate) fn measured(head: &str, server: &Server) -> Launch {
+    let config = format!(
+        "{head}
+frontend fe
+  bind 127.0.0.1:{{{{port:fe}}}}
+  stick-table type ip size 1k expire 1h store http_req_cnt
+  http-request track-sc0 src
+  http-request deny if {{ path /deny }}
+  http-request use-service prometheus-exporter if {{ path /metrics }}
+  default_backend be
+backend be
+  server s1 {{{{s1}}}} maxconn 10 maxqueue 10
+"
+    );
+    Launch::new(&config).set("s1", server.addr())
+}
+
 /// Any configuration under [`HEAD`].
 pub(crate) fn config(rest: &str) -> Launch {
     Launch::new(&format!("{HEAD}\n{rest}"))

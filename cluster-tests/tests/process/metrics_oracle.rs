@@ -3,9 +3,9 @@
 
 use cluster_tests::locate::Kind;
 use cluster_tests::scrape::{labels, types};
-use cluster_tests::{Launch, Server, get, tools};
+use cluster_tests::{Server, get, tools};
 
-use crate::common::HEAD;
+use crate::common::{HEAD, measured};
 
 #[test]
 fn what_haproxy_has_is_called_the_same() {
@@ -13,21 +13,8 @@ fn what_haproxy_has_is_called_the_same() {
         return;
     }
     let server = Server::http();
-    let config = format!(
-        "{HEAD}
-frontend fe
-  bind 127.0.0.1:{{{{port:fe}}}}
-  stick-table type ip size 1k expire 1h store http_req_cnt
-  http-request track-sc0 src
-  http-request deny if {{ path /deny }}
-  http-request use-service prometheus-exporter if {{ path /metrics }}
-  default_backend be
-backend be
-  server s1 {{{{s1}}}} maxconn 10 maxqueue 10
-"
-    );
     let [ours, theirs] = [Kind::Remora, Kind::Haproxy].map(|kind| {
-        let proxy = Launch::of(kind, &config).set("s1", server.addr()).start();
+        let proxy = measured(HEAD, &server).kind(kind).start();
         let fe = proxy.addr("fe");
         for path in ["/", "/status/404", "/deny", "/"] {
             get(fe, path).expect("an answer");

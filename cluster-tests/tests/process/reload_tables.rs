@@ -30,11 +30,7 @@ backend be
 fn start(server: &Server) -> Proxy {
     Launch::new(&format!("{HEAD}{TABLES}"))
         .set("s1", server.addr())
-        .arg("-W")
-        .arg("-S")
-        .arg("{{dir}}/master.sock")
-        .arg("-f")
-        .arg("test.cfg")
+        .supervised()
         .start()
 }
 
@@ -97,13 +93,7 @@ fn open_connections_are_counted_by_whoever_serves() {
         return;
     }
     let gate = Gate::default();
-    let held = gate.clone();
-    let server = Server::with(move |_, peer| {
-        peer.write("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n");
-        peer.write(vec![b'x'; 100_000]);
-        held.wait();
-        peer.write(vec![b'x'; 100_000])
-    });
+    let server = Server::half_a_download(&gate);
     let proxy = start(&server);
     let mut clients = Vec::new();
     for round in 1..=5 {

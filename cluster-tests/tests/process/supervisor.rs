@@ -23,12 +23,7 @@ frontend fe
 /// A supervisor whose one frontend answers `one`.
 pub(crate) fn supervised(head: &str) -> Launch {
     let rest = OK;
-    Launch::new(&format!("{head}{rest}"))
-        .arg("-W")
-        .arg("-S")
-        .arg("{{dir}}/master.sock")
-        .arg("-f")
-        .arg("test.cfg")
+    Launch::new(&format!("{head}{rest}")).supervised()
 }
 
 pub(crate) fn master(proxy: &Proxy) -> Cli {
@@ -246,11 +241,7 @@ fn binds_come_go_and_change() {
         "  bind 127.0.0.1:{{port:fe}}\n",
         "  bind 127.0.0.1:{{port:fe}}\n  bind 127.0.0.1:{{port:more}}\n",
     ))
-    .arg("-W")
-    .arg("-S")
-    .arg("{{dir}}/master.sock")
-    .arg("-f")
-    .arg("test.cfg")
+    .supervised()
     .start();
     let (fe, more) = (proxy.addr("fe"), proxy.addr("more"));
     let more_line = format!("  bind {more}\n");
@@ -321,24 +312,12 @@ fn the_number_of_threads_changes() {
 #[test]
 fn a_download_survives_reloads() {
     let gate = Gate::default();
-    let held = gate.clone();
-    let server = Server::with(move |_, peer| {
-        peer.write("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n");
-        peer.write(vec![b'x'; 100_000]);
-        held.wait();
-        peer.write(vec![b'x'; 100_000])
-    });
+    let server = Server::half_a_download(&gate);
     let rest = format!(
         "{HEAD}\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  default_backend be\nbackend be\n  server s {}\n",
         server.addr()
     );
-    let proxy = Launch::new(&rest)
-        .arg("-W")
-        .arg("-S")
-        .arg("{{dir}}/master.sock")
-        .arg("-f")
-        .arg("test.cfg")
-        .start();
+    let proxy = Launch::new(&rest).supervised().start();
     let mut client = Client::connect(proxy.addr("fe"));
     client.get("/");
     until_true("the download runs", || server.requests().len() == 1);
@@ -374,13 +353,7 @@ fn a_hard_reload_cuts_and_old_workers_are_limited() {
         "{head}\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  default_backend be\nbackend be\n  server s {}\n",
         server.addr()
     );
-    let proxy = Launch::new(&rest)
-        .arg("-W")
-        .arg("-S")
-        .arg("{{dir}}/master.sock")
-        .arg("-f")
-        .arg("test.cfg")
-        .start();
+    let proxy = Launch::new(&rest).supervised().start();
     let busy = |count: usize| {
         let mut client = Client::connect(proxy.addr("fe"));
         client.get("/");

@@ -141,12 +141,8 @@ fn changed_files_are_followed() {
         + "frontend fe\n  bind 127.0.0.1:{{port:fe}}\n  http-request return status 200 content-type text/plain file body.txt\n";
     let proxy = Launch::new(&config)
         .file("body.txt", "one")
-        .arg("-W")
+        .supervised()
         .arg("--watch")
-        .arg("-S")
-        .arg("{{dir}}/master.sock")
-        .arg("-f")
-        .arg("test.cfg")
         .start();
     let fe = proxy.addr("fe");
     let says = |what: &str| {

@@ -7,7 +7,7 @@ use remora_core::table::{Cursor, DataType as D, Lineage, Lineages, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use table_common::{number, spec};
+use table_common::{Steps, number, spec};
 
 const STORE: &str = "conn_cnt,conn_cur,http_req_cnt,http_req_rate(10s),gpc(2)";
 
@@ -22,18 +22,6 @@ fn budget(rows: usize) -> Budget {
     Budget {
         rows,
         bytes: 64 << 10,
-    }
-}
-
-/// A fixed pseudo-random sequence.
-struct Steps(u64);
-impl Steps {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
     }
 }
 

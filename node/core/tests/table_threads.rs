@@ -3,19 +3,7 @@
 mod table_common;
 use remora_core::table::{Cursor, DataType as D, EntryRef, Refused, Removal, Table};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use table_common::{number, spec, table};
-
-/// Steps of a fixed pseudo-random sequence per thread.
-struct Steps(u64);
-impl Steps {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-}
+use table_common::{Steps, number, spec, table};
 
 fn for_all(t: &Table, now: u64, mut f: impl FnMut(remora_core::table::Entry<'_>)) {
     let mut cursor = Cursor::default();

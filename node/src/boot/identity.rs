@@ -13,71 +13,31 @@ use rustix::process::{Gid, Uid};
 pub(super) fn resolve_names(plan: &mut Plan) -> Result<(), Vec<String>> {
     let mut errors = Vec::new();
     let global = &mut plan.global;
-    fill(
-        &mut global.uid,
-        global.user.as_deref(),
-        "/etc/passwd",
-        "user",
-        &mut errors,
-    );
-    fill(
-        &mut global.gid,
-        global.group.as_deref(),
-        "/etc/group",
-        "group",
-        &mut errors,
-    );
+    errors.extend(owner(
+        (&mut global.uid, global.user.as_deref()),
+        (&mut global.gid, global.group.as_deref()),
+    ));
     for s in global
         .stats_sockets
         .iter_mut()
         .chain(&mut global.admin_binds)
     {
-        fill(
-            &mut s.uid,
-            s.user.as_deref(),
-            "/etc/passwd",
-            "user",
-            &mut errors,
-        );
-        fill(
-            &mut s.gid,
-            s.group.as_deref(),
-            "/etc/group",
-            "group",
-            &mut errors,
-        );
+        errors.extend(owner(
+            (&mut s.uid, s.user.as_deref()),
+            (&mut s.gid, s.group.as_deref()),
+        ));
     }
     for b in plan.proxies.iter_mut().flat_map(|p| &mut p.binds) {
-        fill(
-            &mut b.uid,
-            b.user.as_deref(),
-            "/etc/passwd",
-            "user",
-            &mut errors,
-        );
-        fill(
-            &mut b.gid,
-            b.group.as_deref(),
-            "/etc/group",
-            "group",
-            &mut errors,
-        );
+        errors.extend(owner(
+            (&mut b.uid, b.user.as_deref()),
+            (&mut b.gid, b.group.as_deref()),
+        ));
     }
     for b in plan.peers.iter_mut().flat_map(|p| &mut p.binds) {
-        fill(
-            &mut b.uid,
-            b.user.as_deref(),
-            "/etc/passwd",
-            "user",
-            &mut errors,
-        );
-        fill(
-            &mut b.gid,
-            b.group.as_deref(),
-            "/etc/group",
-            "group",
-            &mut errors,
-        );
+        errors.extend(owner(
+            (&mut b.uid, b.user.as_deref()),
+            (&mut b.gid, b.group.as_deref()),
+        ));
     }
     if errors.is_empty() {
         Ok(())
@@ -86,20 +46,23 @@ pub(super) fn resolve_names(plan: &mut Plan) -> Result<(), Vec<String>> {
     }
 }
 
-fn fill(
-    id: &mut Option<u32>,
-    name: Option<&str>,
-    database: &str,
-    what: &str,
-    errors: &mut Vec<String>,
-) {
-    let (None, Some(name)) = (*id, name) else {
-        return;
-    };
-    *id = lookup(database, name);
-    if id.is_none() {
-        errors.push(format!("cannot find {what} id for '{name}' in {database}."));
-    }
+/// Numbers in place of a user's and a group's name; one message per unknown name.
+fn owner<'a>(
+    user: (&'a mut Option<u32>, Option<&'a str>),
+    group: (&'a mut Option<u32>, Option<&'a str>),
+) -> impl Iterator<Item = String> {
+    let sources = [
+        (user, "/etc/passwd", "user"),
+        (group, "/etc/group", "group"),
+    ];
+    sources
+        .into_iter()
+        .filter_map(|((id, name), database, what)| {
+            let name = name.filter(|_| id.is_none())?;
+            *id = lookup(database, name);
+            id.is_none()
+                .then(|| format!("cannot find {what} id for '{name}' in {database}."))
+        })
 }
 
 /// The third field of the line that begins with `name:`.

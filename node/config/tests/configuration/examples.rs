@@ -8,35 +8,7 @@ use remora_core::rule::proxy::BackendRef;
 use remora_core::table::{DataType, KeyType};
 use remora_core::world::ProxyId;
 
-const BAN_ACROSS_SITES: &str = r"
-defaults
-  mode http
-  timeout connect 5s
-  timeout client  30s
-  timeout server  30s
-
-frontend web
-  bind :8081
-  stick-table type ip size 200k expire 10m store gpc0
-  acl banned src_get_gpc0(web) gt 0
-  tcp-request connection track-sc1 src if ! banned
-  use_backend penalty if banned
-  default_backend shop
-
-backend shop
-  stick-table type ip size 200k expire 200s store conn_rate(100s),bytes_out_rate(60s)
-  tcp-request content track-sc2 src
-  acl office src 10.0.0.0/8
-  acl too_many_conns sc2_conn_rate gt 3
-  acl too_many_bytes sc2_bytes_out_rate gt 20000000
-  acl ban sc1_inc_gpc0 gt 0
-  tcp-request content reject if too_many_conns !office ban
-  tcp-request content reject if too_many_bytes ban
-  server s1 127.0.0.1:8000
-
-backend penalty
-  errorfile 503 503-slow-down.http
-";
+const BAN_ACROSS_SITES: &str = include_str!("../../../../docs/examples/ban-across-sites.cfg");
 
 #[test]
 fn ban_across_sites_compiles_without_a_word() {

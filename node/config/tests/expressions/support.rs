@@ -47,12 +47,9 @@ fn table(
     store: &[(DataType, u16, u32)],
 ) -> TableSpec {
     TableSpec {
-        name: name.to_owned(),
-        key_type,
         key_len,
         size: 100,
         expire_ms: Some(60_000),
-        nopurge: false,
         store: store
             .iter()
             .map(|&(data_type, elements, period_ms)| Stored {
@@ -61,11 +58,7 @@ fn table(
                 period_ms,
             })
             .collect(),
-        brates_factor: 1,
-        write_to: None,
-        recv_only: false,
-        srvkey_addr: false,
-        peers: None,
+        ..TableSpec::new(name, key_type)
     }
 }
 

@@ -264,33 +264,23 @@ const fn unusual_in_names(bytes: u64) -> u64 {
     (!(letter | digit | hyphen) | bytes) & HIGH
 }
 
-const TOKEN: [bool; 256] = {
+const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
+
+/// Which bytes are letters, digits or one of `more`.
+pub(super) const fn alphanumeric_and(more: &[u8]) -> [bool; 256] {
     let mut t = [false; 256];
-    let mut c = 0usize;
+    let mut c = 0;
     while c < 256 {
-        let b = c as u8;
-        t[c] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
+        t[c] = (c as u8).is_ascii_alphanumeric();
         c += 1;
     }
+    let mut i = 0;
+    while i < more.len() {
+        t[more[i] as usize] = true;
+        i += 1;
+    }
     t
-};
+}
 
 #[cfg(test)]
 mod tests {

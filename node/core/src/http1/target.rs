@@ -3,7 +3,7 @@
 use super::error::ErrorKind;
 use super::framing::MethodKind;
 use super::head::{Head, Span};
-use super::names::HeaderId;
+use super::names::{HeaderId, alphanumeric_and};
 
 impl Head {
     /// Splits the target of a complete request and compares it with `Host`.
@@ -164,33 +164,7 @@ fn is_host_char(c: u8) -> bool {
     HOST[c as usize]
 }
 
-const HOST: [bool; 256] = {
-    let mut t = [false; 256];
-    let mut c = 0usize;
-    while c < 256 {
-        let b = c as u8;
-        t[c] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b';'
-                    | b'='
-            );
-        c += 1;
-    }
-    t
-};
+const HOST: [bool; 256] = alphanumeric_and(b"-._~%!$&'()*+;=");
 
 /// Digits, at most 65535.
 fn port_number(port: &[u8]) -> Option<u32> {

@@ -85,6 +85,23 @@ pub struct TableSpec {
 }
 
 impl TableSpec {
+    /// A table that stores nothing yet and keeps its entries until they are evicted; `size` is still to be set.
+    pub fn new(name: &str, key_type: KeyType) -> TableSpec {
+        TableSpec {
+            name: name.to_owned(),
+            key_type,
+            key_len: key_type.default_len(),
+            size: 0,
+            expire_ms: None,
+            nopurge: false,
+            store: Vec::new(),
+            brates_factor: 1,
+            write_to: None,
+            recv_only: false,
+            srvkey_addr: false,
+            peers: None,
+        }
+    }
     /// The name by which nodes recognise it as the same table: as in the reference, one that was declared in a `peers`
     /// section is `/NAME` whatever the section is called, others have their own.
     pub fn shared_name(&self) -> &str {

@@ -12,18 +12,8 @@ pub struct Build(TableSpec);
 pub fn spec(key_type: &str) -> Build {
     let key_type = KeyType::from_name(key_type).unwrap();
     Build(TableSpec {
-        name: "t".into(),
-        key_type,
-        key_len: key_type.default_len(),
         size: 1000,
-        expire_ms: None,
-        nopurge: false,
-        store: Vec::new(),
-        brates_factor: 1,
-        write_to: None,
-        recv_only: false,
-        srvkey_addr: false,
-        peers: None,
+        ..TableSpec::new("t", key_type)
     })
 }
 
@@ -115,4 +105,16 @@ pub fn text_of(table: &Table, key: &[u8]) -> String {
     let mut out = Vec::new();
     write_key(key, table.spec().key_type, &mut out);
     String::from_utf8(out).unwrap()
+}
+
+/// Steps of a fixed pseudo-random sequence.
+pub struct Steps(pub u64);
+impl Steps {
+    pub fn next(&mut self, below: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
 }

@@ -12,25 +12,13 @@ use remora_core::table::{
     Cursor, DataType as D, Definition, EntryRef, Exporter, Importer, Key, Ledger, Slice, Table,
     TableId,
 };
-use table_common::{Build, ip, number, spec, table, text_of};
+use table_common::{Build, Steps, ip, number, spec, table, text_of};
 
 const BUDGET: Budget = Budget {
     rows: 100,
     bytes: 48 * 1024,
 };
 const TABLE: TableId = TableId(0);
-
-/// Steps of a fixed pseudo-random sequence.
-struct Steps(u64);
-impl Steps {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-}
 
 /// Every value of every living entry.
 fn contents(t: &Table, now: u64) -> BTreeMap<String, Vec<String>> {

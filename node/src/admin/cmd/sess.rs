@@ -23,19 +23,11 @@ pub(in crate::admin) fn show(cx: &mut Context, words: &Words) -> Answer {
         let mut text = String::new();
         let mut shown = false;
         for worker in &shared.workers {
-            let mut after = 0;
-            loop {
-                let page = sessions(worker, after).await;
-                let Some(last) = page.last() else {
-                    break;
-                };
-                after = last.id;
+            let mut pages = Pages::of(worker);
+            while let Some(page) = pages.next().await {
                 for line in page.iter().filter(|l| filter.wants(l)) {
                     shown = true;
                     write_line(line, &filter, &mut text);
-                }
-                if page.len() < PAGE {
-                    break;
                 }
             }
         }
@@ -79,13 +71,8 @@ pub(in crate::admin) fn shutdown_of_server(cx: &mut Context, words: &Words) -> A
             return Answer::Empty;
         };
         for worker in &shared.workers {
-            let mut after = 0;
-            loop {
-                let page = sessions(worker, after).await;
-                let Some(last) = page.last() else {
-                    break;
-                };
-                after = last.id;
+            let mut pages = Pages::of(worker);
+            while let Some(page) = pages.next().await {
                 for line in &page {
                     if line.backend.as_deref() == Some(&p.name)
                         && line.server.as_deref() == Some(&s.name)
@@ -93,27 +80,36 @@ pub(in crate::admin) fn shutdown_of_server(cx: &mut Context, words: &Words) -> A
                         end_at(worker, line.id).await;
                     }
                 }
-                if page.len() < PAGE {
-                    break;
-                }
             }
         }
         Answer::Empty
     }))
 }
 
-/// The next page of a worker's streams.
-async fn sessions(worker: &WorkerHandle, after: u64) -> Vec<SessionLine> {
-    let (answer, answered) = oneshot::channel();
-    let ask = Ask::Sessions {
-        after,
-        limit: PAGE,
-        answer,
-    };
-    // A worker that has drained is gone; it has no streams.
-    match worker.ask.send(ask) {
-        Ok(()) => answered.await.unwrap_or_default(),
-        Err(_) => Vec::new(),
+/// A worker's streams, page by page.
+struct Pages<'w> {
+    worker: &'w WorkerHandle,
+    /// Id of the last one so far; `None`: there are no more.
+    after: Option<u64>,
+}
+
+impl Pages<'_> {
+    fn of(worker: &WorkerHandle) -> Pages<'_> {
+        let after = Some(0);
+        Pages { worker, after }
+    }
+    async fn next(&mut self) -> Option<Vec<SessionLine>> {
+        let (answer, answered) = oneshot::channel();
+        let ask = Ask::Sessions {
+            after: self.after?,
+            limit: PAGE,
+            answer,
+        };
+        // A worker that has drained is gone; it has no streams.
+        self.worker.ask.send(ask).ok()?;
+        let page = answered.await.ok()?;
+        self.after = page.last().map(|l| l.id).filter(|_| page.len() == PAGE);
+        Some(page)
     }
 }
 

@@ -376,8 +376,6 @@ pub(super) mod tests {
 
     pub(in crate::admin::cmd) fn table(store: &[(DataType, u16, u32)], key_type: KeyType) -> Table {
         let spec = TableSpec {
-            name: "per_ip".into(),
-            key_type,
             key_len: match key_type {
                 KeyType::Ip | KeyType::Integer => 4,
                 KeyType::Ipv6 => 16,
@@ -385,7 +383,6 @@ pub(super) mod tests {
             },
             size: 102_400,
             expire_ms: Some(300_000),
-            nopurge: false,
             store: store
                 .iter()
                 .map(|&(data_type, elements, period_ms)| Stored {
@@ -394,11 +391,7 @@ pub(super) mod tests {
                     period_ms,
                 })
                 .collect(),
-            brates_factor: 1,
-            write_to: None,
-            recv_only: false,
-            srvkey_addr: false,
-            peers: None,
+            ..TableSpec::new("per_ip", key_type)
         };
         Table::new(spec, 7)
     }

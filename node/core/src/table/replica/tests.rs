@@ -23,12 +23,8 @@ fn spec(size: usize, expire_ms: Option<u32>) -> TableSpec {
         period_ms,
     };
     TableSpec {
-        name: "t".into(),
-        key_type: KeyType::Integer,
-        key_len: 4,
         size,
         expire_ms,
-        nopurge: false,
         store: vec![
             stored(D::ServerId, 1, 0),
             stored(D::ConnCur, 1, 0),
@@ -40,11 +36,7 @@ fn spec(size: usize, expire_ms: Option<u32>) -> TableSpec {
             stored(D::Gpc, 2, 0),
             stored(D::GpcRate, 2, 10_000),
         ],
-        brates_factor: 1,
-        write_to: None,
-        recv_only: false,
-        srvkey_addr: false,
-        peers: None,
+        ..TableSpec::new("t", KeyType::Integer)
     }
 }
 

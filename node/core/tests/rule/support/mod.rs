@@ -39,18 +39,8 @@ pub use remora_core::world::{
 pub fn table(text: &str) -> Table {
     let mut words = text.split_whitespace();
     let mut spec = TableSpec {
-        name: words.next().expect("name").to_string(),
-        key_type: KeyType::Ip,
-        key_len: 4,
         size: 100,
-        expire_ms: None,
-        nopurge: false,
-        store: Vec::new(),
-        brates_factor: 1,
-        write_to: None,
-        recv_only: false,
-        srvkey_addr: false,
-        peers: None,
+        ..TableSpec::new(words.next().expect("name"), KeyType::Ip)
     };
     while let Some(word) = words.next() {
         match word {
