@@ -217,7 +217,7 @@ fn name_of(bytes: &[u8]) -> String {
     }
 }
 
-const FRAMES: [&str; 27] = [
+const FRAMES: [&str; 29] = [
     "Hello",
     "Listeners",
     "Begin",
@@ -245,6 +245,8 @@ const FRAMES: [&str; 27] = [
     "Taking",
     "Retire",
     "Reloads",
+    "TeachAgain",
+    "LearnAgain",
 ];
 const PASSES: [&str; 17] = [
     "Ask", "Tables", "Rows", "Walked", "Totals", "Settings", "Shares", "Numbers", "Known", "Lives",

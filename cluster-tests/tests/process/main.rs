@@ -17,6 +17,7 @@ mod command_line;
 mod differential;
 mod examples;
 mod handover;
+mod handover_again;
 mod handover_faults;
 mod handover_tables;
 mod http_connections;

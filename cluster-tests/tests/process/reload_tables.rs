@@ -290,7 +290,7 @@ fn idle_connections_are_served_once_more() {
 }
 
 /// Reloads a supervised node and waits until its new worker serves.
-fn reload_node(node: &Node) {
+pub(crate) fn reload_node(node: &Node) {
     let handed = |text: &str| text.matches("hand-off: ").count();
     let before = handed(&node.proxy().stderr());
     node.proxy().signal(Signal::USR2);

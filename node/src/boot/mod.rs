@@ -221,10 +221,17 @@ fn start(args: &Args) -> Result<Start, Alerts> {
 
     let learner = above.as_mut().and_then(|a| a.learn.take());
     let learner = learner.or_else(|| taker.tables());
-    let learner = learner
-        .map(Learner::begin)
-        .transpose()
-        .map_err(|e| format!("the process that serves does not show its tables: {e}"))?;
+    // One that has died was to be replaced: whoever served before it shows its tables once more.
+    let again = above.as_ref().is_some_and(|a| a.again);
+    let learner = match learner.map(|channel| Learner::begin(channel, again)) {
+        Some(Err(e)) if again => {
+            warn!("the process before the one that died does not show its tables: {e}");
+            None
+        }
+        learner => learner
+            .transpose()
+            .map_err(|e| format!("the process that serves does not show its tables: {e}"))?,
+    };
     let continues = learner.as_ref().is_some_and(|l| l.lineage().is_some());
     let now = clock::read();
     let lineages = world::lineages(learner.as_ref().and_then(Learner::lineage));
@@ -254,6 +261,11 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     });
     let console = admin::start(&shared, consoles)
         .map_err(|e| format!("cannot start the thread of the CLI: {e}"))?;
+    let mut learner = learner;
+    if again && let Some(learner) = learner.take() {
+        // Peers are asked for the rest.
+        learn_again(learner, &shared)?;
+    }
     let mut peers_later = None;
     if continues {
         peers_later = Some((doors, lineages));
@@ -302,6 +314,22 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         learned,
         peers_later,
     })))
+}
+
+/// Waits for the tables of the process before the one that died.
+fn learn_again(learner: Learner, shared: &Arc<Shared>) -> Result<(), String> {
+    let learned = tables::learn(learner, shared);
+    let learned =
+        learned.map_err(|e| format!("the tables of the process before have not arrived: {e}"))?;
+    shared
+        .heritage
+        .wait_until_arrived()
+        .map_err(|e| format!("the tables of the process before have not arrived: {e}"))?;
+    info!(
+        "hand-off: the process that served has died; the one before it has shown {} entries of {} tables in {} ms.",
+        learned.entries, learned.tables, learned.ms,
+    );
+    Ok(())
 }
 
 /// As [`listen::open`]. Where an address is taken, processes that are to be stopped are asked to make room.

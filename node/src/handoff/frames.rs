@@ -19,8 +19,8 @@ use tables::Pass;
 pub const VERSION: u8 = 1;
 /// The oldest version this build understands.
 pub const VERSION_MIN: u8 = 1;
-/// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`.
-pub const MINOR: u8 = 1;
+/// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`, 2 = [`Frame::TeachAgain`] and [`Frame::LearnAgain`].
+pub const MINOR: u8 = 2;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
 /// Descriptors in one frame (the kernel's limit for one message).
@@ -112,6 +112,12 @@ pub enum Frame {
     },
     /// To the worker that serves: what has become of reloads.
     Reloads(Reloads),
+    /// To a worker that drains, also over the channel of [`Frame::Kin`]: the process that took over has died. Show your tables
+    /// once more, over the channel that comes with it, to the one in its place.
+    TeachAgain,
+    /// To a new worker, before [`Frame::Begin`]: the one before has died; learn the tables of the one that handed over to
+    /// it, over the channel that comes with it. The beginning is a new life all the same.
+    LearnAgain,
 }
 
 /// What a supervisor knows of its reloads.

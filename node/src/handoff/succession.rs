@@ -134,10 +134,13 @@ fn adopt(shared: &Arc<Shared>, fd: OwnedFd) -> io::Result<Channel> {
 pub async fn follow(way: Channel, teacher: Arc<Teacher>) {
     let Ok(line) = Line::new(way) else { return };
     while let Ok(Some((frame, mut fds))) = line.recv().await {
-        if frame == Frame::Heir
-            && let Some(Ok(channel)) = fds.pop().map(Channel::new)
-        {
-            teacher.heir(channel);
+        let Some(Ok(channel)) = fds.pop().map(Channel::new) else {
+            continue;
+        };
+        match frame {
+            Frame::Heir => teacher.heir(channel),
+            Frame::TeachAgain => teacher.again(channel),
+            _ => {}
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Start {
     pub pool: Inherited,
     /// The channel to the worker that serves, to learn its tables.
     pub learn: Option<Channel>,
+    /// That worker served before the one that has died.
+    pub again: bool,
 }
 
 /// What a worker is told once it runs.
@@ -44,7 +46,7 @@ pub enum Order {
         /// The connection.
         fd: OwnedFd,
     },
-    /// [`Frame::Teach`], [`Frame::Heir`], [`Frame::Child`]
+    /// [`Frame::Teach`], [`Frame::TeachAgain`], [`Frame::Heir`], [`Frame::Child`]
     Tables(Errand, Channel),
     /// [`Frame::Kin`]
     Kin(Channel),
@@ -64,6 +66,8 @@ pub enum Order {
 pub enum Errand {
     /// Show the tables to a new worker.
     Teach,
+    /// Show them once more: the worker that took over has died.
+    TeachAgain,
     /// Tell the worker there what is still counted here.
     Heir,
     /// The worker there tells what it still counts.
@@ -81,6 +85,7 @@ impl Start {
         channel.send(&Frame::hello().into(), PATIENCE)?;
         let mut pool = Inherited::default();
         let mut learn = None;
+        let mut again = false;
         let begin = loop {
             match channel.recv(PATIENCE)? {
                 Some((Frame::Hello(hello), _)) => {
@@ -90,7 +95,8 @@ impl Start {
                     pool.accompanied = true;
                     pool.add(infos, fds);
                 }
-                Some((Frame::Learn, mut fds)) => {
+                Some((frame @ (Frame::Learn | Frame::LearnAgain), mut fds)) => {
+                    again = frame == Frame::LearnAgain;
                     learn = fds.pop().map(Channel::new).transpose()?;
                 }
                 Some((Frame::Begin(begin), _)) => break begin,
@@ -109,6 +115,7 @@ impl Start {
             begin,
             pool,
             learn,
+            again,
         })
     }
 
@@ -163,9 +170,13 @@ impl Link {
                     Some(fd) => Order::Console { level, fd },
                     None => continue,
                 },
-                Ok(Some((frame @ (Frame::Teach | Frame::Heir | Frame::Child), mut fds))) => {
+                Ok(Some((
+                    frame @ (Frame::Teach | Frame::TeachAgain | Frame::Heir | Frame::Child),
+                    mut fds,
+                ))) => {
                     let errand = match frame {
                         Frame::Teach => Errand::Teach,
+                        Frame::TeachAgain => Errand::TeachAgain,
                         Frame::Heir => Errand::Heir,
                         _ => Errand::Child,
                     };

@@ -90,23 +90,36 @@ async fn serve(running: Running) -> u8 {
         let clean = shared.world.process.curr_conns.load(Relaxed) == 0;
         tokio::select! {
             () = teacher.finish(clean) => {}
-            () = redirect(teacher, link.as_deref()), if link.is_some() => {}
+            () = redirect(teacher, link.as_deref()) => {}
         }
     }
     code
 }
 
-/// While the last counts are being told, another worker may take over from the one that hears them, as long as there is a
-/// supervisor. Never completes.
+/// While the last counts are being told, another worker may take over from the one that hears them, or everything may be
+/// told to end. Never completes.
 async fn redirect(teacher: &Teacher, link: Option<&Link>) {
+    let mut orphaned = false;
+    let mut signals = Signals::new().ok();
     loop {
-        match next_order(link, false).await {
-            Order::Tables(Errand::Heir, channel) => teacher.heir(channel),
-            Order::Gone => {
-                teacher.last();
-                return std::future::pending().await;
+        let signal = async {
+            match &mut signals {
+                Some(signals) => signals.next().await,
+                None => std::future::pending().await,
             }
-            _ => {}
+        };
+        tokio::select! {
+            order = next_order(link, orphaned) => match order {
+                Order::Tables(Errand::Heir, channel) => teacher.heir(channel),
+                Order::Tables(Errand::TeachAgain, channel) => teacher.again(channel),
+                Order::Gone => {
+                    orphaned = true;
+                    teacher.last();
+                }
+                _ => {}
+            },
+            Caught::Term | Caught::Int | Caught::Usr1 = signal => teacher.last(),
+            else => {}
         }
     }
 }
@@ -346,8 +359,12 @@ async fn serve_until(
                         teacher.heir(channel);
                         Ok(())
                     }
+                    (Errand::TeachAgain, Some(teacher)) if draining => {
+                        teacher.again(channel);
+                        Ok(())
+                    }
                     // What was never handed over stays here.
-                    (Errand::Heir, None) => Ok(()),
+                    (Errand::Heir | Errand::TeachAgain, _) => Ok(()),
                 };
                 if let Err(e) = done {
                     warn!("cannot talk to another worker: {e}");

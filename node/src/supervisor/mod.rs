@@ -126,6 +126,8 @@ struct Supervisor<'a> {
     known: HashMap<Id, Known>,
     /// By numbers from [`RELATIVES`] on.
     relatives: BTreeMap<Id, Relative>,
+    /// How many workers have failed that this one has shown its tables to.
+    in_vain: BTreeMap<Id, u8>,
     /// Duplicates of everything that is listened on.
     duplicates: Offer,
     doors: Vec<Door>,
@@ -173,6 +175,7 @@ impl<'a> Supervisor<'a> {
             program,
             known: HashMap::new(),
             relatives: BTreeMap::new(),
+            in_vain: BTreeMap::new(),
             duplicates: Vec::new(),
             doors,
             signals,
@@ -376,12 +379,14 @@ impl<'a> Supervisor<'a> {
                 }
             }
             Action::Adopt { id } => {
+                self.in_vain.clear();
                 self.adopt(id);
                 self.gather(id);
                 self.tell(id, Frame::reloads(&self.reloads));
             }
             Action::Forget { id } => {
                 if let Some(known) = self.known.remove(&id) {
+                    self.forget_taught(known.taught_by);
                     self.startup_logs = known.said;
                     // One of them has to be corrected.
                     if let Some(watch) = &mut self.watch {

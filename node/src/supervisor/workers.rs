@@ -30,7 +30,7 @@ impl Supervisor<'_> {
                 link.send(Packet::with(Frame::Learn, other));
                 Some(teacher)
             }
-            None => None,
+            None => self.remind(id, &link)?,
         };
         link.send(Frame::Begin(Begin {
             detach: self.start.detach,
@@ -44,6 +44,41 @@ impl Supervisor<'_> {
         };
         self.known.insert(id, known);
         Ok(pid)
+    }
+
+    /// No worker serves. If one has died, the newest process that drains shows its tables once more. Its number.
+    fn remind(&mut self, id: Id, link: &Link) -> std::io::Result<Option<Id>> {
+        if self.machine.is_first() {
+            return Ok(None);
+        }
+        let may = |number: &Id| self.in_vain.get(number).is_none_or(|n| *n < IN_VAIN_MAX);
+        let draining = self.machine.workers.iter().rev();
+        let mut draining = draining.filter(|w| w.phase == machine::Phase::Draining && may(&w.id));
+        let own = draining.find_map(|w| Some((w.id, self.known.get(&w.id)?.link.as_ref()?)));
+        // The first one handed over to this supervisor.
+        let relative = self.relatives.iter_mut().find(|(number, _)| may(number));
+        let (one, other) = Channel::pair()?;
+        let again = Packet::with(Frame::TeachAgain, one.into());
+        let number = match (own, relative) {
+            (Some((number, there)), _) => {
+                there.send(again);
+                number
+            }
+            (None, Some((number, relative))) => {
+                relative.way.send(again);
+                relative.tells = Some(id);
+                *number
+            }
+            (None, None) => return Ok(None),
+        };
+        link.send(Packet::with(Frame::LearnAgain, other));
+        Ok(Some(number))
+    }
+    /// That worker has not come to serve. Nobody is asked for ever for what may be the reason.
+    pub(super) fn forget_taught(&mut self, taught_by: Option<Id>) {
+        if let Some(number) = taught_by {
+            *self.in_vain.entry(number).or_default() += 1;
+        }
     }
 
     /// What this worker listens on is kept from now on, and nothing else: before an old worker serves what waits in a queue
@@ -169,3 +204,6 @@ impl Supervisor<'_> {
         all
     }
 }
+
+/// So often may workers fail that one and the same process has shown its tables to.
+const IN_VAIN_MAX: u8 = 3;

@@ -5,12 +5,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use remora_core::table::{Delta, Key, Op, TableId};
+use tracing::warn;
 
 use super::convert::{self, Deltas};
-use super::teach::{Command, TOTALS_MAX};
+use super::teach::{self, Command, Newest, TOTALS_MAX};
 use super::totals::Told;
 use super::{PATIENCE, hear, say};
 use crate::handoff::channel::Channel;
+use crate::handoff::frames::Frame;
 use crate::handoff::frames::tables::{Drain, Pass};
 use crate::shared::Shared;
 
@@ -29,6 +31,16 @@ pub(super) struct Drainer<'s> {
     last: Instant,
     /// How long it waits for somebody who listens, in the end.
     patience: Duration,
+    /// What the tables' journals had come to when they were sealed.
+    newest: Newest,
+    /// Begins in the place of the process that listened, and has not asked yet.
+    pupil: Option<Channel>,
+    /// How often everything has been shown once more.
+    times: u64,
+    /// When everything was shown last.
+    shown: Instant,
+    /// A later process serves: if it dies, one that has newer tables than these shows them.
+    spared: bool,
 }
 
 /// One message, in a form that can be said again.
@@ -39,7 +51,12 @@ struct Said {
 }
 
 impl<'s> Drainer<'s> {
-    pub fn new(shared: &'s Shared, mut told: Told, channel: Channel) -> Drainer<'s> {
+    pub fn new(
+        shared: &'s Shared,
+        mut told: Told,
+        channel: Channel,
+        newest: Newest,
+    ) -> Drainer<'s> {
         told.drains();
         Drainer {
             told,
@@ -49,6 +66,11 @@ impl<'s> Drainer<'s> {
             pending: shared.world.tables.iter().map(|_| Deltas::new()).collect(),
             last: Instant::now(),
             patience: FINISH_MAX,
+            newest,
+            pupil: None,
+            times: 0,
+            shown: Instant::now(),
+            spared: false,
             shared,
         }
     }
@@ -64,6 +86,7 @@ impl<'s> Drainer<'s> {
             };
             match orders.recv_timeout(pause) {
                 Ok(Command::Heir(channel)) => self.follow(channel),
+                Ok(Command::Again(channel)) => self.expect(channel),
                 Ok(Command::Finish { clean, done }) => {
                     self.finish(clean, orders);
                     let _ = done.send(());
@@ -79,15 +102,55 @@ impl<'s> Drainer<'s> {
 
     /// Says the next thing, or waits a little for the confirmation of the last.
     fn step(&mut self) {
-        if self.said.is_some() {
+        self.teach();
+        if self.channel.is_none() {
+            self.last = Instant::now();
+        } else if self.said.is_some() {
             self.confirmed();
-        } else if self.channel.is_some() {
+        } else {
             self.last = Instant::now();
             if self.gather() {
                 self.say();
             }
-        } else {
-            self.last = Instant::now();
+        }
+    }
+
+    /// The process that listened is dead. One that begins in its place will ask.
+    fn expect(&mut self, channel: Channel) {
+        self.channel = None;
+        self.pupil = Some(channel);
+    }
+
+    /// Shows everything once more, if somebody has asked.
+    fn teach(&mut self) {
+        let asked = match self.pupil.as_ref().map(Channel::try_recv) {
+            None => return,
+            Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Some(Ok(Some((Frame::Pass(pass), _)))) => *pass == Pass::Ask,
+            Some(_) => false,
+        };
+        let Some(channel) = self.pupil.take().filter(|_| asked) else {
+            return;
+        };
+        self.times += 1;
+        // All of it is in the tables.
+        self.said = None;
+        for pending in &mut self.pending {
+            pending.clear();
+        }
+        match teach::again(self.shared, &channel, &self.newest, self.times) {
+            Ok(mut told) => {
+                told.drains();
+                self.told = told;
+                self.channel = Some(channel);
+                self.shown = Instant::now();
+            }
+            Err(e) => {
+                for table in &self.shared.world.tables {
+                    table.note_deltas();
+                }
+                warn!("the tables could not be shown once more: {e}");
+            }
         }
     }
 
@@ -160,6 +223,7 @@ impl<'s> Drainer<'s> {
     /// Goes on with another process.
     fn follow(&mut self, channel: Channel) {
         self.channel = None;
+        self.spared = true;
         for (tables, more) in convert::infos(&self.shared.world.tables) {
             let child = self.shared.heritage.child;
             let hello = Pass::Child {
@@ -208,11 +272,67 @@ impl<'s> Drainer<'s> {
         });
     }
 
-    /// Says all that is left, and that this was all.
+    /// Says all that is left, and that this was all. Before that, it waits until the process that took over has served for a
+    /// while: should it die, its successor has nobody else to learn from.
     fn finish(&mut self, clean: bool, orders: &mpsc::Receiver<Command>) {
+        loop {
+            self.tell_rest(orders);
+            if !clean || !self.stand_by(orders) {
+                break;
+            }
+        }
+        if let Some(channel) = self.channel.as_ref().filter(|_| clean)
+            && say(channel, Pass::Drained).is_ok()
+        {
+            let _ = hear(channel, PATIENCE);
+        }
+    }
+
+    /// Whether somebody else listens now.
+    fn stand_by(&mut self, orders: &mpsc::Receiver<Command>) -> bool {
+        let mut lonely = None;
+        while !self.spared && self.patience > LAST_PATIENCE {
+            if let Some(channel) = &self.channel {
+                match channel.try_recv() {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(Some(_)) => {}
+                    _ => self.channel = None,
+                }
+                if self.shown.elapsed() >= STAND_BY {
+                    break;
+                }
+            } else {
+                let since = *lonely.get_or_insert_with(Instant::now);
+                // Whoever has not asked yet reads its configuration, and hangs up if it ends.
+                if self.pupil.is_none() && since.elapsed() >= self.patience {
+                    break;
+                }
+            }
+            match orders.recv_timeout(PAUSE) {
+                Ok(Command::Heir(channel)) => {
+                    self.follow(channel);
+                    return true;
+                }
+                Ok(Command::Again(channel)) => self.expect(channel),
+                Ok(Command::Last) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    self.patience = LAST_PATIENCE;
+                }
+                _ => {}
+            }
+            let times = self.times;
+            self.teach();
+            if self.times > times && self.channel.is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn tell_rest(&mut self, orders: &mpsc::Receiver<Command>) {
         let until = Instant::now() + FINISH_MAX;
         let mut lonely = None;
         while Instant::now() < until {
+            self.teach();
             if self.said.is_none() {
                 if !self.gather() {
                     break;
@@ -232,16 +352,12 @@ impl<'s> Drainer<'s> {
             };
             match orders.recv_timeout(pause) {
                 Ok(Command::Heir(channel)) => self.follow(channel),
+                Ok(Command::Again(channel)) => self.expect(channel),
                 Ok(Command::Last) => self.patience = LAST_PATIENCE,
                 Err(mpsc::RecvTimeoutError::Disconnected) if self.channel.is_none() => break,
                 _ if self.said.is_some() => self.confirmed(),
                 _ => {}
             }
-        }
-        if let Some(channel) = self.channel.as_ref().filter(|_| clean)
-            && say(channel, Pass::Drained).is_ok()
-        {
-            let _ = hear(channel, PATIENCE);
         }
     }
 }
@@ -254,6 +370,8 @@ const ENTRIES_MAX: usize = 400;
 const ENTRIES_BYTES: usize = 24 * 1024;
 /// How long the rest may take: a busy machine, and a worker that is being replaced, are no reason to lose it.
 const FINISH_MAX: Duration = Duration::from_secs(20);
+/// A process that took over has proved itself when it has served for so long.
+const STAND_BY: Duration = Duration::from_secs(2);
 /// How long another worker may take to come when everything is about to end: it can only have been on its way.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -273,7 +391,6 @@ const OP_BYTES: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handoff::frames::Frame;
     use remora_core::table::DataType;
 
     /// Long keys and wide arrays are what once could outgrow a frame.

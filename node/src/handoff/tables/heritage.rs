@@ -150,6 +150,18 @@ impl Heritage {
     pub async fn arrived(&self) -> bool {
         self.wait_for(|stage| stage != Stage::Learning).await != Stage::Failed
     }
+    /// Blocks until everything has arrived.
+    ///
+    /// # Errors
+    /// It will not.
+    pub fn wait_until_arrived(&self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        if runtime.block_on(self.arrived()) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
     /// Completes when this process cannot become what it should.
     pub async fn failed(&self) {
         self.wait_for(|stage| stage == Stage::Failed).await;
@@ -162,10 +174,14 @@ impl Heritage {
     }
 
     /// What is held is as it is from now on, until [`Heritage::thaw`] or [`Heritage::leave`]. Shows all of it.
-    pub(super) fn freeze(&self, mut f: impl FnMut(u64, u64, &Ledger)) {
-        let mut state = self.state.lock();
-        state.phase = Phase::Frozen;
-        for (number, child) in &state.children {
+    pub(super) fn freeze(&self, f: &mut dyn FnMut(u64, u64, &Ledger)) {
+        self.state.lock().phase = Phase::Frozen;
+        // It stays so.
+        self.show(f);
+    }
+    /// Shows what is held, which is as it was when it was passed on.
+    pub(super) fn show(&self, f: &mut dyn FnMut(u64, u64, &Ledger)) {
+        for (number, child) in &self.state.lock().children {
             f(*number, child.seq, &child.ledger);
         }
     }

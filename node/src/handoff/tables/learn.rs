@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use remora_core::table::{Importer, Ledger, Lineage, Table, TableId};
+use remora_core::table::{Delta, Importer, Key, Ledger, Lineage, Table, TableId};
 use tracing::{error, info, warn};
 
 use super::heritage::{From, Stage, listen};
@@ -20,6 +20,7 @@ pub struct Learner {
     channel: Channel,
     there: Tables,
     begun: Instant,
+    again: bool,
 }
 
 /// What was learned.
@@ -34,11 +35,11 @@ pub struct Learned {
 }
 
 impl Learner {
-    /// Asks.
+    /// Asks. `again`: the other side has handed over to a process that has died.
     ///
     /// # Errors
     /// The other side does not answer.
-    pub fn begin(channel: Channel) -> io::Result<Learner> {
+    pub fn begin(channel: Channel, again: bool) -> io::Result<Learner> {
         let begun = Instant::now();
         say(&channel, Pass::Ask)?;
         let mut there: Option<Tables> = None;
@@ -61,11 +62,13 @@ impl Learner {
             channel,
             there,
             begun,
+            again,
         })
     }
-    /// The lineage to continue.
+    /// The lineage to continue. That of a process that has died went on there, and ended with it.
     pub fn lineage(&self) -> Option<Lineage> {
-        (self.there.lineage != 0).then_some(Lineage(self.there.lineage))
+        let lineage = self.there.lineage;
+        (lineage != 0 && !self.again).then_some(Lineage(lineage))
     }
 }
 
@@ -79,12 +82,7 @@ pub fn learn(learner: Learner, shared: &Arc<Shared>) -> io::Result<Learned> {
     std::thread::Builder::new()
         .name("remora-learn".into())
         .spawn(move || {
-            let Learner {
-                channel,
-                there,
-                begun,
-            } = learner;
-            let from = match tables(&shared, &channel, &there, begun, &report) {
+            let from = match tables(&shared, &learner, &report) {
                 Ok(from) => from,
                 Err(e) => {
                     // Before the report this is said by who waits for it.
@@ -96,7 +94,7 @@ pub fn learn(learner: Learner, shared: &Arc<Shared>) -> io::Result<Learned> {
                 }
             };
             drop(report);
-            listen(&shared, &channel, Some(from));
+            listen(&shared, &learner.channel, Some(from));
         })?;
     walked
         .recv()
@@ -106,11 +104,15 @@ pub fn learn(learner: Learner, shared: &Arc<Shared>) -> io::Result<Learned> {
 /// Until everything is sealed.
 fn tables(
     shared: &Shared,
-    channel: &Channel,
-    there: &Tables,
-    begun: Instant,
+    learner: &Learner,
     report: &mpsc::SyncSender<io::Result<Learned>>,
 ) -> io::Result<From> {
+    let Learner {
+        channel,
+        there,
+        begun,
+        again,
+    } = learner;
     let tables = &shared.world.tables;
     let positions = convert::positions(tables, &there.tables);
     let mut importers = importers(shared, there, &positions);
@@ -163,9 +165,19 @@ fn tables(
             Some(Pass::Numbers(numbers)) => {
                 let here = positions.get(usize::from(numbers.table)).copied().flatten();
                 let table = here.and_then(|TableId(at)| tables.get(usize::from(at)));
+                let highest = numbers.highest.iter().map(|(id, n)| (Lineage(*id), *n));
+                let mut highest: Vec<_> = highest.collect();
+                let mut newest = numbers.newest;
+                if *again {
+                    let importer = importers.get_mut(usize::from(numbers.table));
+                    if let Some(importer) = importer.and_then(Option::as_mut) {
+                        importer.limit(newest);
+                    }
+                    highest.push((Lineage(there.lineage), newest));
+                    newest = 0;
+                }
                 if let Some(replica) = table.and_then(Table::replica) {
-                    let highest = numbers.highest.iter().map(|(id, n)| (Lineage(*id), *n));
-                    replica.inherit(numbers.newest, &highest.collect::<Vec<_>>());
+                    replica.inherit(newest, &highest);
                 }
             }
             Some(Pass::Known(known)) => {
@@ -205,10 +217,27 @@ fn tables(
         }
         importer.seal(now_ms);
     }
+    // Cells of a lineage that has ended have no trackers.
+    let ended = |id: TableId| {
+        let table = tables.get(usize::from(id.0));
+        let mut there = positions.iter().zip(&there.tables);
+        let replicated = there.any(|(here, info)| *here == Some(id) && info.replicated);
+        *again && replicated && table.is_some_and(|table| table.replica().is_some())
+    };
     for (number, (seq, mut third)) in others {
         ledger.subtract(&third);
+        if *again {
+            // It will say itself what it holds.
+            for (id, key, share) in third.iter().filter(|(id, ..)| !ended(*id)) {
+                add_gauge(tables, id, key, -i64::from(share.gauge), now_ms);
+            }
+            continue;
+        }
         third.pin(tables, now_ms);
         shared.heritage.inherit(number, seq, third);
+    }
+    for (id, key, share) in ledger.iter().filter(|(id, ..)| ended(*id)) {
+        add_gauge(tables, id, key, i64::from(share.gauge), now_ms);
     }
     ledger.pin(tables, now_ms);
     shared.heritage.inherit(there.child, 0, ledger);
@@ -218,6 +247,17 @@ fn tables(
         positions,
         connection: 0,
     })
+}
+
+/// Changes the gauge of an entry that is there.
+fn add_gauge(tables: &[Table], id: TableId, key: &Key, n: i64, now_ms: u64) {
+    let table = tables.get(usize::from(id.0));
+    if let Some(table) = table.filter(|table| table.peek(key, now_ms, |_| ()).is_some()) {
+        let mut delta = Delta::default();
+        delta.push_gauge(n);
+        // It exists: nothing can be refused.
+        let _ = table.apply_delta(key, &delta, now_ms);
+    }
 }
 
 /// One for each table there that fits one here; says what does not.

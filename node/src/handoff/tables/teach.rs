@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use remora_core::peers::batch::Budget;
-use remora_core::table::{Exporter, Slice, Table};
+use remora_core::table::{Exporter, Ledger, Replica, Slice, Table};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -33,6 +33,8 @@ pub(super) enum Command {
     Release,
     /// Another one serves.
     Heir(Channel),
+    /// The one that served has died: show everything once more.
+    Again(Channel),
     /// Everything is about to end: hardly another one will.
     Last,
     /// Everything has ended here: send the rest.
@@ -99,23 +101,28 @@ impl Teacher {
     pub fn heir(&self, channel: Channel) {
         let _ = self.commands.send(Command::Heir(channel));
     }
+    /// The process that took over has died: everything is shown once more to the one at the other end, when that asks.
+    pub fn again(&self, channel: Channel) {
+        let _ = self.commands.send(Command::Again(channel));
+    }
     /// Everything is about to end: who does not hear of another successor soon will never.
     pub fn last(&self) {
         let _ = self.commands.send(Command::Last);
     }
-    /// Everything has ended here; completes when the rest has been sent, or it took too long. `clean`: all connections
-    /// ended by themselves.
+    /// Everything has ended here; completes when the rest has been sent, or it took too long, and nobody will need the tables
+    /// once more. `clean`: all connections ended by themselves.
     pub async fn finish(&self, clean: bool) {
         let (done, when) = oneshot::channel();
         let _ = self.commands.send(Command::Finish { clean, done });
-        let _ = tokio::time::timeout(FINISH_PATIENCE, when).await;
+        // The thread knows how long it may take.
+        let _ = when.await;
     }
 }
 
 fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
     let mut begun = false;
-    let told = match teach(shared, &channel, orders, &mut begun) {
-        Ok(Some(told)) => told,
+    let (told, newest) = match teach(shared, &channel, orders, &mut begun) {
+        Ok(Some(sealed)) => sealed,
         other => {
             go_on(shared);
             if begun {
@@ -132,7 +139,7 @@ fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
         Ok(Command::Release) => {
             shared.heritage.leave();
             let _ = say(&channel, Pass::Released);
-            Drainer::new(shared, told, channel).run(orders);
+            Drainer::new(shared, told, channel, newest).run(orders);
         }
         _ => {
             go_on(shared);
@@ -165,7 +172,7 @@ fn teach(
     channel: &Channel,
     orders: &mpsc::Receiver<Command>,
     begun: &mut bool,
-) -> io::Result<Option<Told>> {
+) -> io::Result<Option<(Told, Newest)>> {
     // It reads its configuration first.
     loop {
         match hear(channel, ASK_PAUSE) {
@@ -185,6 +192,35 @@ fn teach(
         }
     }
     *begun = true;
+    introduce(shared, channel)?;
+    let mut told = Told::default();
+    let mut exporters = walk(shared, channel, &mut told)?;
+    loop {
+        match orders.recv_timeout(ROUND_PAUSE) {
+            Ok(Command::Seal { held_ms, done }) => {
+                let sealed = seal(shared, channel, &mut exporters, &mut told, held_ms);
+                let _ = done.send(());
+                return sealed.map(|newest| Some((told, newest)));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // It has nothing to say now; this is how its end is noticed.
+                match channel.try_recv() {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return Ok(None),
+                }
+                round(channel, &mut exporters, false)?;
+            }
+            Ok(Command::Finish { done, .. }) => {
+                let _ = done.send(());
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// Who this is, and what there is.
+fn introduce(shared: &Shared, channel: &Channel) -> io::Result<()> {
     let tables = &shared.world.tables;
     let replica = tables.iter().find_map(Table::replica);
     for (tables, more) in convert::infos(tables) {
@@ -197,6 +233,16 @@ fn teach(
         };
         say(channel, Pass::Tables(hello))?;
     }
+    Ok(())
+}
+
+/// All entries, and what has changed until there is little of it.
+fn walk<'s>(
+    shared: &'s Shared,
+    channel: &Channel,
+    told: &mut Told,
+) -> io::Result<Vec<Exporter<'s>>> {
+    let tables = &shared.world.tables;
     follow(shared, true);
     let mut exporters: Vec<Exporter<'_>> = tables.iter().map(Exporter::new).collect();
     for (at, exporter) in exporters.iter_mut().enumerate() {
@@ -215,31 +261,40 @@ fn teach(
         round(channel, &mut exporters, false)?;
     }
     // Most of them now, so that there are few when nobody accepts.
-    let mut told = Told::default();
-    totals(shared, channel, &mut told)?;
+    totals(shared, channel, told)?;
     say(channel, Pass::Walked)?;
-    loop {
-        match orders.recv_timeout(ROUND_PAUSE) {
-            Ok(Command::Seal { held_ms, done }) => {
-                let sealed = seal(shared, channel, &mut exporters, &mut told, held_ms);
-                let _ = done.send(());
-                return sealed.map(|()| Some(told));
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                // It has nothing to say now; this is how its end is noticed.
-                match channel.try_recv() {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    _ => return Ok(None),
-                }
-                round(channel, &mut exporters, false)?;
-            }
-            Ok(Command::Finish { done, .. }) => {
-                let _ = done.send(());
-                return Ok(None);
-            }
-            _ => return Ok(None),
-        }
+    Ok(exporters)
+}
+
+/// Everything once more, for a process that begins in the place of the successor, which has died: as it is now, with what
+/// was counted here since the tables were sealed. Its lineage is that process's for good: here it went on after `newest`, and
+/// this is the `time`th time (1, 2, …) that anybody is taught again, so it is told which numbers cannot be that process's.
+pub(super) fn again(
+    shared: &Shared,
+    channel: &Channel,
+    newest: &Newest,
+    time: u64,
+) -> io::Result<Told> {
+    introduce(shared, channel)?;
+    for (at, table) in shared.world.tables.iter().enumerate() {
+        let (Some(replica), Some(newest)) = (table.replica(), newest.get(at)) else {
+            continue;
+        };
+        numbers(channel, at, replica, newest + time.min(AGAIN_MAX))?;
     }
+    let mut told = Told::default();
+    let mut exporters = walk(shared, channel, &mut told)?;
+    // They tell themselves what they hold; what is held for them here is out of date.
+    for shares in shares(|f| shared.heritage.show(f)) {
+        say(channel, Pass::Shares(shares))?;
+    }
+    round(channel, &mut exporters, true)?;
+    totals(shared, channel, &mut told)?;
+    settings(shared, channel)?;
+    let held_ms = clock::read().mono_ms;
+    say(channel, Pass::Sealed { held_ms })?;
+    say(channel, Pass::Released)?;
+    Ok(told)
 }
 
 /// Shows what has changed.
@@ -288,17 +343,8 @@ fn seal(
     exporters: &mut [Exporter<'_>],
     told: &mut Told,
     held_ms: u64,
-) -> io::Result<()> {
-    let mut shares_of: Vec<Shares> = Vec::new();
-    shared.heritage.freeze(|child, seq, ledger| {
-        let all = ledger
-            .iter()
-            .map(|(table, key, share)| (table.0, key.as_bytes().to_vec(), share.uses, share.gauge));
-        // Also one that holds nothing is known.
-        for shares in parts(all, SHARES_BYTES, |(_, key, ..)| key.len()) {
-            shares_of.push(Shares { child, seq, shares });
-        }
-    });
+) -> io::Result<Newest> {
+    let shares_of = shares(|f| shared.heritage.freeze(f));
     // What peers say from here on is for the new process; they keep what is not acknowledged.
     let hubs = peers::suspend(shared);
     round(channel, exporters, true)?;
@@ -312,25 +358,54 @@ fn seal(
     for shares in shares_of {
         say(channel, Pass::Shares(shares))?;
     }
+    let mut all = Newest::new();
     for (at, table) in shared.world.tables.iter().enumerate() {
-        let Some(replica) = table.replica() else {
-            continue;
-        };
-        let highest = replica.highest_of_all();
-        say(
-            channel,
-            Pass::Numbers(Numbers {
-                table: at as u16,
-                newest: replica.newest(),
-                highest: highest.iter().map(|(id, n)| (id.0, *n)).collect(),
-            }),
-        )?;
+        let newest = table.replica().map_or(0, |replica| replica.newest());
+        all.push(newest);
+        if let Some(replica) = table.replica() {
+            // A few are left out: see `again`.
+            numbers(channel, at, replica, newest + AGAIN_MAX)?;
+        }
     }
     totals(shared, channel, told)?;
+    settings(shared, channel)?;
+    say(channel, Pass::Sealed { held_ms })?;
+    Ok(all)
+}
+
+/// The last number of each table's journal.
+pub(super) type Newest = Vec<u64>;
+
+fn numbers(channel: &Channel, table: usize, replica: Replica<'_>, newest: u64) -> io::Result<()> {
+    let highest = replica.highest_of_all();
+    let numbers = Numbers {
+        table: table as u16,
+        newest,
+        highest: highest.iter().map(|(id, n)| (id.0, *n)).collect(),
+    };
+    say(channel, Pass::Numbers(numbers))
+}
+
+fn settings(shared: &Shared, channel: &Channel) -> io::Result<()> {
     for some in totals::settings(&shared.world, &shared.plan).chunks(SETTINGS_MAX) {
         say(channel, Pass::Settings(some.to_vec()))?;
     }
-    say(channel, Pass::Sealed { held_ms })
+    Ok(())
+}
+
+/// What is held here for others, as `each` shows it.
+fn shares(each: impl FnOnce(&mut dyn FnMut(u64, u64, &Ledger))) -> Vec<Shares> {
+    let mut shares_of: Vec<Shares> = Vec::new();
+    each(&mut |child, seq, ledger| {
+        let all = ledger
+            .iter()
+            .map(|(table, key, share)| (table.0, key.as_bytes().to_vec(), share.uses, share.gauge));
+        // Also one that holds nothing is known.
+        for shares in parts(all, SHARES_BYTES, |(_, key, ..)| key.len()) {
+            shares_of.push(Shares { child, seq, shares });
+        }
+    });
+    shares_of
 }
 
 /// Counters, as far as they have not been told.
@@ -386,5 +461,5 @@ const LIVES_MAX: usize = 100;
 const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is looked whether the one before has given up.
 const BEFORE_PAUSE: Duration = Duration::from_millis(1);
-/// How long the end of a process that drained may be delayed.
-const FINISH_PATIENCE: Duration = Duration::from_secs(21);
+/// So many numbers of each journal are kept for teaching again.
+const AGAIN_MAX: u64 = 64;

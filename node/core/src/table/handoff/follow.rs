@@ -144,6 +144,12 @@ impl Table {
             shard.lock().follow = on.then(|| Box::new(Follow::Marks(Marks::default())));
         }
     }
+    /// Notes what is counted from now on, and forgets what was noted: whoever was to hear of it is gone.
+    pub fn note_deltas(&self) {
+        for shard in &self.shards {
+            shard.lock().follow = Some(Box::new(Follow::Deltas(BTreeMap::new())));
+        }
+    }
     /// Entries that changed since they were shown.
     pub fn changes(&self) -> usize {
         let of = |shard: &super::super::Padded| match shard.lock().follow.as_deref() {

@@ -27,6 +27,8 @@ pub struct Importer<'t> {
     cell: Vec<u8>,
     /// Rows that had no place.
     refused: u64,
+    /// No number of the sender's lineage was given to content above this one.
+    newest: Option<u64>,
 }
 
 /// Shard and slot of an entry.
@@ -76,6 +78,7 @@ impl<'t> Importer<'t> {
             sorted: false,
             late: None,
             refused: 0,
+            newest: None,
         })
     }
     /// What the sender has and this table has not, as `store` names it.
@@ -90,6 +93,11 @@ impl<'t> Importer<'t> {
             .collect();
         names.dedup();
         names
+    }
+    /// The sender's lineage went on in a process that has died, from this number: what the sender has counted since gets it,
+    /// so that whatever anybody has heard from that process is newer.
+    pub fn limit(&mut self, newest: u64) {
+        self.newest = Some(newest);
     }
     /// Rows for which there was no room.
     pub fn refused(&self) -> u64 {
@@ -133,7 +141,10 @@ impl<'t> Importer<'t> {
         let mut last: Option<(&[u8], Option<Place>)> = None;
         let mut helds = slice.held.iter().peekable();
         let mut tombs = slice.tombs.iter().peekable();
-        while let Some((key, head, edicts)) = reader.next_row() {
+        while let Some((key, mut head, edicts)) = reader.next_row() {
+            if let Some(newest) = self.newest.filter(|_| Some(head.lineage) == self.own) {
+                head.version = head.version.min(newest);
+            }
             let first = last.is_none_or(|(known, _)| known != key);
             let at = number;
             number += 1;
@@ -313,7 +324,8 @@ impl<'t> Importer<'t> {
             match column.kind {
                 ColumnKind::Counter | ColumnKind::Gauge => {
                     let value = reader.counter();
-                    if column.kind == ColumnKind::Gauge && own {
+                    let senders = own || self.own == Some(row.head.lineage);
+                    if column.kind == ColumnKind::Gauge && senders {
                         gauge = u32::try_from(value).unwrap_or(u32::MAX);
                     }
                     let (bytes, at) = home(shard, slot, &mut self.cell, cell, own);

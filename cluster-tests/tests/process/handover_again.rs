@@ -1,0 +1,188 @@
+//! A worker dies soon after it has taken over: who handed over to it shows its tables once more to the one in its place.
+
+use cluster_tests::Proxy;
+use cluster_tests::cluster::Spec;
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::Tally;
+use cluster_tests::wait::{until, until_true};
+use rustix::process::Signal;
+
+use crate::common::haproxy_lacks;
+use crate::handover_tables::{HALF, House};
+use crate::supervisor::{Load, kill, worker};
+
+const MASTER: [&str; 3] = ["-W", "-S", "{{dir}}/master.sock"];
+
+/// The worker that serves as its supervisor knows, once it is not this one: until then, the one before would go on.
+fn settled(supervisor: &Proxy, not: u32) -> u32 {
+    let socket = supervisor.dir().join("master.sock");
+    until("another worker serves", || {
+        socket.exists().then_some(())?;
+        Some(worker(supervisor)).filter(|now| *now != not)
+    })
+}
+
+/// Kills the worker that serves, and waits for the next one.
+fn killed(supervisor: &Proxy, serving: u32) -> u32 {
+    kill(serving, Signal::KILL);
+    settled(supervisor, serving)
+}
+
+/// Nothing holds the old worker but the doubt about its successor.
+#[test]
+fn what_a_reload_passed_on_outlives_the_worker_that_got_it() {
+    if haproxy_lacks("loses its tables") {
+        return;
+    }
+    let house = House::new("{{dir}}/handoff.sock", &MASTER);
+    let first = house.serving(0);
+    house.get(5);
+    house.becomes("fe", "conn_cur", 0);
+    let bytes = house.value("fe", "bytes_out_cnt");
+    house.cli().ask("set server be/s1 weight 3");
+    house.first.signal(Signal::USR2);
+    let mut now = settled(&house.first, first);
+    // More than once, and with what the dead counted gone with it.
+    for _ in 0..3 {
+        house.get(1);
+        now = killed(&house.first, now);
+        assert_eq!(house.value("fe", "http_req_cnt"), 5);
+        assert_eq!(house.value("fe", "gpc0"), 5);
+        assert_eq!(house.value("fe", "bytes_out_cnt"), bytes);
+        assert_eq!(house.cli().stat("fe", "FRONTEND", "req_tot"), "5");
+        assert_eq!(house.cli().stat("be", "s1", "weight"), "3");
+        house.becomes("fe", "conn_cur", 0);
+    }
+    let said = house.first.stderr();
+    assert!(
+        said.contains("has died; the one before it has shown"),
+        "{said}"
+    );
+    // Then the old one ends, and the next reload loses nothing.
+    until_true("the old worker ends", || {
+        house.first.stderr().contains("Former worker")
+    });
+    house.first.signal(Signal::USR2);
+    let last = settled(&house.first, now);
+    assert_eq!(house.value("fe", "http_req_cnt"), 5);
+    // Whoever took over from a process that is gone again has nobody to ask.
+    until_true("the old worker ends", || {
+        house.first.stderr().matches("Former worker").count() > 1
+    });
+    killed(&house.first, last);
+    assert_eq!(house.value("fe", "http_req_cnt"), -1);
+}
+
+/// Several workers drain: each counts what runs in it, once, whoever is taught by whom.
+#[test]
+fn workers_that_drain_count_on_in_the_one_that_was_taught_again() {
+    if haproxy_lacks("loses its tables") {
+        return;
+    }
+    let house = House::new("{{dir}}/handoff.sock", &MASTER);
+    let mut now = house.serving(0);
+    let mut clients = Vec::new();
+    for i in 0..3 {
+        clients.push(house.download());
+        house.becomes("conns", "conn_cur", i + 1);
+        house.get(3);
+        house.first.signal(Signal::USR2);
+        now = settled(&house.first, now);
+    }
+    for _ in 0..2 {
+        let mut lost = house.download();
+        house.becomes("conns", "conn_cur", 4);
+        now = killed(&house.first, now);
+        assert!(lost.response().is_err(), "it was cut");
+        house.becomes("conns", "conn_cur", 3);
+        house.becomes("fe", "conn_cur", 3);
+        house.becomes("fe", "http_req_cnt", 12);
+        assert_eq!(house.value("conns", "conn_cnt"), 12);
+    }
+    drop(clients.remove(0));
+    house.becomes("conns", "conn_cur", 2);
+    house.gate.open();
+    for mut client in clients {
+        let answer = client.response().expect("the whole answer");
+        assert_eq!(answer.body.len(), 2 * HALF);
+    }
+    house.becomes("conns", "conn_cur", 0);
+    house.becomes("fe", "conn_cur", 0);
+    // Two and a half answers, with their heads, once.
+    let bytes = house.value("fe", "bytes_out_cnt") - 5 * HALF as i64;
+    assert!((0..300).contains(&bytes), "{bytes} too many");
+    assert_eq!(house.value("fe", "http_req_cnt"), 12);
+}
+
+/// The process before belongs to another supervisor, or to none.
+#[test]
+fn a_process_of_somebody_else_shows_its_tables_once_more() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    for kind in [&["-W"][..], &[]] {
+        let house = House::new("{{dir}}/handoff.sock", kind);
+        let socket = house.first.dir().join("handoff.sock");
+        let first = house.serving(0);
+        let mut client = house.download();
+        house.get(5);
+        house.becomes("fe", "http_req_cnt", 6);
+        let second = house.next(&[&MASTER[..], &["-x", &socket.to_string_lossy()]].concat());
+        let mut now = settled(&second, first);
+        let load = Load::on(house.first.addr("fe"));
+        load.moves();
+        for _ in 0..2 {
+            now = killed(&second, now);
+            load.moves();
+        }
+        let (_, _) = load.finish();
+        house.gate.open();
+        assert!(client.response().is_ok());
+        drop(client);
+        house.becomes("conns", "conn_cur", 0);
+        let count = house.value("fe", "http_req_cnt");
+        assert!(count > 6, "{count}: {}", second.stderr());
+    }
+}
+
+/// A node with peers: the new life learns from them what the dead one had told, and from the process before it what
+/// nobody else knows. Nothing is counted twice.
+#[test]
+fn sums_over_nodes_stay_right_when_a_new_worker_dies() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let mut cluster = Spec::of(2).prepare();
+    for index in 0..2 {
+        cluster
+            .node_mut(index)
+            .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
+        cluster.node_mut(index).spawn();
+    }
+    for index in 0..2 {
+        cluster.node_mut(index).ready();
+    }
+    let mut tally = Tally::default();
+    for round in 0..3 {
+        for index in 0..2 {
+            let node = cluster.node(index);
+            node.hit("same", 10, &mut tally);
+            node.hit(&format!("of{index}"), 3, &mut tally);
+            node.hit(&format!("round{round}"), 2, &mut tally);
+        }
+        cluster.settled(&Expected::of(&tally));
+        let node = cluster.node(0);
+        crate::reload_tables::reload_node(node);
+        node.hit("same", 4, &mut tally);
+        // The peer has heard of it.
+        cluster.settled(&Expected::of(&tally));
+        let pid = |text: Option<String>| text.and_then(|pid| pid.parse().ok());
+        let cli = cluster.node(0).proxy().cli();
+        let serving: u32 = pid(cli.info("Pid")).expect("a worker");
+        kill(serving, Signal::KILL);
+        until_true("the next one serves", || {
+            cli.try_open().is_ok() && pid(cli.info("Pid")).is_some_and(|now| now != serving)
+        });
+        cluster.settled(&Expected::of(&tally));
+    }
+}
