@@ -180,6 +180,11 @@ impl RowFlags {
     pub fn with(self, flags: RowFlags) -> RowFlags {
         RowFlags(self.0 | flags.0)
     }
+    /// Not these.
+    #[must_use]
+    pub fn without(self, flags: RowFlags) -> RowFlags {
+        RowFlags(self.0 & !flags.0)
+    }
     /// Sets or leaves these.
     #[must_use]
     pub fn with_if(self, condition: bool, flags: RowFlags) -> RowFlags {

@@ -149,6 +149,7 @@ impl Hub {
         let from_start =
             hello.newcomer || self.taught_at.is_some_and(|at| now <= at + SHORT_BREAK_MS);
         let life = self.lives.get_mut(&hello.lineage);
+        let anew = life.as_ref().is_none_or(|life| life.comes_anew(now));
         if life.is_some_and(|life| life.feeds(from_start, now)) {
             for shared in &mut self.tables {
                 shared.read_again(hello.lineage);
@@ -160,6 +161,9 @@ impl Hub {
             incoming: true,
         });
         self.learn(now);
+        if anew {
+            self.ask_too(id);
+        }
         self.ask_again(now);
         self.dial_back(&hello.node, hello.lineage, hello.newcomer, &remote, now);
         self.check_ready(now);

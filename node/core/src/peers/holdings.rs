@@ -95,6 +95,25 @@ impl Shared {
                             == (claim.known, claim.highest))
             })
     }
+    /// Cells of third parties came otherwise than by a walk: whoever was through with what this node holds of them, although
+    /// that is not proven to be all, should look again.
+    pub(super) fn holds_more(
+        &mut self,
+        store: &dyn Store,
+        from: Lineage,
+        own: Lineage,
+        lineages: &[u64],
+    ) {
+        for lineage in lineages.iter().map(|id| Lineage(*id)) {
+            if lineage == from || lineage == own {
+                continue;
+            }
+            let known = self.known.entry(lineage).or_default();
+            if store.highest(lineage) > known.all {
+                known.revision = known.revision.wrapping_add(1);
+            }
+        }
+    }
     /// What to tell others about a lineage.
     pub(super) fn held(&self, store: &dyn Store, lineage: Lineage) -> Held {
         let known = self.known(lineage);
@@ -151,6 +170,7 @@ impl Hub {
             if complete && lineage != self.own && self.config.lineages.index(lineage).is_some() {
                 let alive = self.lives.get(&lineage).is_some_and(|life| life.alive);
                 shared.raise(lineage, number, alive || shared.def.expire_ms.is_none());
+                shared.shown_at.insert(lineage, now);
             }
         }
         if teacher && steady {
@@ -253,6 +273,9 @@ impl Hub {
         let Some(shared) = self.tables.get(own).filter(|t| t.learn == Learn::Done) else {
             return asked;
         };
+        // What was known of them may be gone here, with entries that live on there.
+        let sure_since = self.is_steady(own, now).then_some(0);
+        let sure_since = sure_since.or_else(|| self.whole_since());
         // One of several equal claims is enough, and what is on its way need not be asked for again.
         let mut under_way: Vec<Held> = Vec::new();
         for session in self.ins.values() {
@@ -268,8 +291,14 @@ impl Hub {
                 continue;
             }
             for claim in table.claims.values() {
-                let news = claim.highest > shared.known(claim.lineage).all
-                    && !shared.is_filled(pusher, claim);
+                let shown_at = shared.shown_at.get(&claim.lineage).copied();
+                let known = match sure_since {
+                    Some(since) if shown_at.unwrap_or(0) >= since => {
+                        shared.known(claim.lineage).all
+                    }
+                    _ => 0,
+                };
+                let news = claim.highest > known && !shared.is_filled(pusher, claim);
                 let soon =
                     |other: &Held| other.lineage == claim.lineage && other.highest >= claim.highest;
                 let pause = shared.pauses.get(&claim.lineage);
@@ -300,6 +329,14 @@ impl Hub {
         self.lives
             .values()
             .all(|life| !life.alive || life.fed_since(since, now))
+    }
+
+    /// Since when the journals of all that are alive have come without a break; `None`: one does not come.
+    fn whole_since(&self) -> Option<u64> {
+        let alive = self.lives.values().filter(|life| life.alive);
+        alive
+            .map(|life| life.fed_since.filter(|_| life.unfed_since.is_none()))
+            .try_fold(0, |latest, since| Some(latest.max(since?)))
     }
 
     /// Whether this node may vouch for numbers of third parties: it is steady, and nobody it was parted from can be

@@ -57,6 +57,8 @@ pub(super) struct Shared {
     pub(super) known: BTreeMap<Lineage, Known>,
     /// Which claims of whom about which lineage were followed up: they need not be again.
     pub(super) filled: BTreeMap<(Lineage, Lineage), Filled>,
+    /// When somebody who had missed nothing was through with showing a lineage's cells.
+    pub(super) shown_at: BTreeMap<Lineage, u64>,
     /// When those that are alive but come only through others are asked about again, and how long that pause is.
     pub(super) pauses: BTreeMap<Lineage, (u64, u64)>,
     /// Keys to ask about once there is a session for it, and whom.
@@ -183,6 +185,7 @@ impl Hub {
                 writer: BatchWriter::new(columns),
                 known: BTreeMap::new(),
                 filled: BTreeMap::new(),
+                shown_at: BTreeMap::new(),
                 pauses: BTreeMap::new(),
                 wants: Vec::new(),
                 offers: Vec::new(),

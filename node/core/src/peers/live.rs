@@ -36,6 +36,10 @@ impl Life {
     pub(super) fn may_return(&self, now: u64) -> bool {
         !self.ended && (self.alive || self.alive_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
     }
+    /// Its journal has not come for so long that it was not asked what others were asked meanwhile.
+    pub(super) fn comes_anew(&self, now: u64) -> bool {
+        self.unfed_since.is_some_and(|at| now > at + SHORT_BREAK_MS) || self.fed_since.is_none()
+    }
     /// A session that brings its journal begins. `from_start`: nothing of it was missed. Returns whether it comes after a
     /// long break, be it that others told of it long ago and it never came.
     pub(super) fn feeds(&mut self, from_start: bool, now: u64) -> bool {
@@ -307,6 +311,9 @@ impl Hub {
         for shared in &mut self.tables {
             shared
                 .known
+                .retain(|lineage, _| lives.contains_key(lineage));
+            shared
+                .shown_at
                 .retain(|lineage, _| lives.contains_key(lineage));
             shared
                 .pauses

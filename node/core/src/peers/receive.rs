@@ -340,6 +340,12 @@ impl Hub {
         let Some(store) = self.stores.store(shared.id) else {
             return Ok(());
         };
+        // What others say of a lineage may be long past.
+        for lineage in batch.columns.lineages.iter().map(|id| Lineage(*id)) {
+            if lineage != from && lineage != self.own {
+                store.set_followed(lineage, shared.resume(lineage));
+            }
+        }
         let acked = shared.acked.get(&from).copied().unwrap_or(0);
         let applied = store.apply(&batch.columns, &table.columns, from, shift_ms, acked, now)?;
         self.counters.note_applied(&applied);
@@ -367,6 +373,9 @@ impl Hub {
                         }
                     }
                 }
+            }
+            BatchKind::Answer | BatchKind::Offer if applied.news > 0 => {
+                shared.holds_more(store, from, self.own, &batch.columns.lineages);
             }
             BatchKind::Answer | BatchKind::Offer => {}
         }

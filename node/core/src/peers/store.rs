@@ -63,6 +63,8 @@ pub trait Store {
     ) -> Result<Applied, BadBatch>;
     /// The highest version held of a lineage; 0: none.
     fn highest(&self, lineage: Lineage) -> u64;
+    /// How far that lineage's own journal was read here, without what changed since.
+    fn set_followed(&self, _lineage: Lineage, _number: u64) {}
     /// Takes every tracker of a lineage for gone until its rows say otherwise, even rows of versions that are known.
     fn forget_held(&self, lineage: Lineage);
     /// Whether this table could go on under a lineage of which it has cells: they are whole.
@@ -158,6 +160,11 @@ impl Store for Table {
     }
     fn highest(&self, lineage: Lineage) -> u64 {
         self.replica().map_or(0, |r| r.highest(lineage))
+    }
+    fn set_followed(&self, lineage: Lineage, number: u64) {
+        if let Some(replica) = self.replica() {
+            replica.set_followed(lineage, number);
+        }
     }
     fn forget_held(&self, lineage: Lineage) {
         if let Some(replica) = self.replica() {

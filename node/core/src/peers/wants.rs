@@ -145,6 +145,32 @@ impl Hub {
             shared.wants.extend(kept);
         }
     }
+    /// Asks somebody who has come too what those were asked who have not answered, and may never: it was not known then, or
+    /// away.
+    pub(super) fn ask_too(&mut self, id: SessionId) {
+        // Who is there will be asked itself.
+        let there: Vec<Lineage> = self.ins.values().filter_map(InSession::pusher).collect();
+        let Some(session) = self.ins.get_mut(&id) else {
+            return;
+        };
+        for (own, shared) in self.tables.iter().enumerate() {
+            let Some(theirs) = session.theirs(own) else {
+                continue;
+            };
+            let mut keys: Vec<&Key> = shared
+                .wants
+                .iter()
+                .filter(|(of, wanted)| wanted.of_that_one && !there.contains(of))
+                .map(|(_, wanted)| &wanted.key)
+                .collect();
+            keys.sort_unstable();
+            keys.dedup();
+            self.counters.keys_wanted += keys.len() as u64;
+            let wanted = keys.into_iter().cloned().map(Wanted::of_anyone);
+            self.counters.wants_dropped += session.want(theirs, wanted);
+            session.ask(theirs);
+        }
+    }
     /// Asks again: whoever was asked, if it is back; if it is dead, anyone that will do.
     pub(super) fn ask_again(&mut self, now: u64) {
         for own in 0..self.tables.len() {

@@ -161,6 +161,9 @@ impl Store for SimTable {
         }
         self.table.highest(lineage)
     }
+    fn set_followed(&self, lineage: Lineage, number: u64) {
+        self.table.set_followed(lineage, number);
+    }
     fn forget_held(&self, lineage: Lineage) {
         self.table.forget_held(lineage);
     }

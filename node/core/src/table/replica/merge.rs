@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::edicts::{Ext, NEVER};
 use super::state::{Shared, count, flags};
-use super::{Applied, EXPIRED_GRACE_MS, Replica, STAMP_AHEAD_MAX_MS};
+use super::{Applied, EXPIRED_GRACE_MS, Replica, STAMP_AHEAD_MAX_MS, held};
 use crate::peers::batch::{
     BadBatch, BatchReader, ColumnKind, EdictRow, RowFlags, RowHead, unzigzag,
 };
@@ -132,7 +132,7 @@ pub(super) fn apply(
     let mut met = Met::default();
     while let Some((key, head, edicts)) = reader.next_row() {
         let at = met.position(replica.shared, head.lineage, own);
-        let index = met.0.get(at).and_then(|(_, index, _)| *index);
+        let index = met.0.get(at).and_then(|met| met.index);
         let ago = |age: u32| now_ms.saturating_sub(u64::from(age.saturating_add(shift_ms)));
         let mut row = Row {
             key,
@@ -146,6 +146,18 @@ pub(super) fn apply(
             registers: SmallVec::new(),
             all: NEVER,
         };
+        if row.is(RowFlags::HELD)
+            && head.lineage != from
+            && met
+                .0
+                .get(at)
+                .is_some_and(|met| head.version <= met.followed)
+            && held::is_over(replica, row.lineage, key)
+        {
+            // Should it have them after all, a row of its own brings them back.
+            let flags = row.head.flags.without(RowFlags::HELD);
+            row.head.flags = flags.with(RowFlags::PARTIAL);
+        }
         row.is_held = row.is(RowFlags::HELD) && replica.shared.lineages.is_alive(row.lineage);
         let over = merger.deadline(row.touched);
         row.is_dead = !row.is_held && over.saturating_add(u64::from(EXPIRED_GRACE_MS)) <= now_ms;
@@ -165,8 +177,8 @@ pub(super) fn apply(
         if merger.partial && head.lineage != from {
             row.head.flags = row.head.flags.with(RowFlags::PARTIAL);
         }
-        if let Some((_, _, highest)) = met.0.get_mut(at) {
-            *highest = (*highest).max(row.head.version);
+        if let Some(met) = met.0.get_mut(at) {
+            met.highest = met.highest.max(row.head.version);
         }
         let outcome = if row.is_release() {
             merger.release(&row)
@@ -179,39 +191,57 @@ pub(super) fn apply(
     Ok(merger.finish())
 }
 
-/// Lineages of a batch: index here, if there was a place, and highest version. Their indices are held meanwhile.
+/// Lineages of a batch. Their indices are held meanwhile.
 #[derive(Default)]
-struct Met(SmallVec<[(Lineage, Option<u16>, u64); 8]>);
+struct Met(SmallVec<[MetLineage; 8]>);
+
+struct MetLineage {
+    lineage: Lineage,
+    /// Here, if there was a place.
+    index: Option<u16>,
+    /// The highest version met.
+    highest: u64,
+    /// How far its own journal was read here.
+    followed: u64,
+}
 
 impl Met {
+    #[inline]
     fn position(&mut self, shared: &Shared, lineage: Lineage, own: Lineage) -> usize {
-        let known = self.0.iter().position(|(met, ..)| *met == lineage);
-        known.unwrap_or_else(|| {
-            let index = if lineage == own {
-                Some(0)
-            } else {
-                shared.lineages.hold(lineage)
-            };
-            self.0.push((lineage, index, 0));
-            self.0.len() - 1
-        })
+        let known = self.0.iter().position(|met| met.lineage == lineage);
+        known.unwrap_or_else(|| self.meet(shared, lineage, own))
+    }
+    fn meet(&mut self, shared: &Shared, lineage: Lineage, own: Lineage) -> usize {
+        let index = if lineage == own {
+            Some(0)
+        } else {
+            shared.lineages.hold(lineage)
+        };
+        let followed = shared.followed.lock().get(&lineage).copied();
+        self.0.push(MetLineage {
+            lineage,
+            index,
+            highest: 0,
+            followed: followed.unwrap_or(0),
+        });
+        self.0.len() - 1
     }
     fn finish(self, shared: &Shared) {
         let mut highest = shared.highest.lock();
-        for (lineage, index, version) in self.0 {
-            let Some(index) = index else {
+        for met in self.0 {
+            let Some(index) = met.index else {
                 continue;
             };
             if index == 0 {
                 // Numbers of this lineage that were given in the past must not be given again.
                 let mut journal = shared.journal.lock();
-                journal.raise(version);
+                journal.raise(met.highest);
                 shared.newest.store(journal.newest(), Release);
                 continue;
             }
             shared.lineages.let_go(index);
-            let known = highest.entry(lineage).or_insert(0);
-            *known = (*known).max(version);
+            let known = highest.entry(met.lineage).or_insert(0);
+            *known = (*known).max(met.highest);
         }
         if highest.len() > LINEAGES_MAX {
             // Others have got the places of some.

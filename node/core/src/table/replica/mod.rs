@@ -292,6 +292,11 @@ impl<'t> Replica<'t> {
         let highest = self.shared.highest.lock();
         highest.get(&lineage).copied().unwrap_or(0)
     }
+    /// Up to which number that lineage's own journal was read here, without what changed since: of what others still say
+    /// that it held then, it has said itself what became of it.
+    pub fn set_followed(&self, lineage: Lineage, number: u64) {
+        held::set_followed(self.shared, lineage, number);
+    }
     /// Takes every tracker of a lineage for gone until its rows say otherwise: rows of known versions too. For a lineage
     /// that comes back after it was away for long.
     pub fn forget_held(&self, lineage: Lineage) {

@@ -86,6 +86,8 @@ pub(in crate::table) struct Shared {
     acked_lately: Mutex<(u64, u64)>,
     /// Highest version merged, by lineage.
     pub highest: Mutex<std::collections::BTreeMap<Lineage, u64>>,
+    /// Up to which number another lineage's own journal was read here, if that was said: see [`super::held::is_over`].
+    pub followed: Mutex<std::collections::BTreeMap<Lineage, u64>>,
     /// Somebody who may come back has not heard of what was removed lately.
     pub someone_away: AtomicBool,
     wall_offset: AtomicI64,
@@ -110,6 +112,7 @@ impl Shared {
             acked_by_all: AtomicU64::new(0),
             acked_lately: Mutex::default(),
             highest: Mutex::default(),
+            followed: Mutex::default(),
             someone_away: AtomicBool::new(false),
             wall_offset: AtomicI64::new(0),
             latest_ms: AtomicU64::new(0),
