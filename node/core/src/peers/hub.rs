@@ -72,6 +72,9 @@ pub(super) struct Shared {
     pub(super) flushed: u64,
     /// The next flush is not before this.
     pub(super) flush_at: u64,
+    /// The last flush had something to send, so the next one comes by itself: nobody need be woken for what changes until
+    /// then.
+    pub(super) is_busy: bool,
     pub(super) learn: Learn,
 }
 
@@ -169,6 +172,7 @@ impl Hub {
         let newcomer = config.newcomer;
         let shared = tables.iter().filter_map(|&id| {
             let store = stores.store(id)?;
+            store.expect_flush(false);
             let spec = store.spec();
             let columns = store.columns();
             Some(Shared {
@@ -192,6 +196,7 @@ impl Hub {
                 acked: BTreeMap::new(),
                 flushed: store.newest(),
                 flush_at: 0,
+                is_busy: false,
                 learn: if newcomer {
                     Learn::Wanting
                 } else {
@@ -304,8 +309,19 @@ impl Hub {
             let Some(store) = self.stores.store(shared.id) else {
                 continue;
             };
-            if now < shared.flush_at || !store.is_dirty() {
+            if now < shared.flush_at {
                 continue;
+            }
+            if shared.is_busy && !store.is_dirty() {
+                shared.is_busy = false;
+                store.expect_flush(false);
+            }
+            if !store.is_dirty() {
+                continue;
+            }
+            if !shared.is_busy {
+                shared.is_busy = true;
+                store.expect_flush(true);
             }
             let collected = store.collect(now, COLLECT);
             shared.flushed = collected.newest;
@@ -321,7 +337,7 @@ impl Hub {
         }
         let mut at = if self.ticked { u64::MAX } else { now };
         for shared in &self.tables {
-            if self.store(shared).is_some_and(Store::is_dirty) {
+            if shared.is_busy || self.store(shared).is_some_and(Store::is_dirty) {
                 at = at.min(shared.flush_at);
             }
         }
@@ -335,7 +351,7 @@ impl Hub {
             at = at.min(out.next_deadline(now));
         }
         for session in self.ins.values() {
-            at = at.min(session.next_deadline());
+            at = at.min(session.next_deadline(now));
         }
         if !self.ready {
             at = at.min(self.started_at + self.config.learn_timeout_ms);

@@ -11,6 +11,11 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 /// Changes made while nothing is waiting leave at once; after that, no sooner than this after the last flush. A key that
 /// is hit all the time costs one row per flush.
 pub const FLUSH_MS: u64 = 20;
+/// What a peer told that leaves it nothing more to tell is acknowledged within this, together with what follows. It shows as
+/// lag on the peer's side, and a peer that ends waits for it.
+pub const ACK_HOLD_MS: u64 = 100;
+/// So many acknowledgements are not held any longer. Well below [`WINDOW`], so that nobody is held up.
+pub const ACKS_HELD_MAX: usize = 4;
 /// First and longest pause between attempts to reach a peer.
 pub const BACKOFF_MS: (u64, u64) = (100, 5_000);
 /// An address at which this very node answered, or one that leads to a node which another address leads to as well, is

@@ -3,6 +3,7 @@
 //! [`messages`] is what travels, [`batch`] the form in which rows of tables do; [`Hub`] decides what to send and what to
 //! make of what comes. See its module for how it works.
 
+mod acks;
 pub mod batch;
 mod delay;
 mod estate;

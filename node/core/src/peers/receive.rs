@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::acks::Replies;
 use super::batch::ColumnDef;
 use super::delay::Delay;
 use super::event::{Ended, Event, SessionId};
@@ -31,7 +32,7 @@ pub(super) struct InSession {
     pub(super) tables: Vec<InTable>,
     /// Our number to the pusher's.
     pub(super) theirs: Vec<Option<u32>>,
-    pub(super) replies: VecDeque<Reply>,
+    pub(super) replies: Replies,
     /// Why the session ends once the replies are out.
     pub(super) ending: Option<Ended>,
     pub(super) delay: Delay,
@@ -102,7 +103,7 @@ impl InSession {
             newcomer: false,
             tables: Vec::new(),
             theirs: Vec::new(),
-            replies: VecDeque::new(),
+            replies: Replies::default(),
             ending: None,
             delay: Delay::default(),
             vouched: Vec::new(),
@@ -187,13 +188,15 @@ impl InSession {
         });
         Some(after)
     }
-    pub(super) fn next_deadline(&self) -> u64 {
+    pub(super) fn next_deadline(&self, now: u64) -> u64 {
         let heartbeat_at = if self.is_up() {
             self.heartbeat_at
         } else {
             u64::MAX
         };
-        heartbeat_at.min(self.heard_at + SILENCE_MS)
+        heartbeat_at
+            .min(self.heard_at + SILENCE_MS)
+            .min(self.replies.next_deadline(now))
     }
 }
 
@@ -217,8 +220,9 @@ impl Hub {
         }
         let wall_ms = self.wall_ms(now);
         let session = self.ins.get_mut(&id)?;
-        let reply = session.replies.pop_front();
-        if reply.is_none()
+        let reply = session.replies.pop_front(now);
+        if session.replies.is_empty()
+            && reply.is_none()
             && let Some(why) = session.ending.take()
         {
             self.end(id, why, now, true);
@@ -379,10 +383,15 @@ impl Hub {
             }
             BatchKind::Answer | BatchKind::Offer => {}
         }
-        session.replies.push_back(Reply::Ack {
+        let ack = Reply::Ack {
             table: theirs,
             upto,
-        });
+        };
+        match batch.kind {
+            // It has told all it had to tell: nobody waits for this.
+            BatchKind::Journal { whole: true, .. } => session.replies.hold(ack, now),
+            _ => session.replies.push_back(ack),
+        }
         if batch.kind == BatchKind::Answer {
             session.answered(theirs)?;
         }

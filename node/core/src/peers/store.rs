@@ -26,6 +26,8 @@ pub trait Store {
     fn set_wall_offset(&self, ms: i64);
     /// Whether something changed here since the last flush.
     fn is_dirty(&self) -> bool;
+    /// Whether a flush comes soon by itself: nobody need be woken for one.
+    fn expect_flush(&self, comes: bool);
     /// Gives journal numbers to what changed here, about `budget` entries.
     fn collect(&self, now_ms: u64, budget: usize) -> Collected;
     /// The journal's newest number.
@@ -105,6 +107,11 @@ impl Store for Table {
     }
     fn is_dirty(&self) -> bool {
         self.replica().is_some_and(|r| r.is_dirty())
+    }
+    fn expect_flush(&self, comes: bool) {
+        if let Some(replica) = self.replica() {
+            replica.expect(comes);
+        }
     }
     fn collect(&self, now_ms: u64, budget: usize) -> Collected {
         self.replica()

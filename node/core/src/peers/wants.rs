@@ -68,7 +68,9 @@ impl InSession {
                 keys,
             });
         }
-        self.replies.extend(replies);
+        for reply in replies {
+            self.replies.push_back(reply);
+        }
     }
     /// An answer came.
     pub(super) fn answered(&mut self, theirs: u32) -> Result<(), Ended> {

@@ -97,14 +97,14 @@ fn small() {
     explore(Kind::Small, 300);
 }
 
-/// A simulation that finds nothing wrong with these would find nothing.
+/// A simulation that finds nothing wrong with these would find nothing. (Others have a situation of their own, see
+/// `scenarios`: by chance they show once in thousands of histories.)
 #[test]
 fn mutants_are_caught() {
     for (mutant, kind) in [
         (Mutant::AckWithoutApply, Kind::Exact),
         (Mutant::SkipsJournal, Kind::Exact),
         (Mutant::EmptyWalks, Kind::Exact),
-        (Mutant::HidesHighest, Kind::Exact),
         (Mutant::NeverWants, Kind::Expiring),
     ] {
         let bad = |seed: &u64| run(kind, *seed, mutant, false).is_err();

@@ -174,6 +174,49 @@ fn what_was_only_read_past_is_asked_for() {
     assert_eq!(holes(Mutant::AlwaysWhole), (0, 1), "the mutant");
 }
 
+/// Node 0 dies while node 2 has a part of what it told, with a hole before it, and node 1 has nothing of it.
+fn cut_short(mutant: Mutant) -> (u64, u64) {
+    let mut world = world(3, 50, mutant);
+    for node in 0..3 {
+        world.start(node);
+    }
+    world.pass(3_000);
+    world.cut(0, 1, true);
+    world.cut(0, 2, true);
+    world.pass(7_000);
+    world.count(0, 777);
+    world.pass(200);
+    for key in 0..60 {
+        world.count(0, key);
+    }
+    world.count(0, 777);
+    world.pass(1_000);
+    world.cut(0, 2, false);
+    let mut waited = 0;
+    while world.read(2, 20, DataType::Gpc0) == 0 {
+        world.pass(5);
+        waited += 5;
+        assert!(waited < 20_000, "node 2 gets nothing");
+    }
+    assert_eq!(world.read(2, 777, DataType::Gpc0), 0, "too late for this");
+    let ids: Vec<u64> = world.conns.keys().copied().collect();
+    for id in ids {
+        world.sever_all(id);
+    }
+    world.kill(0, true);
+    world.pass(20_000);
+    (
+        world.read(1, 20, DataType::Gpc0),
+        world.read(2, 20, DataType::Gpc0),
+    )
+}
+
+#[test]
+fn what_came_in_part_is_passed_on() {
+    assert_eq!(cut_short(Mutant::None), (1, 1));
+    assert_eq!(cut_short(Mutant::HidesHighest), (0, 1), "the mutant");
+}
+
 #[test]
 fn ready_at_once_when_there_is_nobody_to_ask() {
     let mut alone = world(1, 1, Mutant::None);

@@ -73,6 +73,9 @@ impl Store for SimTable {
     fn is_dirty(&self) -> bool {
         self.table.is_dirty()
     }
+    fn expect_flush(&self, comes: bool) {
+        self.table.expect_flush(comes);
+    }
     fn collect(&self, now_ms: u64, budget: usize) -> Collected {
         self.table.collect(now_ms, budget)
     }

@@ -249,6 +249,11 @@ impl<'t> Replica<'t> {
     pub fn set_waker(&self, wake: Arc<dyn Fn() + Send + Sync>) {
         *self.shared.waker.write() = Some(wake);
     }
+    /// Whether a collection comes soon by itself: then the waker is not called, which spares the counting thread a system
+    /// call. After `false`, look whether the table [is dirty](Replica::is_dirty).
+    pub fn expect(&self, collection: bool) {
+        self.shared.expect(collection);
+    }
     /// Whether there is something to collect.
     pub fn is_dirty(&self) -> bool {
         self.shared.is_dirty()

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU64, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    Ordering::{AcqRel, Relaxed, SeqCst},
 };
 
 use hashbrown::HashTable;
@@ -96,6 +96,8 @@ pub(in crate::table) struct Shared {
     /// A bit per shard with changed entries.
     dirty_shards: Box<[AtomicU64]>,
     dirty: AtomicBool,
+    /// Whoever collects comes by itself.
+    expects: AtomicBool,
     pub waker: RwLock<Option<Waker>>,
 }
 
@@ -120,6 +122,7 @@ impl Shared {
                 .map(|_| AtomicU64::new(0))
                 .collect(),
             dirty: AtomicBool::new(false),
+            expects: AtomicBool::new(false),
             waker: RwLock::new(None),
         }
     }
@@ -165,7 +168,8 @@ impl Shared {
             word.fetch_or(1 << (shard % 64), AcqRel);
         }
         // Whoever collects clears this flag before the bits, so that a bit set too late for it wakes it again.
-        if !self.dirty.swap(true, AcqRel)
+        if !self.dirty.swap(true, SeqCst)
+            && !self.expects.load(SeqCst)
             && let Some(wake) = &*self.waker.read()
         {
             wake();
@@ -179,7 +183,11 @@ impl Shared {
         self.dirty.store(true, Relaxed);
     }
     pub fn is_dirty(&self) -> bool {
-        self.dirty.load(Acquire)
+        self.dirty.load(SeqCst)
+    }
+    /// See [`super::Replica::expect`].
+    pub fn expect(&self, collection: bool) {
+        self.expects.store(collection, SeqCst);
     }
     pub fn clear_dirty(&self) {
         self.dirty.swap(false, AcqRel);

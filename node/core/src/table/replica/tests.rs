@@ -303,11 +303,19 @@ fn the_journal_stays_as_long_as_what_is_alive() {
         assert!(!replica.is_dirty());
     }
     assert_eq!(replica.newest(), 50_000);
+    replica.expect(true);
+    count(&nodes[0], 1, 1, 101).unwrap();
+    assert_eq!((woken.load(Relaxed), replica.is_dirty()), (100, true));
+    assert_eq!(replica.collect(101, 300).stamped, 1);
+    replica.expect(false);
+    count(&nodes[0], 1, 1, 102).unwrap();
+    assert_eq!(woken.load(Relaxed), 101);
+    assert_eq!(replica.collect(102, 300).stamped, 1);
     assert!(replica.lag(0) < 500 + 2 * 1024 + 1024, "{}", replica.lag(0));
-    assert_eq!(replica.lag(50_000), 0);
+    assert_eq!(replica.lag(50_002), 0);
     let mut out = BatchWriter::new(replica.columns());
     let read = replica.read_journal(0, BUDGET, 200, &mut out);
-    assert_eq!((read.upto, read.more, read.whole), (50_000, false, true));
+    assert_eq!((read.upto, read.more, read.whole), (50_002, false, true));
     assert_eq!(out.rows(), 500);
 }
 
