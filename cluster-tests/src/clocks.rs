@@ -21,7 +21,7 @@ impl WallClock {
     pub fn new() -> Option<Self> {
         let found = library();
         if found.is_none() {
-            tools::skip("libfaketime is not installed");
+            tools::lacks("libfaketime is not installed");
         }
         let clock = Self {
             library: found?,

@@ -34,7 +34,7 @@ impl Net {
             net.block_rule(0, Ipv4Addr::LOCALHOST)
         });
         if let Err(why) = found {
-            tools::skip(&format!("no network namespaces: {why}"));
+            tools::lacks_as_root(&format!("no network namespaces: {why}"));
         }
         found.is_ok()
     }
@@ -114,12 +114,15 @@ impl Net {
     }
 
     fn block_rule(&self, host: usize, from: Ipv4Addr) -> Result<(), String> {
-        self.nft(host, "add table ip ct")?;
+        self.nft(host, "add table ip harness")?;
         self.nft(
             host,
-            "add chain ip ct in { type filter hook input priority 0 ; }",
+            "add chain ip harness in { type filter hook input priority 0 ; }",
         )?;
-        self.nft(host, &format!("add rule ip ct in ip saddr {from} drop"))
+        self.nft(
+            host,
+            &format!("add rule ip harness in ip saddr {from} drop"),
+        )
     }
 
     fn nft(&self, host: usize, rule: &str) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! Programs of the machine that some tests use as clients or measure with. A test without its tool says so and passes.
+//! Programs of the machine that some tests use as clients or measure with. A test without its tool says so and passes, unless
+//! `CLUSTER_TESTS_ALL` is set: then it fails.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,7 +17,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 pub fn tool(name: &str) -> Option<Command> {
     let found = find(name);
     if found.is_none() {
-        skip(&format!("{name} is not installed"));
+        lacks(&format!("{name} is not installed"));
     }
     found.map(Command::new)
 }
@@ -28,6 +29,30 @@ pub fn root() -> bool {
         skip("needs root");
     }
     is
+}
+
+/// Prints that (part of) a test is skipped for want of a tool.
+///
+/// # Panics
+/// When all tests are to run (`CLUSTER_TESTS_ALL`).
+#[track_caller]
+pub fn lacks(why: &str) {
+    let all = std::env::var_os("CLUSTER_TESTS_ALL").is_some_and(|value| !value.is_empty());
+    assert!(!all, "{why}, and no test is to be skipped");
+    skip(why);
+}
+
+/// As [`lacks`], of what only root can be expected to have.
+///
+/// # Panics
+/// When all tests are to run, as root.
+#[track_caller]
+pub fn lacks_as_root(why: &str) {
+    if rustix::process::geteuid().is_root() {
+        lacks(why);
+    } else {
+        skip(why);
+    }
 }
 
 /// Prints that (part of) a test is skipped.

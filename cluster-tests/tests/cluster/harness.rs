@@ -56,7 +56,11 @@ fn packets_that_are_lost_are_sent_again() {
     if !Net::possible() {
         return;
     }
-    let cluster = Spec::of(2).isolated().start();
+    let words = match kind_under_test() {
+        Kind::Haproxy => "",
+        Kind::Remora => "  allow-plaintext",
+    };
+    let cluster = Spec::of(2).isolated().peers(words).start();
     let mut tally = Tally::default();
     cluster.node(0).hit("a", 10, &mut tally);
     cluster.settled(&Expected::of(&tally).except("conn_cur"));

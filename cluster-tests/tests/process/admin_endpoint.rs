@@ -216,7 +216,7 @@ fn scrapers_that_ask_get_openmetrics() {
         probe.code == Some(0)
     };
     if !python.is_file() || !has("import prometheus_client") {
-        tools::skip("python3-prometheus-client is not installed");
+        tools::lacks("python3-prometheus-client is not installed");
         return;
     }
     let path = proxy.dir().join("page");

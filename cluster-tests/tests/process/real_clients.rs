@@ -99,7 +99,7 @@ print('fine')
 #[test]
 fn socat_asks_the_cli() {
     let Some(socat) = tools::find("socat") else {
-        tools::skip("socat is not installed");
+        tools::lacks("socat is not installed");
         return;
     };
     let server = Server::http();
