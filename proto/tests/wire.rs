@@ -3,6 +3,8 @@
 //! `v1.txt` is the capture: one line per message, `push|reply NAME HEX`. Lines are only ever added: a change that makes
 //! an old line fail breaks clusters in the middle of an upgrade.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use remora_proto::peers::v1::push_message::Kind as Push;
 use remora_proto::peers::v1::reply_message::Kind as Reply;
@@ -84,6 +86,27 @@ fn batch(source: batch::Source) -> Push {
     })
 }
 
+/// A hello with a table of rates in units of their own.
+fn hello_factor() -> Push {
+    let mut table = table();
+    table.columns.push(ColumnDef {
+        number: 14 << 7,
+        period_ms: 60_000,
+        name: "bytes_in_rate".into(),
+        factor: 1_024,
+    });
+    Push::Hello(Hello {
+        version: 1,
+        cluster: "mesh".into(),
+        node: "a".into(),
+        lineage: LINEAGE,
+        newcomer: false,
+        mono_ms: 5_000_000,
+        wall_ms: 1_790_000_000_000,
+        tables: vec![table],
+    })
+}
+
 fn pushes() -> Vec<(&'static str, Push)> {
     let hello = Hello {
         version: 1,
@@ -139,6 +162,17 @@ fn pushes() -> Vec<(&'static str, Push)> {
                 heir: false,
             }),
         ),
+        ("hello-factor", hello_factor()),
+        (
+            "goodbye-heir",
+            Push::Goodbye(PushGoodbye {
+                numbers: vec![TableNumber {
+                    table: 1,
+                    number: 300,
+                }],
+                heir: true,
+            }),
+        ),
     ]
 }
 
@@ -166,7 +200,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         keys: vec![vec![192, 0, 2, 1]],
     };
     vec![
-        ("welcome", Reply::Welcome(welcome)),
+        ("welcome", Reply::Welcome(welcome.clone())),
         ("refuse", Reply::Refuse(refuse)),
         (
             "start",
@@ -199,6 +233,19 @@ fn replies() -> Vec<(&'static str, Reply)> {
             }),
         ),
         ("goodbye", Reply::Goodbye(ReplyGoodbye {})),
+        (
+            "welcome-estate",
+            Reply::Welcome(Welcome {
+                estate: Some(Estate {
+                    lineage: LINEAGE + 1,
+                    numbers: vec![TableNumber {
+                        table: 1,
+                        number: 300,
+                    }],
+                }),
+                ..welcome
+            }),
+        ),
     ]
 }
 
@@ -232,10 +279,10 @@ fn the_capture_has_nothing_else() {
     names.extend(replies().iter().map(|(n, _)| format!("reply {n}")));
     names.extend(["push later-kind", "push later-fields", "reply later-kind"].map(String::from));
     let lines = CAPTURE.lines().filter(|line| !line.starts_with('#'));
-    let in_file: Vec<&str> = lines
+    let in_file: BTreeSet<&str> = lines
         .filter_map(|l| l.rsplit_once(' ').map(|(n, _)| n))
         .collect();
-    assert_eq!(in_file, names);
+    assert_eq!(in_file, names.iter().map(String::as_str).collect());
 }
 
 #[test]

@@ -4,15 +4,18 @@ use cluster_tests::clocks::WallClock;
 use cluster_tests::cluster::{COUNTS, Cluster, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
+use cluster_tests::scrape::{samples, scrape};
 use cluster_tests::wait::until_true;
 
 const MINUTE: i64 = 60;
 const DAY: i64 = 86_400;
 
 fn with_clocks(offsets: &[i64]) -> Option<(Vec<WallClock>, Cluster)> {
-    let mut spec = Spec::of(offsets.len()).table(&format!(
-        "type string len 32 size 10k expire 1h store gpt0,{COUNTS}"
-    ));
+    let mut spec = Spec::of(offsets.len())
+        .table(&format!(
+            "type string len 32 size 10k expire 1h store gpt0,{COUNTS}"
+        ))
+        .global("  admin bind unix@{{dir}}/admin.sock\n");
     let mut clocks = Vec::new();
     for (node, offset) in offsets.iter().enumerate() {
         let clock = WallClock::new()?;
@@ -75,4 +78,51 @@ fn clocks_that_jump_by_a_day() {
         }
         the_later_wins(&cluster, &mut tally, 2 + round as u64);
     }
+}
+
+/// A clock that is years ahead would win every assignment for years: what it stamps is refused, and both is shown.
+#[test]
+fn a_clock_years_ahead_is_shown_and_not_believed() {
+    let Some((_clocks, cluster)) = with_clocks(&[3 * 365 * DAY, 0]) else {
+        return;
+    };
+    let mut tally = Tally::default();
+    cluster.node(0).hit("a", 3, &mut tally);
+    cluster.node(1).hit("a", 4, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+    cluster.node(0).order("set table t key a data.gpt0 7");
+    cluster.node(1).order("set table t key b data.gpt0 8");
+    let refused = |node: usize| {
+        let shown = cluster.node(node).ask("show peers dict");
+        let count = shown.split("stamps_refused=").nth(1);
+        let count = count.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        count.unwrap_or_else(|| panic!("{shown}"))
+    };
+    until_true("it is refused", || refused(1) > 0);
+    assert_eq!(refused(0), 0, "the past is no reason");
+    until_true("what the other one says is believed", || {
+        cluster.node(0).value("b", "gpt0") == 8
+    });
+    assert_eq!(cluster.node(1).value("a", "gpt0"), 0);
+    assert_eq!(
+        cluster.node(1).value("a", "gpc0"),
+        7,
+        "counts need no clock"
+    );
+    let page = scrape(&cluster.node(1).proxy().dir().join("admin.sock"));
+    let value = |name: &str| {
+        let samples = samples(&page);
+        *samples
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} in\n{page}"))
+    };
+    let counted = value("remora_sticktable_stamps_refused_total{name=\"t\",type=\"string\"}");
+    assert!(counted > 0.0, "{page}");
+    let ahead = value("remora_peer_clock_skew_seconds{peers=\"p\",peer=\"node0\"}");
+    assert!((ahead - (3 * 365 * DAY) as f64).abs() < 3_600.0, "{ahead}");
+    let shown = cluster.node(1).ask("show peers");
+    let skew = shown.split("skew_ms=").nth(1);
+    let skew = skew.and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok());
+    let skew = skew.unwrap_or_else(|| panic!("{shown}"));
+    assert!((skew / 1000 - 3 * 365 * DAY).abs() < 3_600, "{shown}");
 }

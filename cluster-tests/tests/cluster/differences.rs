@@ -3,6 +3,7 @@
 use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
+use cluster_tests::scrape::{samples, scrape};
 use cluster_tests::wait::until_true;
 
 /// Sizes, lifetimes and columns differ: what both have is synchronised.
@@ -51,6 +52,48 @@ fn sizes_lifetimes_and_columns() {
             "{logged}"
         );
     }
+}
+
+/// Rates of bytes in units of their own are summed by nodes that have the same unit, and by no others.
+#[test]
+fn rates_of_bytes_in_other_units() {
+    let plain = "type string len 32 size 1k expire 1h store gpc0,bytes_in_rate(1h)";
+    let scaled =
+        "type string len 32 size 1k expire 1h brates-factor 16 store gpc0,bytes_in_rate(1h)";
+    let cluster = Spec::of(4)
+        .table(plain)
+        .table_on(2, scaled)
+        .table_on(3, scaled)
+        .global("  admin bind unix@{{dir}}/admin.sock\n")
+        .start();
+    let mut tally = Tally::default();
+    cluster.node(0).hit("a", 100, &mut tally);
+    let rate = |node: usize| cluster.node(node).value("a", "bytes_in_rate");
+    until_true("its equal adds it", || rate(0) > 0 && rate(0) == rate(1));
+    let one = rate(0);
+    cluster.node(2).hit("a", 100, &mut tally);
+    cluster.node(3).hit("a", 200, &mut tally);
+    until_true("what has no unit is summed by all", || {
+        (0..4).all(|node| cluster.node(node).value("a", "gpc0") == 400)
+    });
+    // Three shares in whole units of 16 bytes per event.
+    until_true("its equal adds it", || {
+        rate(2) == rate(3) && (2 * one..4 * one).contains(&rate(2))
+    });
+    assert_eq!((rate(0), rate(1)), (one, one));
+    for (node, other, expected) in [(0, 1, 0.0), (0, 2, 2.0), (2, 0, 2.0), (2, 3, 0.0)] {
+        let socket = cluster.node(node).proxy().dir().join("admin.sock");
+        let name = format!("remora_peer_mismatches{{peers=\"p\",peer=\"node{other}\"}}");
+        let page = scrape(&socket);
+        assert_eq!(
+            samples(&page).get(name.as_str()),
+            Some(&expected),
+            "{name} in\n{page}"
+        );
+    }
+    let logged = cluster.node(0).proxy().stderr();
+    let line = "only node2 stores bytes_in_rate(3600000 ms) in units of 16 bytes";
+    assert!(logged.contains(line), "{logged}");
 }
 
 /// A table of the same name with other keys is not synchronised at all, which is said; other tables are not harmed.

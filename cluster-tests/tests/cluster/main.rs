@@ -5,6 +5,7 @@ mod clocks;
 mod counting;
 mod deaths;
 mod differences;
+mod discovery;
 mod edicts;
 mod expiry;
 mod harness;

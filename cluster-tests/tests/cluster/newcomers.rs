@@ -6,6 +6,7 @@ use cluster_tests::cluster::{Cluster, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::{Hits, Tally, Traffic};
 use cluster_tests::relay::Relay;
+use cluster_tests::scrape::fetch;
 use cluster_tests::wait::{observe_for, until_true, until_within};
 
 const LONG: &str = "  learn-timeout 10m";
@@ -33,7 +34,11 @@ fn learn_timeout_ends_the_wait() {
 /// As long as it may still be taught, it does not accept; taught, it does at once, and has everything.
 #[test]
 fn a_newcomer_accepts_when_it_has_been_taught() {
-    let mut cluster = Spec::of(2).relayed().peers(LONG).start();
+    let mut cluster = Spec::of(2)
+        .relayed()
+        .peers(LONG)
+        .global("  admin bind unix@{{dir}}/admin.sock\n")
+        .start();
     let mut tally = Tally::default();
     cluster.node(0).hit("a", 30, &mut tally);
     cluster.node_mut(1).kill();
@@ -44,9 +49,18 @@ fn a_newcomer_accepts_when_it_has_been_taught() {
     });
     observe_for(Duration::from_millis(500));
     assert!(!cluster.node(1).accepts(), "it accepts and knows nothing");
+    let readiness = |cluster: &Cluster| {
+        let socket = cluster.node(1).proxy().dir().join("admin.sock");
+        let answer = fetch(&socket, "/readyz");
+        (answer.status, answer.text())
+    };
+    let (status, text) = readiness(&cluster);
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("peers"), "{text}");
     cluster.relays().for_each(Relay::release);
     until_true("it accepts", || cluster.node(1).accepts());
     assert_eq!(cluster.node(1).value("a", "gpc0"), 30);
+    until_true("it says so", || readiness(&cluster).0 == 200);
     cluster.node_mut(1).ready();
     cluster.node(1).hit("a", 1, &mut tally);
     cluster.settled(&Expected::of(&tally));

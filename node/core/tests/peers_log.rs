@@ -224,7 +224,8 @@ fn streams_that_end_because_of_a_stop_or_a_hand_over_are_no_fault() {
         };
         b.hub.closed(into, "broken pipe", 20);
         a.hub.closed_by_peer(out, 20);
-        (a.act(20), b.act(20));
+        a.act(20);
+        b.act(20);
         let said = format!("session from peer a ended: {why}");
         assert_eq!(b.says(&said), 1, "{:?}", b.said);
         assert_eq!(b.says("broken pipe"), 0, "{:?}", b.said);

@@ -39,6 +39,8 @@ use crate::observe::log::Severity;
 pub(super) struct Target {
     pub(super) name: String,
     pub(super) address: PeerAddress,
+    /// A `server` line, not discovered.
+    pub(super) is_line: bool,
     tls: Option<Tls>,
 }
 
@@ -73,7 +75,12 @@ impl Target {
                 name: called(tls, &address)?,
             }),
         };
-        Ok(Target { name, address, tls })
+        Ok(Target {
+            name,
+            address,
+            is_line: false,
+            tls,
+        })
     }
 }
 

@@ -107,6 +107,9 @@ impl Followed {
         address: SocketAddr,
         peers: &mut BTreeMap<SocketAddr, PeerIx>,
     ) {
+        if section.has_line_to(address) {
+            return; // it is a peer already, and stays one whatever the name says
+        }
         match self.target(address) {
             Ok(target) => {
                 if let Some(before) = peers.insert(address, section.add_peer(target, true)) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -125,6 +125,14 @@ impl Section {
         })
     }
 
+    /// Whether a `server` line dials exactly this address.
+    pub(super) fn has_line_to(&self, address: SocketAddr) -> bool {
+        let targets = self.targets.lock();
+        targets
+            .values()
+            .any(|t| t.is_line && t.address == PeerAddress::Ip(address))
+    }
+
     /// Asks or tells the hub something, and does what it wants done.
     pub(super) fn with_hub<R>(&self, call: impl FnOnce(&mut Hub, u64) -> R) -> R {
         let now = clock::read().mono_ms;
@@ -149,7 +157,8 @@ impl Section {
     }
 
     /// Adds a peer that is to be dialed from now on.
-    pub(super) fn add_peer(&self, target: Target, discovered: bool) -> PeerIx {
+    pub(super) fn add_peer(&self, mut target: Target, discovered: bool) -> PeerIx {
+        target.is_line = !discovered;
         let (name, address) = (target.name.clone(), target.shown());
         let ix = self.with_hub(|hub, now| hub.add_peer(&name, &address, discovered, now));
         self.targets.lock().insert(ix, Arc::new(target));

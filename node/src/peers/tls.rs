@@ -307,7 +307,7 @@ pub(super) fn reason(error: &io::Error) -> String {
 
 /// The same without advice to programmers.
 pub(super) fn plainer(text: String) -> String {
-    if text.contains("close_notify") {
+    if text.contains("close_notify") || text.contains("broken pipe") {
         "the peer closed the connection".into()
     } else {
         text

@@ -1,0 +1,198 @@
+//! Nodes that find each other by names: several of them, beside `server` lines, and names that do not lead to a newcomer yet.
+//!
+//! Every node is a host of its own and has a file of its own in the place of `/etc/hosts`, so that names can lag behind on one
+//! and not on another.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use cluster_tests::cluster::{Cluster, Spec};
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::Tally;
+use cluster_tests::netns::Net;
+use cluster_tests::wait::until_true;
+
+/// Where every node listens, on its own address.
+const PORT: u16 = 10_000;
+
+/// Nodes and their files of names.
+struct Site {
+    cluster: Cluster,
+    names: tempfile::TempDir,
+}
+
+impl Site {
+    /// `lines`: of each node's `peers` section. `None` when there can be no hosts here.
+    fn new(count: usize, lines: &[&str]) -> Option<Self> {
+        if !Net::possible() {
+            return None;
+        }
+        let names = tempfile::tempdir().expect("a directory");
+        let mut spec = Spec::of(count).isolated();
+        for (node, lines) in (0..count).zip(lines.iter().cycle()) {
+            let file = names.path().join(node.to_string());
+            std::fs::write(&file, "").expect("a file");
+            let lines = format!("  learn-timeout 10m\n  allow-plaintext\n{lines}");
+            let bind = format!("mount --bind {} /etc/hosts && exec \"$@\"", file.display());
+            spec = spec
+                .peers_on(node, &lines)
+                .wrapper_on(node, &["unshare", "-m", "sh", "-c", &bind, "sh"]);
+            spec = (0..count).fold(spec, |spec, other| spec.unaware(node, other));
+        }
+        let mut cluster = spec.prepare();
+        for node in 0..count {
+            let node = cluster.node_mut(node);
+            let port = node.peers_port();
+            node.reconfigure(|config| config.replace(&format!(":{port} "), &format!(":{PORT} ")));
+        }
+        Some(Self { cluster, names })
+    }
+
+    /// What the names lead to, as this node sees it.
+    fn set(&self, node: usize, names: &[(&str, &[usize])]) {
+        let path: PathBuf = self.names.path().join(node.to_string());
+        let mut text = "127.0.0.1 localhost\n".to_owned();
+        for (name, nodes) in names {
+            for other in *nodes {
+                let address = self.cluster.net().address(*other);
+                let _infallible = writeln!(text, "{address} {name}");
+            }
+        }
+        std::fs::write(path, text).expect("a file");
+    }
+
+    fn set_all(&self, names: &[(&str, &[usize])]) {
+        (0..self.cluster.len()).for_each(|node| self.set(node, names));
+    }
+
+    /// The lines of `show peers` about the sessions that a node dials to another one.
+    fn dialed(&self, node: usize, to: usize) -> Vec<String> {
+        let address = format!(" addr={}:{PORT} ", self.cluster.net().address(to));
+        let shown = self.cluster.node(node).ask("show peers");
+        let lines = shown.lines().filter(|line| line.contains(&address));
+        lines.map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    fn all_count(&self, tally: &mut Tally) {
+        for node in 0..self.cluster.len() {
+            if self.cluster.node(node).runs() {
+                self.cluster.node(node).hit("k", 5, tally);
+            }
+        }
+        self.cluster.settled(&Expected::of(tally));
+    }
+}
+
+const LINE: &str = "  discover dns all.test:10000 every 200ms\n";
+
+/// The names that its elders know do not lead to a newcomer yet. They dial it all the same, so it learns before it accepts; when
+/// a name leads there it is no other peer; and when it goes it is forgotten.
+#[test]
+fn a_newcomer_that_no_name_leads_to_is_dialed() {
+    let Some(mut site) = Site::new(3, &[LINE]) else {
+        return;
+    };
+    site.set_all(&[("all.test", &[0, 1])]);
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        site.cluster.node_mut(node).start();
+    }
+    site.all_count(&mut tally);
+    site.cluster.node_mut(2).start();
+    assert_eq!(
+        site.cluster.node(2).value("k", "gpc0"),
+        10,
+        "it accepts, and was not taught"
+    );
+    site.all_count(&mut tally);
+    let newcomer = format!("{}:{PORT}", site.cluster.net().address(2));
+    for node in 0..2 {
+        let said = site.cluster.node(node).proxy().stderr();
+        let line = format!("{newcomer} is dialed, though all.test does not lead there yet");
+        assert_eq!(said.matches(&line).count(), 1, "{said}");
+    }
+
+    // The name leads there: it is the same peer, dialed once.
+    site.set_all(&[("all.test", &[0, 1, 2])]);
+    for node in 0..2 {
+        until_true("the name is followed", || {
+            let said = site.cluster.node(node).proxy().stderr();
+            said.contains(&format!("{newcomer} found"))
+        });
+    }
+    site.all_count(&mut tally);
+    for node in 0..2 {
+        let dialed = site.dialed(node, 2);
+        assert_eq!(dialed.len(), 1, "{dialed:?}");
+        assert!(dialed[0].contains("status=UP"), "{dialed:?}");
+        let shown = site.cluster.node(node).ask("show peers");
+        let after = shown.split(&format!(" addr={newcomer} ")).nth(1);
+        let after = after.expect("its lines");
+        let dials = after.split(" dials=").nth(1).expect("a number");
+        assert!(dials.starts_with("1 "), "{shown}");
+    }
+
+    // It goes, and the name with it: nobody dials it after the grace time, nor is there an end to it.
+    site.cluster.node_mut(2).kill();
+    site.set_all(&[("all.test", &[0, 1])]);
+    for node in 0..2 {
+        until_true("the leaver is forgotten", || {
+            site.dialed(node, 2).is_empty()
+        });
+        let said = site.cluster.node(node).proxy().stderr();
+        assert!(said.contains(&format!("{newcomer} is gone")), "{said}");
+    }
+    site.all_count(&mut tally);
+
+    // Once more without a name: a guest that stays away is forgotten too.
+    site.cluster.node_mut(2).start();
+    site.all_count(&mut tally);
+    site.cluster.node_mut(2).stop();
+    for node in 0..2 {
+        until_true("the guest is forgotten", || site.dialed(node, 2).is_empty());
+    }
+    site.all_count(&mut tally);
+}
+
+/// A `server` line and two names lead to the same nodes: each is a peer once.
+#[test]
+fn several_names_and_a_line_lead_to_the_same_nodes() {
+    let names =
+        "  discover dns one.test:10000 every 200ms\n  discover dns two.test:10000 every 200ms\n";
+    let [first, other] = [1, 0].map(|n| {
+        let address = format!("10.77.0.{}", n + 1);
+        format!("{names}  server node{n} {address}:{PORT}\n")
+    });
+    let Some(mut site) = Site::new(4, &[&first, &other, names, names]) else {
+        return;
+    };
+    // Node 1 is found by both names and has a line; node 2 is found by both; node 3 by one only.
+    site.set_all(&[("one.test", &[0, 1, 2]), ("two.test", &[1, 2, 3])]);
+    for node in 0..4 {
+        site.cluster.node_mut(node).spawn();
+    }
+    for node in 0..4 {
+        site.cluster.node_mut(node).ready();
+    }
+    let mut tally = Tally::default();
+    site.all_count(&mut tally);
+    let dialed = site.dialed(0, 1);
+    assert_eq!(dialed.len(), 1, "a line is enough: {dialed:?}");
+    assert!(dialed[0].contains("discovered=0"), "{dialed:?}");
+    for (node, to) in [(0, 2), (0, 3), (1, 0), (2, 0), (2, 1), (2, 3), (3, 0)] {
+        until_true("each is reached over one session", || {
+            let up = |line: &&String| line.contains("status=UP");
+            site.dialed(node, to).iter().filter(up).count() == 1
+        });
+    }
+    // Gone from both names, the line stays.
+    site.cluster.node_mut(3).stop();
+    site.set_all(&[("one.test", &[0, 2]), ("two.test", &[2])]);
+    until_true("who has no line is forgotten", || {
+        site.dialed(0, 3).is_empty()
+    });
+    until_true("who has no line forgets", || site.dialed(2, 1).is_empty());
+    assert_eq!(site.dialed(0, 1).len(), 1, "its line is still there");
+    site.all_count(&mut tally);
+}
