@@ -2,6 +2,7 @@
 
 mod support;
 
+mod docs;
 mod examples;
 mod peers_errors;
 mod peers_plan;
