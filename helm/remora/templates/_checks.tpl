@@ -65,20 +65,7 @@
 {{- if and (eq $v.service.type "ClusterIP") $v.service.loadBalancerClass }}
 {{- $bad = append $bad "service.loadBalancerClass: needs service.type LoadBalancer" }}
 {{- end }}
-{{- if $v.restricted }}
-{{- range $i, $volume := $v.extraVolumes }}
-{{- if hasKey $volume "hostPath" }}
-{{- $bad = append $bad (printf "extraVolumes.%d.hostPath: Pod Security \"restricted\" does not allow it; set restricted: false to use it" $i) }}
-{{- end }}
-{{- end }}
-{{- range $name := list "extraContainers" "initContainers" }}
-{{- range $i, $container := index $v $name }}
-{{- if dig "securityContext" "privileged" false $container }}
-{{- $bad = append $bad (printf "%s.%d.securityContext.privileged: Pod Security \"restricted\" does not allow it; set restricted: false to use it" $name $i) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- end }}
+{{- $bad = concat $bad (include "remora.checksParts" . | fromJsonArray) }}
 {{- $ports := list }}
 {{- if $v.peers.enabled }}{{ $ports = append $ports (int $v.peers.port) }}{{ end }}
 {{- if $v.metrics.enabled }}{{ $ports = append $ports (int $v.metrics.port) }}{{ end }}
