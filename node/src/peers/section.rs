@@ -267,19 +267,18 @@ impl Section {
             lineages.any(|l| Some(l.lineage) == peer.lineage && l.alive && !l.ended)
         };
         let someone = report.peers.iter().any(|p| lives(p) && p.lag_entries == 0);
+        let names = lacking.join(", ");
         if someone && lacking.is_empty() {
             let text = format_args!("stops: every peer that was met has all that was counted here");
             self.log(Severity::Notice, text);
         } else if someone {
             let text = format_args!(
-                "stops before {} had the last of what was counted here; other peers have it and pass it on",
-                lacking.join(", ")
+                "stops before {names} had the last of what was counted here; other peers have it and pass it on"
             );
             self.log(Severity::Notice, text);
         } else if !lacking.is_empty() {
             let text = format_args!(
-                "stops before {} had the last of what was counted here, and no other peer has it: it is lost",
-                lacking.join(", ")
+                "stops before {names} had the last of what was counted here, and no other peer has it: it is lost"
             );
             self.log(Severity::Warning, text);
         } else {
