@@ -185,6 +185,9 @@ impl Node {
         let mut launch = Launch::of(self.kind, &self.config)
             .arg("-L")
             .arg(&self.name());
+        if self.config.contains("  master-worker\n") {
+            launch = launch.arg("-S").arg("{{dir}}/master.sock");
+        }
         if let Some(program) = &self.program {
             launch = launch.program(program);
         }

@@ -217,7 +217,7 @@ fn name_of(bytes: &[u8]) -> String {
     }
 }
 
-const FRAMES: [&str; 29] = [
+const FRAMES: [&str; 30] = [
     "Hello",
     "Listeners",
     "Begin",
@@ -247,6 +247,7 @@ const FRAMES: [&str; 29] = [
     "Reloads",
     "TeachAgain",
     "LearnAgain",
+    "Cut",
 ];
 const PASSES: [&str; 17] = [
     "Ask", "Tables", "Rows", "Walked", "Totals", "Settings", "Shares", "Numbers", "Known", "Lives",

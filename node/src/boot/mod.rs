@@ -223,14 +223,24 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let learner = learner.or_else(|| taker.tables());
     // One that has died was to be replaced: whoever served before it shows its tables once more.
     let again = above.as_ref().is_some_and(|a| a.again);
+    let hard = above.as_ref().is_some_and(|a| a.begin.hard);
     let learner = match learner.map(|channel| Learner::begin(channel, again)) {
         Some(Err(e)) if again => {
             warn!("the process before the one that died does not show its tables: {e}");
             None
         }
-        learner => learner
-            .transpose()
-            .map_err(|e| format!("the process that serves does not show its tables: {e}"))?,
+        Some(Err(e)) if hard => {
+            warn!("the process that served does not show its tables, which begin empty: {e}");
+            None
+        }
+        learner => learner.transpose().map_err(|e| {
+            let all_the_same = if args.worker {
+                " ('hard-reload' goes without them)"
+            } else {
+                ""
+            };
+            format!("the process that serves does not show its tables: {e}{all_the_same}")
+        })?,
     };
     let continues = learner.as_ref().is_some_and(|l| l.lineage().is_some());
     let now = clock::read();

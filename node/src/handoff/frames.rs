@@ -19,7 +19,8 @@ use tables::Pass;
 pub const VERSION: u8 = 1;
 /// The oldest version this build understands.
 pub const VERSION_MIN: u8 = 1;
-/// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`, 2 = [`Frame::TeachAgain`] and [`Frame::LearnAgain`].
+/// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`, 2 = [`Frame::TeachAgain`],
+/// [`Frame::LearnAgain`], [`Frame::Cut`] and `Begin.hard`.
 pub const MINOR: u8 = 2;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -118,6 +119,8 @@ pub enum Frame {
     /// To a new worker, before [`Frame::Begin`]: the one before has died; learn the tables of the one that handed over to
     /// it, over the channel that comes with it. The beginning is a new life all the same.
     LearnAgain,
+    /// To a worker that has been told to drain: do not wait for what runs.
+    Cut,
 }
 
 /// What a supervisor knows of its reloads.
@@ -159,6 +162,8 @@ pub struct Begin {
     pub first: bool,
     /// From a process that offers its sockets: somebody will replace it if it dies.
     pub guarded: bool,
+    /// The worker that serves is to go in any case, even if it does not show its tables.
+    pub hard: bool,
 }
 
 /// A file that was read, or looked for.

@@ -57,6 +57,8 @@ pub enum Order {
     },
     /// [`Frame::Reloads`]
     Reloads(Reloads),
+    /// [`Frame::Cut`]
+    Cut,
     /// The supervisor is gone.
     Gone,
 }
@@ -160,6 +162,7 @@ impl Link {
                 Ok(Some((Frame::Go | Frame::Resume, _))) => Order::Accept,
                 Ok(Some((Frame::Hold, _))) => Order::Hold,
                 Ok(Some((Frame::Drain { orphans }, _))) => Order::Drain { orphans },
+                Ok(Some((Frame::Cut, _))) => Order::Cut,
                 Ok(Some((Frame::Retire { orphans }, _))) => Order::Retire { orphans },
                 Ok(Some((Frame::Kin, mut fds))) => match fds.pop().map(Channel::new) {
                     Some(Ok(channel)) => Order::Kin(channel),

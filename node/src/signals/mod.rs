@@ -333,6 +333,14 @@ async fn serve_until(
                 *shared.reloads.lock() = Some(reloads);
                 continue;
             }
+            Told::Order(Order::Cut) => {
+                hard_stop = None;
+                killed = Some(Instant::now() + KILL_PATIENCE);
+                for worker in &shared.workers {
+                    let _ = worker.ask.send(Ask::Kill);
+                }
+                continue;
+            }
             Told::Order(Order::Console { level, fd }) => {
                 let level = match level {
                     0 => CliLevel::User,
@@ -551,7 +559,7 @@ async fn next_order(link: Option<&Link>, orphaned: bool) -> Order {
     }
 }
 
-/// A hard stop. With peers, nothing may be counted any more while they are told the last of it, here or in older processes
+/// A hard stop. With peers, or another process that serves, nothing may be counted any more while they are told the last of it, here or in older processes
 /// that end at the same time. `ended`: of threads that run.
 async fn cut_off(
     shared: &Shared,
@@ -561,7 +569,9 @@ async fn cut_off(
     if let Some(teacher) = teacher {
         teacher.last();
     }
-    if shared.peers.get().is_none_or(Vec::is_empty) {
+    // Somebody else hears of the last of it, too.
+    let heard = teacher.is_some_and(|teacher| !teacher.is_over());
+    if !heard && shared.peers.get().is_none_or(Vec::is_empty) {
         return;
     }
     let nobody = Successor::Process {

@@ -372,6 +372,7 @@ impl<'a> Supervisor<'a> {
                 let orphans = self.orphans_of(id);
                 self.tell(id, Frame::Drain { orphans });
             }
+            Action::Cut { id } => self.tell(id, Frame::Cut),
             Action::Kill { id, signal } => {
                 let worker = self.machine.workers.iter().find(|w| w.id == id);
                 if let Some(pid) = worker.map(|w| w.pid).filter(|pid| *pid != 0) {

@@ -35,6 +35,7 @@ impl Supervisor<'_> {
         link.send(Frame::Begin(Begin {
             detach: self.start.detach,
             first: self.machine.is_first(),
+            hard: self.machine.is_hard(),
             ..Begin::default()
         }));
         let known = Known {

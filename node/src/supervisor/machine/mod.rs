@@ -34,6 +34,8 @@ pub struct Machine {
     /// A process of somebody else has taken over: no worker is started any more.
     left: bool,
     stopping: Option<u8>,
+    /// Workers that were told to cut what runs, and when they are killed if they do not.
+    cut: Vec<(Id, u64)>,
     out: VecDeque<Action>,
 }
 
@@ -45,6 +47,8 @@ pub const HOLD_PATIENCE_MS: u64 = 2_000;
 pub const GO_PATIENCE_MS: u64 = 10_000;
 /// The same if it first has to agree with somebody else's process.
 pub const TAKE_PATIENCE_MS: u64 = 60_000;
+/// How long a worker may take to cut its connections, and to say what it counted last.
+pub const CUT_PATIENCE_MS: u64 = 5_000;
 /// Pauses before a crashed worker is replaced: none, then doubling.
 const BACKOFF_FIRST_MS: u64 = 100;
 const BACKOFF_MAX_MS: u64 = 10_000;
@@ -77,7 +81,8 @@ impl Machine {
             | Phase::Going { until_ms } => Some(until_ms),
             _ => None,
         });
-        patience.chain(self.restart_ms).min()
+        let cut = self.cut.iter().map(|(_, at)| *at);
+        patience.chain(self.restart_ms).chain(cut).min()
     }
 
     /// The number that a reload asked for now will be answered with.
@@ -110,6 +115,11 @@ impl Machine {
     /// Whether the next worker is to take over from somebody else's process, if it should at all.
     pub fn is_first(&self) -> bool {
         !self.started && self.taking != Some(true)
+    }
+
+    /// Whether a reload is in progress that old workers do not survive.
+    pub fn is_hard(&self) -> bool {
+        self.reload.is_some_and(|(_, hard)| hard)
     }
 
     /// Whether a process of somebody else has taken over.
@@ -260,14 +270,11 @@ impl Machine {
             match w.phase {
                 Phase::Old => {
                     w.phase = Phase::Draining;
-                    old.push(if hard {
-                        Action::Kill {
-                            id: w.id,
-                            signal: Signal::Term,
-                        }
-                    } else {
-                        Action::Drain { id: w.id }
-                    });
+                    // Also one that is to end at once: what it counted belongs to the new one.
+                    old.push(Action::Drain { id: w.id });
+                    if hard {
+                        old.push(Action::Cut { id: w.id });
+                    }
                 }
                 Phase::Draining => {}
                 _ => continue,
@@ -275,12 +282,15 @@ impl Machine {
             if self.reload.is_some() {
                 w.reloads += 1;
                 if w.reloads > self.max_reloads {
-                    w.phase = Phase::Dying;
-                    old.push(Action::Kill {
-                        id: w.id,
-                        signal: Signal::Term,
-                    });
+                    old.push(Action::Cut { id: w.id });
                 }
+            }
+        }
+        for action in &old {
+            if let Action::Cut { id } = action
+                && !self.cut.iter().any(|(known, _)| known == id)
+            {
+                self.cut.push((*id, now_ms + CUT_PATIENCE_MS));
             }
         }
         self.out.extend(old);
@@ -335,6 +345,7 @@ impl Machine {
         };
         let w = self.workers.remove(at);
         let id = w.id;
+        self.cut.retain(|(cut, _)| *cut != id);
         let crashed = w.fault.is_none() && matches!(status, Status::Signal(_));
         let how = w.fault.unwrap_or_else(|| status.describe());
         if self.stopping.is_some() {
@@ -530,6 +541,15 @@ impl Machine {
         if self.restart_ms.is_some_and(|at| now_ms >= at) {
             self.spawn(now_ms);
         }
+        self.cut.retain(|(id, at)| {
+            if now_ms >= *at {
+                self.out.push_back(Action::Kill {
+                    id: *id,
+                    signal: Signal::Kill,
+                });
+            }
+            now_ms < *at
+        });
         let Some(w) = self.candidate().cloned() else {
             return;
         };

@@ -221,11 +221,19 @@ fn a_reload_during_a_reload_comes_after_it() {
     b.comes_up(2);
     b.on(Event::Held { id: 1 });
     let done = b.on(Event::Serving { id: 2 });
-    let term = Action::Kill {
+    let both = [Action::Drain { id: 1 }, Action::Cut { id: 1 }];
+    assert!(
+        done.windows(2).any(|two| two == both),
+        "the hard one wins: {done:?}"
+    );
+    // It is killed if it does not end.
+    b.now_ms = b.machine.deadline().unwrap();
+    let kill = Action::Kill {
         id: 1,
-        signal: Signal::Term,
+        signal: Signal::Kill,
     };
-    assert!(done.contains(&term), "the hard one wins: {done:?}");
+    assert_eq!(b.on(Event::Tick), [kill]);
+    assert_eq!(b.machine.deadline(), None);
 }
 
 #[test]
@@ -234,11 +242,9 @@ fn workers_survive_so_many_reloads() {
     b.reloads(0, 1);
     b.reloads(1, 2);
     let done = b.reloads(2, 3);
-    let kill = Action::Kill {
-        id: 0,
-        signal: Signal::Term,
-    };
-    assert!(done.contains(&kill), "{done:?}");
+    assert!(done.contains(&Action::Cut { id: 0 }), "{done:?}");
+    b.dies(0);
+    assert_eq!(b.machine.deadline(), None, "it has ended");
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub enum Action {
     Resume { id: Id },
     /// Close the sockets, finish what runs.
     Drain { id: Id },
+    /// Cut what runs in a worker that was told to drain.
+    Cut { id: Id },
     /// Send a signal.
     Kill { id: Id, signal: Signal },
     /// This worker's listening sockets are the ones to keep duplicates of.
