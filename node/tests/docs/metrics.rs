@@ -10,7 +10,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
 const INTRODUCTION: &str = "\
 # Health and metrics
 
-<!-- Made by node/tests/docs_metrics.rs: REMORA_WRITE_DOCS=1 cargo test -p remora --test docs_metrics -->
+<!-- Made by node/tests/docs/metrics.rs: REMORA_WRITE_DOCS=1 cargo test -p remora --test docs -->
 
 ```haproxy
 global
