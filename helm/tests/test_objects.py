@@ -178,24 +178,27 @@ def test_a_drain_ends_before_the_pod_is_killed(objects, pod):
     assert grace < hard < pod["spec"]["terminationGracePeriodSeconds"]
 
 
-def test_pods_obey_pod_security_restricted(pod, values):
-    """The standard's rules, unless the values say otherwise."""
-    spec = pod["spec"]
-    for container in spec["containers"] + spec.get("initContainers", []):
-        security = container["securityContext"]
-        assert security["allowPrivilegeEscalation"] is False
-        assert security["capabilities"]["drop"] == ["ALL"]
-        assert not security.get("privileged")
-        assert set(security["capabilities"].get("add", [])) <= {"CHOWN" if container["name"] == "handoff" else "NET_BIND_SERVICE"}
-    assert not spec.get("hostPID") and not spec.get("hostIPC")
-    assert spec["automountServiceAccountToken"] is False
-    assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
-    if values.get("restricted", True):
-        assert not spec.get("hostNetwork")
-        assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0
-        assert {s["name"] for s in spec["securityContext"].get("sysctls", [])} <= {"net.ipv4.ip_unprivileged_port_start"}
-        allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-        assert all(set(v) - {"name"} <= allowed for v in spec["volumes"])
+def test_pods_obey_pod_security_restricted(objects, values):
+    """The standard's rules, unless the values say otherwise: for the workload, the Job before an upgrade, and the pod of the test."""
+    specs = {o["kind"]: o["spec"].get("template", o)["spec"] for o in objects if o["kind"] in ("DaemonSet", "Deployment", "Job", "Pod")}
+    assert len(specs) >= 2
+    for kind, spec in specs.items():
+        for container in spec["containers"] + spec.get("initContainers", []):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"]["drop"] == ["ALL"]
+            assert not security.get("privileged")
+            assert set(security["capabilities"].get("add", [])) <= {"CHOWN" if container["name"] == "handoff" else "NET_BIND_SERVICE"}
+            assert not any(p.get("hostPort") for p in container.get("ports", []))
+        assert not spec.get("hostPID") and not spec.get("hostIPC")
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        if values.get("restricted", True) or kind in ("Job", "Pod"):
+            assert not spec.get("hostNetwork")
+            assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0
+            assert {s["name"] for s in spec["securityContext"].get("sysctls", [])} <= {"net.ipv4.ip_unprivileged_port_start"}
+            allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+            assert all(set(v) - {"name"} <= allowed for v in spec.get("volumes", []))
 
 
 def test_the_program_can_change_nothing_but_its_sockets(remora, pod):

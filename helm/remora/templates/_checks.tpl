@@ -65,7 +65,7 @@
 {{- if and (eq $v.service.type "ClusterIP") $v.service.loadBalancerClass }}
 {{- $bad = append $bad "service.loadBalancerClass: needs service.type LoadBalancer" }}
 {{- end }}
-{{- $bad = concat $bad (include "remora.checksParts" . | fromJsonArray) }}
+{{- $bad = concat $bad (include "remora.checksParts" . | fromJsonArray) (include "remora.checksUpgrade" . | fromJsonArray) }}
 {{- $ports := list }}
 {{- if $v.peers.enabled }}{{ $ports = append $ports (int $v.peers.port) }}{{ end }}
 {{- if $v.metrics.enabled }}{{ $ports = append $ports (int $v.metrics.port) }}{{ end }}

@@ -112,6 +112,26 @@
 {{- toJson $bad }}
 {{- end }}
 
+{{/* What an upgrade could not do with the pods that run: messages as a JSON array. Without a cluster ('helm template') there are none. */}}
+{{- define "remora.checksUpgrade" -}}
+{{- $bad := list }}
+{{- $old := dict }}
+{{- if and .Release.IsUpgrade .Values.hostNetwork }}
+{{- $old = lookup "apps/v1" "DaemonSet" .Release.Namespace (include "remora.fullname" .) }}
+{{- end }}
+{{- $spec := dig "spec" "template" "spec" dict $old }}
+{{- if and $spec.hostNetwork (not (has (toString (dig "maxSurge" 0 (fromYaml (include "remora.strategy" .)).rollingUpdate)) (list "0" "0%"))) }}
+{{- $before := "" }}
+{{- range $spec.volumes }}{{ if eq .name "handoff" }}{{ $before = .hostPath.path }}{{ end }}{{ end }}
+{{- $after := "" }}
+{{- if include "remora.handoff" . }}{{ $after = include "remora.handoffPath" . }}{{ end }}
+{{- if ne $before $after }}
+{{- $bad = append $bad (printf "updateStrategy: pods that run meet in '%s', new ones would in '%s' ('userId', 'privilegedPorts' or 'handoff' has changed), and could not take over their ports. For this upgrade add --set updateStrategy.maxUnavailable=1: it ends the old pods first, and ports refuse connections meanwhile" (default "no directory" $before) (default "no directory" $after)) }}
+{{- end }}
+{{- end }}
+{{- toJson $bad }}
+{{- end }}
+
 {{/* What Pod Security "restricted" would refuse about a container of the user's: call with a list of its path and itself. What is
 said for the whole pod (no root, the seccomp profile) holds for it, too, unless it says otherwise. */}}
 {{- define "remora.checksRestricted" -}}
