@@ -245,7 +245,8 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let continues = learner.as_ref().is_some_and(|l| l.lineage().is_some());
     let now = clock::read();
     let lineages = world::lineages(learner.as_ref().and_then(Learner::lineage));
-    let world = world::build(&plan, std::process::id(), now, &lineages);
+    let seed = |name: &str| learner.as_ref()?.seed(name);
+    let world = world::build(&plan, std::process::id(), now, &lineages, seed);
     let logs = Logs::start(&plan, std::process::id())?;
     let (handles, asks): (Vec<_>, Vec<_>) = (0..plan.global.nbthread)
         .map(|_| {

@@ -18,8 +18,15 @@ pub(super) fn lineages(before: Option<Lineage>) -> Arc<Lineages> {
     Arc::new(Lineages::new(own))
 }
 
-/// Empty tables, zero counters, servers as configured.
-pub(super) fn build(plan: &Plan, pid: u32, now: Now, lineages: &Arc<Lineages>) -> World {
+/// Empty tables, zero counters, servers as configured. `seed`: what the hash of a table of that name was seeded with in the
+/// process before.
+pub(super) fn build(
+    plan: &Plan,
+    pid: u32,
+    now: Now,
+    lineages: &Arc<Lineages>,
+    seed: impl Fn(&str) -> Option<u64>,
+) -> World {
     let mut proxies: Box<[ProxyState]> = plan.proxies.iter().map(proxy).collect();
     let mut rules = 0;
     for p in &mut proxies {
@@ -29,7 +36,10 @@ pub(super) fn build(plan: &Plan, pid: u32, now: Now, lineages: &Arc<Lineages>) -
         tables: plan
             .tables
             .iter()
-            .map(|spec| table(plan, spec, lineages))
+            .map(|spec| {
+                let seed = seed(&spec.name).unwrap_or_else(rand::random);
+                table(plan, spec, lineages, seed)
+            })
             .collect(),
         proxies,
         proc_vars: Default::default(),
@@ -51,12 +61,12 @@ pub(super) fn build(plan: &Plan, pid: u32, now: Now, lineages: &Arc<Lineages>) -
 }
 
 /// Shared with other nodes if its `peers` section is in use.
-fn table(plan: &Plan, spec: &TableSpec, lineages: &Arc<Lineages>) -> Table {
+fn table(plan: &Plan, spec: &TableSpec, lineages: &Arc<Lineages>, seed: u64) -> Table {
     let section = spec.peers.and_then(|at| plan.peers.get(usize::from(at)));
     if section.is_some_and(|section| !section.disabled) {
-        Table::new_replicated(spec.clone(), rand::random(), Arc::clone(lineages))
+        Table::new_replicated(spec.clone(), seed, Arc::clone(lineages))
     } else {
-        Table::new(spec.clone(), rand::random())
+        Table::new(spec.clone(), seed)
     }
 }
 

@@ -19,8 +19,8 @@ use tables::Pass;
 pub const VERSION: u8 = 1;
 /// The oldest version this build understands.
 pub const VERSION_MIN: u8 = 1;
-/// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`, 2 = [`Frame::TeachAgain`],
-/// [`Frame::LearnAgain`], [`Frame::Cut`] and `Begin.hard`.
+/// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`; 2 = [`Frame::TeachAgain`], [`Frame::LearnAgain`],
+/// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`.
 pub const MINOR: u8 = 2;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;

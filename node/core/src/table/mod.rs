@@ -176,6 +176,7 @@ fn counted(schema: &Schema) -> u32 {
 /// A stick table. Shared by all threads; every method locks at most one shard at a time, for a short time.
 pub struct Table {
     spec: TableSpec,
+    seed: u64,
     schema: Schema,
     shards: Box<[Padded]>,
     /// Entries, living or expired, plus places reserved for those being inserted.
@@ -227,6 +228,7 @@ impl Table {
         Table {
             shards: (0..shards).map(shard).collect(),
             spec,
+            seed,
             counts: counted(&schema),
             schema,
             count: AtomicUsize::new(0),
@@ -236,6 +238,22 @@ impl Table {
             servers: servers::Servers::default(),
             upkeep: Mutex::new(Cursor::default()),
             shared,
+        }
+    }
+    /// What its key hash was seeded with: a table of the same size and seed has its entries in the same shards.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+    /// Entries, living, expired or hidden.
+    pub fn count(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+    /// Makes room for about so many entries at once, as far as the table may grow, so that its indices need not grow step by
+    /// step.
+    pub fn expect(&self, entries: usize) {
+        let each = entries.min(self.spec.size) / self.shards.len();
+        for shard in &self.shards {
+            shard.lock().expect(&self.schema, each);
         }
     }
     /// The configuration it was made from.

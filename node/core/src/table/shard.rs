@@ -257,6 +257,13 @@ impl Shard {
         self.index.insert_unique(hash, slot, rehash);
         Some(slot)
     }
+    /// Makes room in the index for so many entries, and some more: a hash does not give all shards the same number.
+    pub fn expect(&mut self, schema: &Schema, entries: usize) {
+        let slab = &self.slab;
+        let more = (entries + entries / 16).saturating_sub(self.index.len());
+        self.index
+            .reserve(more, |slot| schema.hash(schema.key(slab.record(*slot))));
+    }
     /// Removes an entry that nobody holds.
     pub fn remove(&mut self, schema: &Schema, slot: u32, now: u64) {
         self.take_out(slot, now);

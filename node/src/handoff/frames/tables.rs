@@ -70,6 +70,10 @@ pub struct Tables {
     pub tables: Vec<TableInfo>,
     /// The next frame has more of them.
     pub more: bool,
+    /// What the hashes of these tables are seeded with: who has the same seeds finds entries in the order in which they come.
+    pub seeds: Vec<u64>,
+    /// About how many entries they have.
+    pub entries: Vec<u64>,
 }
 
 /// A table's definition.

@@ -50,8 +50,9 @@ pub fn infos(tables: &[Table]) -> Vec<(Vec<TableInfo>, bool)> {
     parts
 }
 
-/// At most so many bytes go over the channel for a table beside its name and columns, and for a column.
-const INFO_BYTES: usize = 40;
+/// At most so many bytes go over the channel for a table beside its name and columns, seed and number of entries included,
+/// and for a column.
+const INFO_BYTES: usize = 60;
 const COLUMN_BYTES: usize = 9;
 /// So many fit easily into a frame, one more table included.
 const PART_BYTES: usize = 32 * 1024;

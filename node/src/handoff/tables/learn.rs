@@ -50,7 +50,11 @@ impl Learner {
             };
             let last = !part.more;
             match &mut there {
-                Some(there) => there.tables.extend(part.tables),
+                Some(there) => {
+                    there.tables.extend(part.tables);
+                    there.seeds.extend(part.seeds);
+                    there.entries.extend(part.entries);
+                }
                 None => there = Some(part),
             }
             if last {
@@ -64,6 +68,12 @@ impl Learner {
             begun,
             again,
         })
+    }
+    /// What the hash of a table is seeded with there, if this is told: one with the same seed is learned several times as
+    /// fast, because entries come shard by shard.
+    pub fn seed(&self, name: &str) -> Option<u64> {
+        let at = self.there.tables.iter().position(|t| t.name == name)?;
+        self.there.seeds.get(at).copied()
     }
     /// The lineage to continue. That of a process that has died went on there, and ended with it.
     pub fn lineage(&self) -> Option<Lineage> {
@@ -267,7 +277,7 @@ fn importers<'w>(
     positions: &[Option<TableId>],
 ) -> Vec<Option<Importer<'w>>> {
     let mut all = Vec::new();
-    for (info, here) in there.tables.iter().zip(positions) {
+    for (at, (info, here)) in there.tables.iter().zip(positions).enumerate() {
         let table = here.and_then(|TableId(at)| shared.world.tables.get(usize::from(at)));
         let Some(table) = table else {
             let named = shared
@@ -292,6 +302,8 @@ fn importers<'w>(
             .and_then(|definition| Importer::new(table, definition));
         match importer {
             Ok(importer) => {
+                let entries = there.entries.get(at).copied().unwrap_or(0);
+                table.expect(usize::try_from(entries).unwrap_or(usize::MAX));
                 let dropped = importer.dropped();
                 if !dropped.is_empty() {
                     warn!(

@@ -223,8 +223,12 @@ fn teach(
 fn introduce(shared: &Shared, channel: &Channel) -> io::Result<()> {
     let tables = &shared.world.tables;
     let replica = tables.iter().find_map(Table::replica);
+    let mut described = tables.iter();
     for (tables, more) in convert::infos(tables) {
+        let these: Vec<&Table> = described.by_ref().take(tables.len()).collect();
         let hello = Tables {
+            seeds: these.iter().map(|table| table.seed()).collect(),
+            entries: these.iter().map(|table| table.count() as u64).collect(),
             child: shared.heritage.child,
             lineage: replica.map_or(0, |replica| replica.lineages().own().0),
             mono_ms: clock::read().mono_ms,

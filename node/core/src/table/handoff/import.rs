@@ -1,5 +1,7 @@
 //! Building a table from what the process before shows.
 
+use parking_lot::MutexGuard;
+
 use super::{Definition, Slice};
 use crate::peers::batch::{
     BadBatch, BatchReader, ColumnDef, ColumnKind, EdictRow, RowFlags, RowHead, unzigzag,
@@ -29,10 +31,32 @@ pub struct Importer<'t> {
     refused: u64,
     /// No number of the sender's lineage was given to content above this one.
     newest: Option<u64>,
+    /// Entries had to go to make room for others.
+    evicted: bool,
 }
 
 /// Shard and slot of an entry.
 type Place = (usize, u32);
+
+/// The shard whose entries come: as long as they follow each other, it is locked once for all of them.
+struct Open<'t> {
+    table: &'t Table,
+    shard: Option<(usize, MutexGuard<'t, Shard>)>,
+}
+
+impl Open<'_> {
+    fn at(&mut self, home: usize) -> Option<&mut Shard> {
+        if self.shard.as_ref().is_none_or(|(known, _)| *known != home) {
+            // Never two at a time.
+            self.shard = None;
+            self.shard = Some((home, self.table.shards.get(home)?.lock()));
+        }
+        self.shard.as_mut().map(|(_, shard)| &mut **shard)
+    }
+    fn close(&mut self) {
+        self.shard = None;
+    }
+}
 
 /// A row that is being read.
 struct Row<'a> {
@@ -79,6 +103,7 @@ impl<'t> Importer<'t> {
             late: None,
             refused: 0,
             newest: None,
+            evicted: false,
         })
     }
     /// What the sender has and this table has not, as `store` names it.
@@ -104,8 +129,8 @@ impl<'t> Importer<'t> {
         self.refused
     }
 
-    /// Takes over a slice. `shift_ms`: this clock minus the sender's. `held` is told, for every entry of the slice, how
-    /// many trackers the sender has on it and what its own gauge is.
+    /// Takes over a slice. `shift_ms`: this clock minus the sender's. `held` is told how many trackers the sender has on an
+    /// entry and what its own gauge is, for every entry of the slice of which it may have heard before or that has any.
     ///
     /// # Errors
     /// The slice is not sound; nothing of it was used.
@@ -129,8 +154,12 @@ impl<'t> Importer<'t> {
         held: &mut impl FnMut(&[u8], u32, u32),
     ) -> Result<usize, BadBatch> {
         let mut reader = BatchReader::new(&slice.columns, columns)?;
-        let table: &Table = self.table;
-        reader.check_keys(|key| table.schema.fits(key))?;
+        let table = self.table;
+        let width = table.schema.exact_width();
+        if width.is_none() || reader.key_width() != width {
+            reader.check_keys(|key| table.schema.fits(key))?;
+        }
+        let mut open = Open { table, shard: None };
         let now_ms = slice.now_ms.saturating_add_signed(shift_ms);
         for key in slice.removed.iter().filter(|key| table.schema.fits(key)) {
             self.remove(key, now_ms);
@@ -139,13 +168,14 @@ impl<'t> Importer<'t> {
         let mut entries = 0;
         let mut number = 0;
         let mut last: Option<(&[u8], Option<Place>)> = None;
+        let mut known = false;
         let mut helds = slice.held.iter().peekable();
         let mut tombs = slice.tombs.iter().peekable();
         while let Some((key, mut head, edicts)) = reader.next_row() {
             if let Some(newest) = self.newest.filter(|_| Some(head.lineage) == self.own) {
                 head.version = head.version.min(newest);
             }
-            let first = last.is_none_or(|(known, _)| known != key);
+            let first = last.is_none_or(|(before, _)| before != key);
             let at = number;
             number += 1;
             while helds.peek().is_some_and(|(row, _)| *row < at) {
@@ -165,7 +195,9 @@ impl<'t> Importer<'t> {
             };
             let place = if first {
                 entries += 1;
-                self.place_of(&row, now_ms)
+                let found = self.place_of(&row, now_ms, &mut open);
+                known = found.is_some_and(|(_, known)| known);
+                found.map(|(place, _)| place)
             } else {
                 last.and_then(|(_, place)| place)
             };
@@ -174,19 +206,22 @@ impl<'t> Importer<'t> {
                 self.refused += u64::from(first);
                 continue;
             };
-            let Some(padded) = table.shards.get(home) else {
+            let Some(shard) = open.at(home) else {
                 continue;
             };
-            let mut shard = padded.lock();
-            let gauge = self.row(&mut shard, slot, &row, &mut reader, now_ms);
+            let gauge = self.row(shard, slot, &row, &mut reader, now_ms);
             if first {
                 if let Some(age) = tomb.filter(|_| table.shared.is_some()) {
                     shard.take_out(slot, now_ms);
                     shard.set_word(slot, PREV, HELD);
                     shard.inherit_tomb(slot, age, now_ms);
                 }
-                table.note_evictable(&shard, now_ms);
-                held(key, uses, gauge);
+                if self.sorted {
+                    table.note_evictable(shard, now_ms);
+                }
+                if uses > 0 || known || self.evicted {
+                    held(key, uses, gauge);
+                }
             }
         }
         Ok(entries)
@@ -207,8 +242,13 @@ impl<'t> Importer<'t> {
         }
     }
 
-    /// Finds or makes the entry of a first row, and makes it blank.
-    fn place_of(&mut self, row: &Row<'_>, now_ms: u64) -> Option<Place> {
+    /// Finds or makes the entry of a first row, and makes it blank. Tells also whether it was there.
+    fn place_of(
+        &mut self,
+        row: &Row<'_>,
+        now_ms: u64,
+        open: &mut Open<'t>,
+    ) -> Option<(Place, bool)> {
         let table = self.table;
         let schema = &table.schema;
         let replicated = table.shared.is_some();
@@ -220,20 +260,21 @@ impl<'t> Importer<'t> {
         let touched = (now_ms as u32).wrapping_sub(row.head.touch_age_ms);
         let mut reserved = false;
         loop {
-            let mut shard = table.shards.get(home)?.lock();
+            let shard = open.at(home)?;
             let known = shard.find(schema, hash, row.key);
             if known.is_some() && reserved {
                 table.forget(1);
             }
             let room = known.is_some() || reserved || table.reserve();
             if !room {
-                drop(shard);
+                open.close();
                 // Whoever is full needs the order to know who goes.
                 self.sort(now_ms);
                 if !table.make_room(home, now_ms) {
                     return None;
                 }
                 reserved = true;
+                self.evicted = true;
                 continue;
             }
             let slot = match known {
@@ -269,7 +310,7 @@ impl<'t> Importer<'t> {
             if self.sorted && word(shard.record(slot), USES) == 0 {
                 shard.place(schema, slot, now_ms);
             }
-            return Some((home, slot));
+            return Some(((home, slot), known.is_some()));
         }
     }
     fn is_own(&self, head: &RowHead) -> bool {
