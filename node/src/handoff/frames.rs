@@ -20,7 +20,7 @@ pub const VERSION: u8 = 1;
 /// The oldest version this build understands.
 pub const VERSION_MIN: u8 = 1;
 /// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`; 2 = [`Frame::TeachAgain`], [`Frame::LearnAgain`],
-/// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`.
+/// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`, [`Pass::Accepting`], [`Pass::Quiet`].
 pub const MINOR: u8 = 2;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -530,6 +530,7 @@ mod tests {
             (Pass::Heard { seq: None }, 13),
             (Pass::Ack { seq: 0 }, 15),
             (Pass::Drained, 16),
+            (Pass::Accepting, 17),
         ] {
             let encoded = Frame::Pass(Box::new(pass)).encode().unwrap();
             assert_eq!(encoded[3..5], [19, number]);

@@ -207,6 +207,13 @@ impl Door {
             [usize::from(self.listener.bind)]
     }
 
+    /// Another process that shares the socket, or did, may have wanted it.
+    fn may_be_born_to_reset(&self) -> bool {
+        self.listener.born_to_reset
+            || self.listener.mixed.load(Ordering::Relaxed)
+            || self.th.shared.plane.yields.load(Ordering::Relaxed)
+    }
+
     fn give_places_back(&self) {
         client::give_places_back(&self.th, self.listener.frontend, self.listener.bind);
     }
@@ -302,7 +309,7 @@ impl Door {
                 return false;
             }
         }
-        if self.listener.born_to_reset {
+        if self.may_be_born_to_reset() {
             let _ = sockopt::set_socket_linger(&fd, None);
         }
         if conn.dst.get().is_none() {

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use remora_config::plan::{Address, Bind, Plan, Proxy};
@@ -28,6 +30,8 @@ pub struct Listener {
     /// Accepted sockets are born with `SO_LINGER 0`, so that closing a refused one resets it without another system call;
     /// those that pass have to undo it.
     pub born_to_reset: bool,
+    /// They are not, but the process before wanted them to be: some that it left in the queue are.
+    pub mixed: AtomicBool,
     /// Connections that wait in the kernel.
     pub backlog: i32,
     /// [`ListenerInfo::id`]
@@ -38,13 +42,16 @@ pub struct Listener {
 
 impl Listener {
     /// Sets what depends on this process's configuration. Sockets are shared with the process before, so this waits
-    /// until that one accepts nothing any more: it relies on its own settings.
+    /// until that one accepts nothing any more, or knows that it cannot rely on its own settings.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn settle(&self) -> std::io::Result<()> {
         // Before `listen`: a connection takes it over when its handshake ends, not when it is accepted.
         let linger = self.born_to_reset.then_some(Duration::ZERO);
+        if linger.is_none() && sockopt::socket_linger(&self.fd)?.is_some() {
+            self.mixed.store(true, Relaxed);
+        }
         sockopt::set_socket_linger(&self.fd, linger)?;
         Ok(net::listen(&self.fd, self.backlog)?)
     }
@@ -138,6 +145,7 @@ pub fn open(plan: &Plan, pool: &mut Inherited, takeover: bool) -> Result<Listene
                             bind: bind_index as u16,
                             address,
                             born_to_reset: refuses(proxy) && matches!(bind.address, Address::Ip(_)),
+                            mixed: AtomicBool::new(false),
                             backlog,
                             id: opened.id,
                             fd: Arc::clone(fd),
@@ -296,10 +304,15 @@ fn open_inet(
         }
         None => {}
     }
+    // Beside others that listen, one more gets its share of connections as soon as it does: they would wait until this
+    // process accepts, which may take as long as it takes to learn the tables. So it listens when it accepts.
+    let listens = sockets.is_empty();
     while sockets.len() < ways.threads {
         let fd = bound_inet(address, bind, ways.share)?;
-        net::listen(&fd, ways.backlog)
-            .map_err(|err| format!("cannot listen to socket ({})", message(err)))?;
+        if listens {
+            net::listen(&fd, ways.backlog)
+                .map_err(|err| format!("cannot listen to socket ({})", message(err)))?;
+        }
         if address.port() == 0 {
             // All threads share the port that the kernel chose for the first.
             address.set_port(local_address(&fd).map_or(0, |chosen| chosen.port()));

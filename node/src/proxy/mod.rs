@@ -43,6 +43,8 @@ pub struct DataPlane {
     pub(crate) upstreams: Upstreams,
     /// Descriptors have run out; the warning has been given.
     pub(crate) starved: AtomicBool,
+    /// Another worker is about to accept on the same sockets, and may set their options.
+    pub(crate) yields: AtomicBool,
 }
 
 /// Shared state of one frontend.
@@ -64,6 +66,7 @@ impl DataPlane {
                 .collect(),
             upstreams: Upstreams::new(plan),
             starved: AtomicBool::new(false),
+            yields: AtomicBool::new(false),
         }
     }
 

@@ -229,16 +229,17 @@ struct Doors {
 
 impl Doors {
     fn open(&mut self, th: &Rc<Thread>) {
-        if !self.loops.is_empty() {
-            return;
-        }
+        let closed = self.loops.is_empty();
         self.paused = false;
         for listener in &self.listeners {
+            // Also where this thread never stopped: a process that failed to take over may have changed the socket.
             if let Err(err) = listener.settle() {
                 tracing::error!("cannot prepare a listening socket: {err}");
             }
-            self.loops
-                .push(spawn_local(accept::run(Rc::clone(th), Rc::clone(listener))));
+            if closed {
+                self.loops
+                    .push(spawn_local(accept::run(Rc::clone(th), Rc::clone(listener))));
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Beginning to accept, and stopping to.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
@@ -53,6 +53,9 @@ impl Beginning {
         } else {
             accept(Arc::clone(shared), self.console.clone()).await;
         }
+        if shared.health.is_accepting() {
+            shared.heritage.hush().await;
+        }
         report_learned(shared, self.learned);
         if let Some(link) = &self.link {
             link.served().await;
@@ -66,6 +69,7 @@ pub(super) async fn accept(shared: Arc<Shared>, console: admin::Control) {
         return;
     }
     let stops = shared.health.stops();
+    shared.plane.yields.store(false, SeqCst);
     console.door.send_replace(admin::Door::Open);
     peers::accept(&shared);
     // Until the tables have been learned, connections wait in the kernel's queue.
@@ -78,6 +82,16 @@ pub(super) async fn accept(shared: Arc<Shared>, console: admin::Control) {
     if shared.health.stops() == stops {
         shared.health.accepts();
     }
+}
+
+/// Another worker of the same supervisor is about to take over. Traffic is accepted until that one does, so that there is no
+/// moment in which nobody does; who looks in from aside waits.
+pub(super) fn make_way(shared: &Shared, console: &admin::Control) {
+    shared.health.stop();
+    shared.plane.yields.store(true, SeqCst);
+    console.door.send_replace(admin::Door::Held);
+    peers::hold(shared);
+    shared.health.holds();
 }
 
 /// Closes all doors, but keeps the sockets; done when no thread accepts any more. `pause`: clients are refused.
@@ -113,7 +127,7 @@ fn report_learned(shared: &Shared, learned: Option<tables::Learned>) {
     let (Some(learned), Some(held_ms)) = (learned, shared.heritage.held_ms()) else {
         return;
     };
-    let gap_ms = clock::read().mono_ms.saturating_sub(held_ms);
+    let gap_ms = held_ms.map_or(0, |held_ms| clock::read().mono_ms.saturating_sub(held_ms));
     info!(
         "hand-off: {} entries of {} tables in {} ms, accept gap {gap_ms} ms.",
         learned.entries, learned.tables, learned.ms,

@@ -34,7 +34,7 @@ use crate::peers;
 use crate::proxy::clock;
 use crate::proxy::control::{Ask, Successor};
 use crate::shared::Shared;
-use begin::{Beginning, accept, hold};
+use begin::{Beginning, accept, hold, make_way};
 pub use caught::postpone;
 use caught::{Caught, Signals};
 use report::{dump_state, report_stopped};
@@ -314,14 +314,12 @@ async fn serve_until(
                 continue;
             }
             Told::Order(Order::Hold) => {
-                let held_ms = clock::read().mono_ms;
-                let hold = hold(Arc::clone(&shared), Some(console.clone()), false);
+                make_way(&shared, &console);
                 let link = link.clone();
                 let teacher = teacher.clone();
                 tokio::spawn(async move {
-                    hold.await;
                     if let Some(teacher) = teacher {
-                        teacher.seal(held_ms).await;
+                        teacher.seal(None).await;
                     }
                     if let Some(link) = link {
                         link.tell(Frame::Held).await;
@@ -418,7 +416,7 @@ async fn serve_until(
                 tokio::spawn(async move {
                     hold.await;
                     if let Some(teacher) = teacher {
-                        teacher.seal(held_ms).await;
+                        teacher.seal(Some(held_ms)).await;
                     }
                     let _ = done.send(());
                 });

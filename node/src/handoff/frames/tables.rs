@@ -27,7 +27,7 @@ pub enum Pass {
     Lives(Vec<(u64, String)>),
     /// Old: that was all; from now on it tells what it counts.
     Sealed {
-        /// Since when nothing is accepted, on the monotonic clock in milliseconds.
+        /// Since when nothing is accepted, on the monotonic clock in milliseconds; 0: it goes on until the new one accepts.
         held_ms: u64,
     },
     /// Old: it will not come back.
@@ -55,6 +55,10 @@ pub enum Pass {
     },
     /// Nothing more will come.
     Drained,
+    /// New: it accepts. Only where the old one still does after [`Pass::Sealed`].
+    Accepting,
+    /// Old, in answer to that: it accepts nothing more, unless the new one dies.
+    Quiet,
 }
 
 /// See [`Pass::Tables`].

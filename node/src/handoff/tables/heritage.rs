@@ -9,9 +9,11 @@ use parking_lot::{Condvar, Mutex};
 use remora_core::peers::Inheritance;
 use remora_core::table::{Key, Ledger, Lineage, Table, TableId};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use super::{FOR_EVER, Learned, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
+use crate::handoff::frames::Frame;
 use crate::handoff::frames::tables::{Drain, Pass};
 use crate::proxy::clock;
 use crate::shared::Shared;
@@ -42,8 +44,12 @@ pub struct Heritage {
     /// A process that drained has ended, or tells another one now.
     gone: Notify,
     stage: watch::Sender<Stage>,
-    /// When the process before stopped accepting, until it was asked for.
-    held_ms: Mutex<Option<u64>>,
+    /// When the process before stopped accepting, if it has before this one began; until it was asked for.
+    held_ms: Mutex<Option<Option<u64>>>,
+    /// The process before, if it accepts until this one says that it does.
+    before: Mutex<Option<Channel>>,
+    /// It accepts no more.
+    quiet: Notify,
     /// How it took over, and for how long nobody accepted.
     taken_over: OnceLock<(Learned, u64)>,
     /// What the hubs of the process before knew.
@@ -102,19 +108,33 @@ impl Heritage {
                 Stage::Alone
             }),
             held_ms: Mutex::default(),
+            before: Mutex::default(),
+            quiet: Notify::new(),
             taken_over: OnceLock::new(),
             hubs: Mutex::default(),
         }
     }
-    /// When the process before stopped accepting (monotonic clock); only the first call tells.
-    pub fn held_ms(&self) -> Option<u64> {
+    /// When the process before stopped accepting (monotonic clock), `None`: when this one began; only the first call after
+    /// there was one tells.
+    pub fn held_ms(&self) -> Option<Option<u64>> {
         self.held_ms.lock().take()
     }
-    pub(super) fn sealed(&self, held_ms: u64) {
-        *self.held_ms.lock() = Some(held_ms);
+    pub(super) fn sealed(&self, held_ms: u64, before: Option<Channel>) {
+        *self.before.lock() = before;
+        *self.held_ms.lock() = Some((held_ms != 0).then_some(held_ms));
         self.reach(Stage::Sealed);
     }
 
+    /// To be called when this process accepts; completes when the one before does not any more, or does not answer.
+    pub async fn hush(&self) {
+        let Some(before) = self.before.lock().take() else {
+            return;
+        };
+        let accepting = Frame::Pass(Box::new(Pass::Accepting));
+        if before.try_send(&accepting.into()).is_ok() {
+            let _ = timeout(HUSH_PATIENCE, self.quiet.notified()).await;
+        }
+    }
     /// This process serves in the place of another one. For so long nobody accepted.
     pub fn taken_over(&self, learned: Learned, gap_ms: u64) {
         // It does so once.
@@ -347,6 +367,7 @@ pub(super) fn listen(shared: &Shared, channel: &Channel, from: Option<From>) {
     loop {
         match hear(channel, FOR_EVER) {
             Ok(Some(Pass::Released)) => heritage.reach(Stage::Released),
+            Ok(Some(Pass::Quiet)) => heritage.quiet.notify_one(),
             Ok(Some(Pass::Child {
                 child,
                 tables,
@@ -389,6 +410,7 @@ pub(super) fn listen(shared: &Shared, channel: &Channel, from: Option<From>) {
             _ => break,
         }
     }
+    heritage.quiet.notify_one();
     // Whoever is gone does not come back.
     if heritage.stage() == Stage::Sealed {
         heritage.reach(Stage::Released);
@@ -398,5 +420,7 @@ pub(super) fn listen(shared: &Shared, channel: &Channel, from: Option<From>) {
     }
 }
 
+/// How long the process before may take to stop accepting. Its threads finish what they are at.
+const HUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// A draining process gets a channel to its new successor at once.
 const COME_PATIENCE: Duration = Duration::from_secs(10);

@@ -251,7 +251,8 @@ fn tables(
     }
     ledger.pin(tables, now_ms);
     shared.heritage.inherit(there.child, 0, ledger);
-    shared.heritage.sealed(held_ms);
+    let before = (held_ms == 0).then(|| channel.try_clone());
+    shared.heritage.sealed(held_ms, before.transpose()?);
     Ok(From {
         child: there.child,
         positions,

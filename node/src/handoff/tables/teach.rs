@@ -18,13 +18,14 @@ use crate::handoff::channel::Channel;
 use crate::handoff::frames::tables::{Numbers, Pass, Shares, Tables};
 use crate::peers;
 use crate::proxy::clock;
+use crate::proxy::control::Ask;
 use crate::shared::Shared;
 
 /// What the main thread tells the one that teaches.
 pub(super) enum Command {
-    /// Nothing is accepted any more since that time: send the rest, and say when that is done.
+    /// Another one is to accept: send the rest, and say when that is done.
     Seal {
-        held_ms: u64,
+        held_ms: Option<u64>,
         done: oneshot::Sender<()>,
     },
     /// This process serves on.
@@ -83,8 +84,9 @@ impl Teacher {
     pub fn is_over(&self) -> bool {
         self.thread.is_finished()
     }
-    /// Nothing is accepted any more; completes when the successor has been sent everything, or will not be.
-    pub async fn seal(&self, held_ms: u64) {
+    /// Another one is to accept; completes when the successor has been sent everything, or will not be. `held_ms`: since when
+    /// nothing is accepted here; `None`: that goes on until the successor accepts.
+    pub async fn seal(&self, held_ms: Option<u64>) {
         let (done, when) = oneshot::channel();
         let _ = self.commands.send(Command::Seal { held_ms, done });
         let _ = when.await;
@@ -135,7 +137,7 @@ fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
         }
     };
     // Until the new one serves, everything can go back.
-    match orders.recv() {
+    match verdict(shared, &channel, orders) {
         Ok(Command::Release) => {
             shared.heritage.leave();
             let _ = say(&channel, Pass::Released);
@@ -145,6 +147,44 @@ fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
             go_on(shared);
             broken(shared);
         }
+    }
+}
+
+/// What becomes of the hand-over. Meanwhile the new process may begin to accept; then this one stops.
+fn verdict(
+    shared: &Shared,
+    channel: &Channel,
+    orders: &mpsc::Receiver<Command>,
+) -> Result<Command, mpsc::RecvError> {
+    loop {
+        match orders.try_recv() {
+            Ok(command) => return Ok(command),
+            Err(mpsc::TryRecvError::Disconnected) => return Err(mpsc::RecvError),
+            Err(mpsc::TryRecvError::Empty) => {}
+        }
+        match hear(channel, VERDICT_PAUSE) {
+            Ok(Some(Pass::Accepting)) => {
+                stop_accepting(shared);
+                let _ = say(channel, Pass::Quiet);
+            }
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+            // Who has given it the channel will say what that means.
+            _ => return orders.recv(),
+        }
+    }
+}
+
+/// All sockets are kept.
+fn stop_accepting(shared: &Shared) {
+    let mut answers = Vec::new();
+    for worker in &shared.workers {
+        let (done, answer) = oneshot::channel();
+        let _ = worker.ask.send(Ask::Hold { pause: false, done });
+        answers.push(answer);
+    }
+    for answer in answers {
+        // A thread that died is reported elsewhere.
+        let _ = answer.blocking_recv();
     }
 }
 
@@ -346,7 +386,7 @@ fn seal(
     channel: &Channel,
     exporters: &mut [Exporter<'_>],
     told: &mut Told,
-    held_ms: u64,
+    held_ms: Option<u64>,
 ) -> io::Result<Newest> {
     let shares_of = shares(|f| shared.heritage.freeze(f));
     // What peers say from here on is for the new process; they keep what is not acknowledged.
@@ -373,6 +413,7 @@ fn seal(
     }
     totals(shared, channel, told)?;
     settings(shared, channel)?;
+    let held_ms = held_ms.unwrap_or(0);
     say(channel, Pass::Sealed { held_ms })?;
     Ok(all)
 }
@@ -463,6 +504,8 @@ const SETTINGS_MAX: usize = 200;
 const LIVES_MAX: usize = 100;
 /// How often it is looked for other orders while the new process reads its configuration.
 const ASK_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked for orders while the new process begins to accept.
+const VERDICT_PAUSE: Duration = Duration::from_millis(5);
 /// How often it is looked whether the one before has given up.
 const BEFORE_PAUSE: Duration = Duration::from_millis(1);
 /// So many numbers of each journal are kept for teaching again.
