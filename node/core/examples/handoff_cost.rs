@@ -100,7 +100,10 @@ fn count(t: &Table, n: u64) {
 
 /// As a newcomer does.
 fn learn(from: &Table, from_own: Lineage, to: &Table) {
-    let (source, target) = (from.replica().expect("shared"), to.replica().expect("shared"));
+    let (source, target) = (
+        from.replica().expect("shared"),
+        to.replica().expect("shared"),
+    );
     let mut out = BatchWriter::new(source.columns());
     let mut cursor = Cursor::default();
     let mut done = false;

@@ -10,6 +10,10 @@ pub enum Ask {
         limit: usize,
         answer: tokio::sync::oneshot::Sender<Vec<SessionLine>>,
     },
+    /// Tell whom there are connections with.
+    Clients {
+        answer: std::sync::mpsc::Sender<Clients>,
+    },
     /// End the stream with that id (`shutdown session`); answers whether it existed.
     Shutdown {
         id: u64,
@@ -29,6 +33,15 @@ pub enum Ask {
     Drain(Successor),
     /// End all streams now, each with its log line (`hard-stop-after`).
     Kill,
+}
+
+/// The connections of a thread.
+#[derive(Clone, Debug, Default)]
+pub struct Clients {
+    /// Some wait for their first request, or for the next one.
+    pub idle: bool,
+    /// Where the others come from.
+    pub addresses: Vec<std::net::IpAddr>,
 }
 
 /// Who goes on when a thread drains.

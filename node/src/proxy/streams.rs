@@ -6,7 +6,7 @@ use std::rc::Rc;
 use remora_core::rule::cx::ConnState;
 use remora_core::world::{ProxyId, World};
 
-use crate::proxy::control::SessionLine;
+use crate::proxy::control::{Clients, SessionLine};
 use crate::proxy::deadline::Wheel;
 
 /// What others may know about a stream while it lives. Reused from one stream to the next.
@@ -150,6 +150,17 @@ impl Streams {
                 }
             })
             .collect()
+    }
+
+    /// Whom there are streams with, on a thread with so many connections.
+    pub(crate) fn clients(&self, conns: u32) -> Clients {
+        let entered = self.entered.borrow();
+        let live = entered.iter().filter(|info| info.id.get() != 0);
+        let sources: Vec<_> = live.map(|info| info.src.get()).collect();
+        Clients {
+            idle: conns as usize > sources.len(),
+            addresses: sources.into_iter().flatten().map(|src| src.ip()).collect(),
+        }
     }
 
     /// Ends all streams.

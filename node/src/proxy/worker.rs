@@ -284,6 +284,10 @@ impl Thread {
                     .list(world, self.index, after, limit, self.clock.ms());
                 let _ = answer.send(lines);
             }
+            Ask::Clients { answer } => {
+                // Whoever asked may have lost patience.
+                let _ = answer.send(self.streams.clients(self.conns.get()));
+            }
             Ask::Shutdown { id, answer } => {
                 let _ = answer.send(self.streams.kill(id, &self.wheel));
             }

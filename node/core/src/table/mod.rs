@@ -221,6 +221,7 @@ impl Table {
                     layout,
                     number as u16,
                     size,
+                    size / shards,
                 ))
             });
             Padded(Mutex::new(Shard::new(&schema, size, shards, replica)))
@@ -254,6 +255,25 @@ impl Table {
         let each = entries.min(self.spec.size) / self.shards.len();
         for shard in &self.shards {
             shard.lock().expect(&self.schema, each);
+        }
+    }
+    /// Forgets all entries but those that somebody holds, and those with these keys, and gives the memory back: what is
+    /// counted from now on is counted for another process ([`Table::take_deltas`]), which has them all. It cannot be taught or
+    /// handed over again.
+    pub fn strip(&self, keep: &[Key], now_ms: u64) {
+        let kept: Vec<EntryRef> = keep
+            .iter()
+            .filter_map(|key| self.pin(key, now_ms))
+            .collect();
+        for padded in &self.shards {
+            let removed = padded.lock().strip(&self.schema, now_ms);
+            self.forget(removed);
+        }
+        if let Some(shared) = &self.shared {
+            shared.journal.lock().clear();
+        }
+        for at in kept {
+            self.unpin(at, now_ms);
         }
     }
     /// The configuration it was made from.

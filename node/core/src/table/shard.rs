@@ -133,7 +133,7 @@ impl Shard {
             replica,
             follow: None,
             index: HashTable::new(),
-            slab: Slab::new(schema.stride, most),
+            slab: Slab::new(schema.stride, most, most / shards.max(1)),
             head: NIL,
             tail: NIL,
             aside: Aside::EMPTY,
@@ -174,7 +174,8 @@ impl Shard {
     }
     /// Whether this slot holds an entry (living or expired).
     pub fn is_taken(&self, slot: u32) -> bool {
-        slot < self.slab.len() && self.word(slot, PREV) != FREE
+        let record = self.slab.record(slot);
+        slot < self.slab.len() && !record.is_empty() && word(record, PREV) != FREE
     }
     pub fn bytes(&self) -> usize {
         size_of::<Shard>()
@@ -276,6 +277,26 @@ impl Shard {
             replica.forget(self.slab.record_mut(slot), slot);
         }
         self.slab.give_back(slot);
+    }
+    /// Removes all entries that nobody holds, and gives their memory back. Returns how many there were.
+    pub fn strip(&mut self, schema: &Schema, now: u64) -> usize {
+        let mut removed = 0;
+        for slot in 0..self.slab.len() {
+            if self.is_taken(slot) && self.word(slot, USES) == 0 {
+                self.remove(schema, slot, now);
+                removed += 1;
+            }
+        }
+        self.aside = Aside::EMPTY;
+        self.slab.shrink();
+        let slab = &self.slab;
+        self.index
+            .shrink_to_fit(|slot| schema.hash(schema.key(slab.record(*slot))));
+        if let Some(replica) = &mut self.replica {
+            replica.cells.shrink();
+            replica.dirty = Vec::new();
+        }
+        removed
     }
     /// Starts a new life for an expired entry of the same key.
     pub fn renew(&mut self, schema: &Schema, slot: u32, now: u64) {

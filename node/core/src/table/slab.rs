@@ -1,4 +1,9 @@
 //! Storage of fixed-size records in chunks: growing never copies, memory stays close to what is used.
+//!
+//! Chunks of large slabs are pages of their own, so that what is let go of goes back to the system, whatever else the process
+//! has allocated meanwhile.
+
+use memmap2::{Advice, MmapMut};
 
 use super::schema::{NEXT, PREV, set_word, word};
 
@@ -10,10 +15,52 @@ pub(super) const FREE: u32 = u32::MAX - 1;
 pub(super) const SLOTS_MAX: u32 = (1 << 24) - 1;
 /// Bytes a chunk aims at.
 const CHUNK_BYTES: usize = 4096;
+/// The same where there will be many of them, and how many bytes that means.
+const PAGES_BYTES: usize = 64 * 1024;
+const PAGES_FROM: usize = 2 * PAGES_BYTES;
+const PAGE: usize = 4096;
+
+#[derive(Debug)]
+enum Chunk {
+    Heap(Box<[u8]>),
+    /// Costs memory as far as it is in use.
+    Pages(MmapMut),
+    /// It was let go of. Its slots are never used again.
+    Gone,
+}
+
+impl Chunk {
+    fn new(bytes: usize) -> Chunk {
+        if bytes > CHUNK_BYTES
+            && let Ok(pages) = MmapMut::map_anon(bytes)
+        {
+            // Neighbours look like one area, of which huge pages would take more than is used.
+            let _ = pages.advise(Advice::NoHugePage);
+            return Chunk::Pages(pages);
+        }
+        Chunk::Heap(vec![0; bytes].into_boxed_slice())
+    }
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Heap(bytes) => bytes,
+            Chunk::Pages(bytes) => bytes,
+            Chunk::Gone => &[],
+        }
+    }
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Chunk::Heap(bytes) => bytes,
+            Chunk::Pages(bytes) => bytes,
+            Chunk::Gone => &mut [],
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Slab {
-    chunks: Vec<Box<[u8]>>,
+    chunks: Vec<Chunk>,
     stride: usize,
     /// log2 of records per chunk.
     shift: u32,
@@ -23,11 +70,14 @@ pub(super) struct Slab {
 }
 
 impl Slab {
-    /// `most` = greatest number of records that will ever be needed.
-    pub fn new(stride: usize, most: usize) -> Slab {
-        let records = (CHUNK_BYTES / stride.max(1))
-            .clamp(1, 256)
-            .min(most.max(1).next_power_of_two());
+    /// `most` = greatest number of records that will ever be needed; `share` = how many are to be expected.
+    pub fn new(stride: usize, most: usize, share: usize) -> Slab {
+        let records = if share.saturating_mul(stride) >= PAGES_FROM {
+            (PAGES_BYTES / stride.max(1)).max(1)
+        } else {
+            (CHUNK_BYTES / stride.max(1)).clamp(1, 256)
+        };
+        let records = records.min(most.max(1).next_power_of_two());
         Slab {
             chunks: Vec::new(),
             stride,
@@ -41,7 +91,46 @@ impl Slab {
         self.len
     }
     pub fn bytes(&self) -> usize {
-        self.chunks.len() * ((self.stride << self.shift) + size_of::<Box<[u8]>>())
+        let full = self.stride << self.shift;
+        let used = |(at, chunk): (usize, &Chunk)| match chunk {
+            Chunk::Heap(bytes) => bytes.len(),
+            Chunk::Pages(_) => {
+                let records = (self.len as usize).saturating_sub(at << self.shift);
+                (records * self.stride).min(full).next_multiple_of(PAGE)
+            }
+            Chunk::Gone => 0,
+        };
+        let chunks = self.chunks.iter().enumerate().map(used);
+        chunks.sum::<usize>() + self.chunks.len() * size_of::<Chunk>()
+    }
+    /// Lets go of chunks in which no slot is in use.
+    pub fn shrink(&mut self) {
+        let mut used = vec![1_u32 << self.shift; self.chunks.len()];
+        if let Some(last) = used.last_mut() {
+            *last = self.len - ((self.chunks.len() as u32 - 1) << self.shift);
+        }
+        let mut free = Vec::new();
+        while self.free != NIL {
+            free.push(self.free);
+            if let Some(used) = used.get_mut((self.free >> self.shift) as usize) {
+                *used = used.saturating_sub(1);
+            }
+            self.free = word(self.record(self.free), NEXT);
+        }
+        for (chunk, used) in self.chunks.iter_mut().zip(&used) {
+            if *used == 0 {
+                *chunk = Chunk::Gone;
+            }
+        }
+        // The last one may have slots that were never handed out.
+        if matches!(self.chunks.last(), Some(Chunk::Gone)) {
+            self.len = (self.chunks.len() as u32) << self.shift;
+        }
+        for slot in free {
+            if !self.record(slot).is_empty() {
+                self.give_back(slot);
+            }
+        }
     }
     /// A slot whose record holds anything. `None`: numbers ran out.
     pub fn take(&mut self) -> Option<u32> {
@@ -55,8 +144,7 @@ impl Slab {
         }
         let slot = self.len;
         if (slot >> self.shift) as usize == self.chunks.len() {
-            self.chunks
-                .push(vec![0; self.stride << self.shift].into_boxed_slice());
+            self.chunks.push(Chunk::new(self.stride << self.shift));
         }
         self.len += 1;
         Some(slot)
@@ -73,7 +161,7 @@ impl Slab {
         let at = (slot as usize & ((1 << self.shift) - 1)) * self.stride;
         self.chunks
             .get((slot >> self.shift) as usize)
-            .and_then(|chunk| chunk.get(at..at + self.stride))
+            .and_then(|chunk| chunk.bytes().get(at..at + self.stride))
             .unwrap_or_default()
     }
     #[inline]
@@ -81,7 +169,39 @@ impl Slab {
         let at = (slot as usize & ((1 << self.shift) - 1)) * self.stride;
         self.chunks
             .get_mut((slot >> self.shift) as usize)
-            .and_then(|chunk| chunk.get_mut(at..at + self.stride))
+            .and_then(|chunk| chunk.bytes_mut().get_mut(at..at + self.stride))
             .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_use_is_let_go_of() {
+        for share in [1, 10_000] {
+            let mut slab = Slab::new(64, 10_000, share);
+            let slots: Vec<u32> = (0..5_000).map(|_| slab.take().unwrap()).collect();
+            for slot in &slots {
+                set_word(slab.record_mut(*slot), 0, slot + 7);
+            }
+            let before = slab.bytes();
+            for slot in slots.iter().filter(|slot| **slot != 1_234) {
+                slab.give_back(*slot);
+            }
+            slab.shrink();
+            assert!(slab.bytes() < before / 4, "{} of {before}", slab.bytes());
+            assert_eq!(word(slab.record(1_234), 0), 1_241);
+            assert!(slab.record(0).is_empty());
+            // Slots are handed out again, but only those that have a place.
+            for _ in 0..3_000 {
+                let slot = slab.take().unwrap();
+                assert_ne!(slot, 1_234);
+                assert_eq!(slab.record(slot).len(), 64);
+            }
+            slab.shrink();
+            assert_eq!(word(slab.record(1_234), 0), 1_241);
+        }
     }
 }

@@ -1,6 +1,9 @@
-//! A process that drains tells the one that serves what it still counts.
+//! A process that drains tells the one that serves what it still counts. It keeps its tables until the other one has proved
+//! that it does not need to be shown them once more, and then only what its own connections need of them.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,8 @@ use super::{PATIENCE, hear, say};
 use crate::handoff::channel::Channel;
 use crate::handoff::frames::Frame;
 use crate::handoff::frames::tables::{Drain, Pass};
+use crate::proxy::clock;
+use crate::proxy::control::Ask;
 use crate::shared::Shared;
 
 /// The telling side.
@@ -41,6 +46,12 @@ pub(super) struct Drainer<'s> {
     shown: Instant,
     /// A later process serves: if it dies, one that has newer tables than these shows them.
     spared: bool,
+    /// The successor has been succeeded in turn: there is another copy of the tables.
+    succeeded: bool,
+    /// When it was looked last whether the tables are still needed.
+    looked: Instant,
+    /// They were not: only what connections here need is left of them.
+    stripped: bool,
 }
 
 /// One message, in a form that can be said again.
@@ -71,8 +82,33 @@ impl<'s> Drainer<'s> {
             times: 0,
             shown: Instant::now(),
             spared: false,
+            succeeded: false,
+            looked: Instant::now(),
+            stripped: false,
             shared,
         }
+    }
+
+    /// Lets go of what nobody needs any more, when it is time.
+    fn strip(&mut self) {
+        let due = self.succeeded || self.shown.elapsed() >= COPY_KEPT;
+        if self.stripped || !due || self.looked.elapsed() < LOOK_PAUSE {
+            return;
+        }
+        self.looked = Instant::now();
+        let alive = |channel: &Channel| channel.waits(Duration::ZERO).unwrap_or(false);
+        if !self.channel.as_ref().is_some_and(alive) {
+            return;
+        }
+        let Some(addresses) = clients(self.shared) else {
+            return;
+        };
+        let now_ms = clock::read().mono_ms;
+        for table in &self.shared.world.tables {
+            let keys = addresses.iter().filter_map(|a| table.key_of_addr(*a));
+            table.strip(&keys.collect::<Vec<_>>(), now_ms);
+        }
+        self.stripped = true;
     }
 
     /// Until the process ends.
@@ -109,6 +145,7 @@ impl<'s> Drainer<'s> {
             self.confirmed();
         } else {
             self.last = Instant::now();
+            self.strip();
             if self.gather() {
                 self.say();
             }
@@ -118,7 +155,8 @@ impl<'s> Drainer<'s> {
     /// The process that listened is dead. One that begins in its place will ask.
     fn expect(&mut self, channel: Channel) {
         self.channel = None;
-        self.pupil = Some(channel);
+        // Without the tables it hangs up: that one begins with empty ones.
+        self.pupil = Some(channel).filter(|_| !self.stripped);
     }
 
     /// Shows everything once more, if somebody has asked.
@@ -244,6 +282,7 @@ impl<'s> Drainer<'s> {
             // It began from nothing: it must hear of all trackers that run here.
             (None, _) => self.restate(),
         }
+        self.succeeded |= seq.is_some();
         self.channel = Some(channel);
         self.say();
     }
@@ -362,6 +401,33 @@ impl<'s> Drainer<'s> {
     }
 }
 
+/// Where the connections of this process come from. `None`: some may bring another request, whose rules may ask for any
+/// entry; or nobody knows, because a thread is busy.
+fn clients(shared: &Shared) -> Option<BTreeSet<IpAddr>> {
+    let (answer, answers) = mpsc::channel();
+    for worker in &shared.workers {
+        // A thread that has ended has no connections.
+        let _ = worker.ask.send(Ask::Clients {
+            answer: answer.clone(),
+        });
+    }
+    drop(answer);
+    let mut all = BTreeSet::new();
+    loop {
+        match answers.recv_timeout(LOOK_PATIENCE) {
+            Ok(clients) if clients.idle => return None,
+            Ok(clients) => all.extend(clients.addresses),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Some(all),
+            Err(mpsc::RecvTimeoutError::Timeout) => return None,
+        }
+    }
+}
+
+/// The tables are kept for so long after the successor has begun to serve, in case it dies at once.
+const COPY_KEPT: Duration = Duration::from_secs(10);
+/// How often it is looked whether they are still needed, and how long a thread may take to say so.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+const LOOK_PATIENCE: Duration = Duration::from_millis(100);
 /// What is counted is told this often.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Entries of one message; a frame is at most 64 KiB long.

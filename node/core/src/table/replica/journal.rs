@@ -52,6 +52,13 @@ impl Journal {
     pub fn newest(&self) -> u64 {
         self.newest
     }
+    /// Forgets all positions.
+    pub fn clear(&mut self) {
+        *self = Journal {
+            newest: self.newest,
+            ..Journal::default()
+        };
+    }
     /// Never gives out numbers up to this one (again).
     pub fn raise(&mut self, number: u64) {
         self.newest = self.newest.max(number);

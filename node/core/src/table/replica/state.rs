@@ -223,11 +223,12 @@ impl ReplicaShard {
         layout: &ReplicaLayout,
         number: u16,
         most: usize,
+        share: usize,
     ) -> ReplicaShard {
         ReplicaShard {
             shared,
             number,
-            cells: Slab::new(layout.blank_cell.len(), most),
+            cells: Slab::new(layout.blank_cell.len(), most, share),
             exts: HashTable::new(),
             graced: Hidden::EMPTY,
             tombs: Hidden::EMPTY,
