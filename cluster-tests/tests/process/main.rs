@@ -30,6 +30,7 @@ mod peers_options;
 mod peers_wire;
 mod real_clients;
 mod regressions;
+mod reload_drain;
 mod reload_hard;
 mod reload_metrics;
 mod reload_soak;

@@ -34,17 +34,17 @@ fn start(server: &Server) -> Proxy {
         .start()
 }
 
-fn reload(proxy: &Proxy) {
+pub(crate) fn reload(proxy: &Proxy) {
     let said = master(proxy).ask("reload");
     assert!(said.starts_with("Success=1\n--\n"), "{said}");
 }
 
-fn value(proxy: &Proxy, table: &str, name: &str) -> i64 {
+pub(crate) fn value(proxy: &Proxy, table: &str, name: &str) -> i64 {
     let entry = proxy.cli().entry(table, "127.0.0.1");
     entry.map_or(-1, |entry| entry.get(name))
 }
 
-fn becomes(proxy: &Proxy, table: &str, name: &str, wanted: i64) {
+pub(crate) fn becomes(proxy: &Proxy, table: &str, name: &str, wanted: i64) {
     let mut last = 0;
     let seen = until_within(std::time::Duration::from_secs(10), || {
         last = value(proxy, table, name);

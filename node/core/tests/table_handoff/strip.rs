@@ -82,7 +82,7 @@ fn what_is_held_or_wanted_stays_and_goes_on_counting() {
             .unwrap();
         }
         old.untrack(held, NOW);
-        assert_eq!(old.maintain(NOW, 100_000), false);
+        assert!(!old.maintain(NOW, 100_000));
         let mut deltas = Default::default();
         while old.take_deltas(100, &mut deltas) {}
         assert_eq!(deltas.len(), 3, "{deltas:?}");
