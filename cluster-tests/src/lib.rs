@@ -14,6 +14,7 @@ pub mod hits;
 pub mod locate;
 pub mod middleman;
 pub mod netns;
+pub mod options;
 pub mod ports;
 pub mod process;
 pub mod relay;

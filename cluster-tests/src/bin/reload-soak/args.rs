@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use cluster_tests::locate::Kind;
+use cluster_tests::options;
 use cluster_tests::soak::Plan;
 
 /// What `--help` prints.
@@ -32,46 +33,32 @@ pub(crate) struct Args {
 }
 
 /// Reads the options; `None` asks for the help text.
-pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>> {
+pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Option<Args>> {
     let mut args = Args {
         plan: Plan::of(Kind::Remora),
         against: false,
         only_other: false,
     };
-    while let Some(option) = words.next() {
-        if option == "--help" || option == "-h" {
-            return Ok(None);
-        }
-        let value = words
-            .next()
-            .with_context(|| format!("{option} needs a value"))?;
-        let number = || {
-            value
-                .parse::<u64>()
-                .with_context(|| format!("{option} {value}: not a number"))
-        };
+    let complete = options::read(words, |option, value| {
         let plan = &mut args.plan;
-        match option.as_str() {
-            "--rounds" => plan.rounds = usize::try_from(number()?)?,
-            "--nodes" => plan.nodes = usize::try_from(number()?.clamp(1, 8))?,
-            "--entries" => plan.entries = u32::try_from(number()?.clamp(1, 16_000_000))?,
-            "--clients" => plan.clients = usize::try_from(number()?.clamp(1, 200))?,
-            "--sorts" => plan.sorts = value.replace(',', " "),
-            "--think" => plan.think = Duration::from_millis(number()?),
-            "--calm" => plan.calm = Duration::from_secs(number()?),
-            "--pause" => plan.pause = Duration::from_millis(number()?),
-            "--program" => {
-                let path = std::fs::canonicalize(&value)
-                    .with_context(|| format!("no program at {value}"))?;
-                plan.program = Some(path);
-            }
+        match option {
+            "--rounds" => plan.rounds = usize::try_from(value.number()?)?,
+            "--nodes" => plan.nodes = usize::try_from(value.within(1, 8)?)?,
+            "--entries" => plan.entries = u32::try_from(value.within(1, 16_000_000)?)?,
+            "--clients" => plan.clients = usize::try_from(value.within(1, 200)?)?,
+            "--sorts" => plan.sorts = value.text().replace(',', " "),
+            "--think" => plan.think = Duration::from_millis(value.number()?),
+            "--calm" => plan.calm = Duration::from_secs(value.number()?),
+            "--pause" => plan.pause = Duration::from_millis(value.number()?),
+            "--program" => plan.program = Some(value.program()?),
             "--against" | "--only" => {
-                ensure!(value == "haproxy", "{option} {value}: not known");
+                ensure!(value.text() == "haproxy", value.is("not known"));
                 args.against = true;
                 args.only_other = option == "--only";
             }
-            _ => bail!("unknown option {option}; --help lists them"),
+            _ => return Ok(false),
         }
-    }
-    Ok(Some(args))
+        Ok(true)
+    })?;
+    Ok(complete.then_some(args))
 }

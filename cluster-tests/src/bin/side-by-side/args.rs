@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+use cluster_tests::options;
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -42,7 +43,7 @@ impl Args {
 }
 
 /// Reads the options; `None` asks for the help text.
-pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>> {
+pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Option<Args>> {
     let mut args = Args {
         rounds: 5,
         seconds: 3,
@@ -53,34 +54,19 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
         connections: 4000,
         entries: 1_000_000,
     };
-    while let Some(option) = words.next() {
-        if option == "--help" || option == "-h" {
-            return Ok(None);
+    let complete = options::read(words, |option, value| {
+        match option {
+            "--rounds" => args.rounds = usize::try_from(value.within(1, 1000)?)?,
+            "--seconds" => args.seconds = value.within(1, 600)?,
+            "--only" => args.only = value.text().split(',').map(str::to_owned).collect(),
+            "--remora" => args.remora = Some(value.program()?),
+            "--haproxy" => args.haproxy = Some(value.program()?),
+            "--nginx" => args.nginx = Some(value.program()?),
+            "--connections" => args.connections = usize::try_from(value.within(10, 8_000)?)?,
+            "--entries" => args.entries = u32::try_from(value.within(1000, 16_000_000)?)?,
+            _ => return Ok(false),
         }
-        let value = words
-            .next()
-            .with_context(|| format!("{option} needs a value"))?;
-        let number = || {
-            value
-                .parse::<u64>()
-                .with_context(|| format!("{option} {value}: not a number"))
-        };
-        match option.as_str() {
-            "--rounds" => args.rounds = usize::try_from(number()?.clamp(1, 1000))?,
-            "--seconds" => args.seconds = number()?.clamp(1, 600),
-            "--only" => args.only = value.split(',').map(str::to_owned).collect(),
-            "--remora" => args.remora = Some(program(&value)?),
-            "--haproxy" => args.haproxy = Some(program(&value)?),
-            "--nginx" => args.nginx = Some(program(&value)?),
-            "--connections" => args.connections = usize::try_from(number()?.clamp(10, 8_000))?,
-            "--entries" => args.entries = u32::try_from(number()?.clamp(1000, 16_000_000))?,
-            _ => bail!("unknown option {option}; --help lists them"),
-        }
-    }
-    Ok(Some(args))
-}
-
-/// The program's full path: everything here runs in directories of its own.
-fn program(path: &str) -> Result<PathBuf> {
-    std::fs::canonicalize(path).with_context(|| format!("no program at {path}"))
+        Ok(true)
+    })?;
+    Ok(complete.then_some(args))
 }
