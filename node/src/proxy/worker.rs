@@ -51,6 +51,8 @@ pub(crate) struct Thread {
     /// Meanwhile another process serves, and connections without a request have all the time they always had: closing one
     /// while its next request is on the way would lose that.
     idle_stays: Cell<bool>,
+    /// A soft stop waits, or has waited, for `grace`.
+    graced: Cell<bool>,
     conns: Cell<u32>,
     main: RefCell<Option<Waker>>,
 }
@@ -72,6 +74,7 @@ impl Thread {
             reaper: Reaper::default(),
             drain_since: Cell::new(0),
             idle_stays: Cell::new(false),
+            graced: Cell::new(false),
             conns: Cell::new(0),
             main: RefCell::new(None),
             shared,
@@ -196,13 +199,11 @@ async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedRece
                 doors.hold(pause);
                 let _ = done.send(());
             }
+            Some(Ask::Drain(Successor::None)) if th.has_grace() => {
+                th.graced.set(true);
+                spawn_local(th.grace());
+            }
             Some(Ask::Drain(successor)) if !th.draining() => {
-                if matches!(successor, Successor::None) && th.shared.plan.global.grace_ms > 0 {
-                    tokio::time::sleep(std::time::Duration::from_millis(u64::from(
-                        th.shared.plan.global.grace_ms,
-                    )))
-                    .await;
-                }
                 th.shared
                     .world
                     .process
@@ -271,6 +272,23 @@ impl Doors {
 }
 
 impl Thread {
+    /// A soft stop that is asked for now begins later.
+    fn has_grace(&self) -> bool {
+        self.shared.plan.global.grace_ms > 0 && !self.graced.get() && !self.draining()
+    }
+    /// Asks for it once more when the time has come. Meanwhile the thread goes on as always.
+    fn grace(&self) -> impl Future<Output = ()> + use<> {
+        let shared = Arc::clone(&self.shared);
+        let index = usize::from(self.index);
+        async move {
+            let grace = std::time::Duration::from_millis(shared.plan.global.grace_ms.into());
+            tokio::time::sleep(grace).await;
+            if let Some(worker) = shared.workers.get(index) {
+                let _ = worker.ask.send(Ask::Drain(Successor::None));
+            }
+        }
+    }
+
     fn answer(&self, ask: Ask) {
         match ask {
             Ask::Sessions {
