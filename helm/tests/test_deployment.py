@@ -1,6 +1,8 @@
 """The life of a Deployment, in Pod Security "restricted": installed, changed, rolled, scaled both ways, a node lost. Nothing is
 handed from pod to pod here: a pod that goes drains, tells its peers what they do not have, and leaves its lineage to one that comes."""
 
+import re
+
 from emulator import images, tables
 from emulator.release import Release, by_service, exact, nodes, says
 from emulator.waiting import until
@@ -17,7 +19,9 @@ def gone_well(cluster, pods):
     """They have ended by themselves, and lost nothing."""
     for pod in pods:
         assert pod.gone.is_set() and not pod.killed and not pod.restarts
-        assert "every peer that was met has all that was counted here" in pod.log()
+        # One that has gone a moment before may be named as not having the last of it.
+        assert re.search("stops: every peer that was met has all|stops before .* other peers have it and pass it on", pod.log())
+        assert "it is lost" not in pod.log()
 
 
 def test_deployment(cluster, image):
