@@ -6,7 +6,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
@@ -79,6 +82,9 @@ pub fn listen(
             let address = SocketAddrUnix::new(&target).expect("a path");
             // A client whose target is gone is hung up on.
             if rustix::net::connect(&old, &address).is_ok() {
+                // Who offers sockets speaks first: then it is this process, not its successor, that is being asked.
+                let wait = Timespec::try_from(FIRST_WORD).expect("a time");
+                let _ = poll(&mut [PollFd::new(&old, PollFlags::IN)], Some(&wait));
                 let pid = rustix::net::sockopt::socket_peercred(&new)
                     .expect("a peer")
                     .pid;
@@ -94,10 +100,42 @@ fn open() -> OwnedFd {
         .expect("a socket")
 }
 
-/// Passes on between these two in threads of their own.
-fn between(new: OwnedFd, old: OwnedFd, pid: Pid, shared: &Arc<Shared>) {
+/// Passes on between a worker that starts, as process `pid`, and its supervisor. Returns when the worker has hung up and all that
+/// it said has been passed on.
+///
+/// # Panics
+/// When a thread cannot be started.
+pub fn attend(
+    worker: OwnedFd,
+    supervisor: OwnedFd,
+    pid: Pid,
+    before: impl FnMut(&mut Passing) + Send + 'static,
+    after: impl FnMut(&Passed<'_>) + Send + 'static,
+) {
+    let shared = Arc::new(Shared {
+        before: Mutex::new(Box::new(before)),
+        after: Mutex::new(Box::new(after)),
+        number: Mutex::default(),
+    });
+    rustix::io::ioctl_fionbio(&supervisor, false).expect("a socket");
+    let [from_worker, _] = between(worker, supervisor, pid, &shared);
+    let _ = from_worker.join();
+}
+
+/// Two connected ends.
+///
+/// # Panics
+/// When no descriptors are left.
+pub fn pair() -> (OwnedFd, OwnedFd) {
+    let kind = SocketType::SEQPACKET;
+    rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+        .expect("descriptors")
+}
+
+/// Passes on between these two in threads of their own: from the first, and to it.
+fn between(new: OwnedFd, old: OwnedFd, pid: Pid, shared: &Arc<Shared>) -> [JoinHandle<()>; 2] {
     let (new, old) = (Arc::new(new), Arc::new(old));
-    for from_new in [true, false] {
+    [true, false].map(|from_new| {
         let (from, to) = if from_new { (&new, &old) } else { (&old, &new) };
         let (from, to, shared) = (Arc::clone(from), Arc::clone(to), Arc::clone(shared));
         std::thread::spawn(move || {
@@ -107,8 +145,8 @@ fn between(new: OwnedFd, old: OwnedFd, pid: Pid, shared: &Arc<Shared>) {
             // Whoever is at the other end sees the end, too.
             let _ = rustix::net::shutdown(&to, Shutdown::Both);
             let _ = rustix::net::shutdown(&from, Shutdown::Both);
-        });
-    }
+        })
+    })
 }
 
 impl Shared {
@@ -126,11 +164,12 @@ impl Shared {
             *number
         };
         let name = name_of(&bytes);
-        if name == "Take" {
-            // The channel for tables is between the two, too.
+        // The channel for tables is between the two, too. Its other end is with the sender, or with a third process.
+        let asks = name == "Take";
+        if asks || name == "Learn" {
             fds = fds
                 .into_iter()
-                .map(|theirs| self.divert(theirs, new))
+                .map(|end| self.divert(end, asks, new))
                 .collect();
         }
         let mut passing = Passing {
@@ -159,17 +198,11 @@ impl Shared {
         passed
     }
 
-    fn divert(self: &Arc<Self>, new: OwnedFd, pid: Pid) -> OwnedFd {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .expect("descriptors");
-        // The taker has the other end of `new`.
-        rustix::io::ioctl_fionbio(&new, false).expect("a socket");
-        between(new, ours, pid, self);
+    fn divert(self: &Arc<Self>, end: OwnedFd, is_new: bool, pid: Pid) -> OwnedFd {
+        let (ours, theirs) = pair();
+        rustix::io::ioctl_fionbio(&end, false).expect("a socket");
+        let (new, old) = if is_new { (end, ours) } else { (ours, end) };
+        between(new, old, pid, self);
         theirs
     }
 }
@@ -200,6 +233,9 @@ fn send(to: &OwnedFd, bytes: &[u8], fds: &[OwnedFd]) -> bool {
     let parts = [IoSlice::new(bytes)];
     rustix::net::sendmsg(to, &parts, &mut control, SendFlags::NOSIGNAL).is_ok()
 }
+
+/// How long the first word may take.
+const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// The number of the frame that carries what is said about tables.
 pub const PASS: u8 = 19;

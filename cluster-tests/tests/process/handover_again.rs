@@ -1,32 +1,14 @@
 //! A worker dies soon after it has taken over: who handed over to it shows its tables once more to the one in its place.
 
-use cluster_tests::Proxy;
 use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
-use cluster_tests::wait::{until, until_true};
+use cluster_tests::wait::until_true;
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
-use crate::handover_tables::{HALF, House};
-use crate::supervisor::{Load, kill, worker};
-
-const MASTER: [&str; 3] = ["-W", "-S", "{{dir}}/master.sock"];
-
-/// The worker that serves as its supervisor knows, once it is not this one: until then, the one before would go on.
-fn settled(supervisor: &Proxy, not: u32) -> u32 {
-    let socket = supervisor.dir().join("master.sock");
-    until("another worker serves", || {
-        socket.exists().then_some(())?;
-        Some(worker(supervisor)).filter(|now| *now != not)
-    })
-}
-
-/// Kills the worker that serves, and waits for the next one.
-fn killed(supervisor: &Proxy, serving: u32) -> u32 {
-    kill(serving, Signal::KILL);
-    settled(supervisor, serving)
-}
+use crate::house::{HALF, House, MASTER, killed, settled};
+use crate::supervisor::{Load, kill};
 
 /// Nothing holds the old worker but the doubt about its successor.
 #[test]

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod common;
+mod house;
 
 mod acls;
 mod admin_endpoint;
@@ -31,6 +32,7 @@ mod peers_wire;
 mod real_clients;
 mod regressions;
 mod reload_drain;
+mod reload_faults;
 mod reload_hard;
 mod reload_metrics;
 mod reload_soak;

@@ -7,10 +7,8 @@ use cluster_tests::wait::{until_true, until_within};
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
-use crate::handover_tables::House;
+use crate::house::{House, MASTER};
 use crate::supervisor::{Load, kill, master, worker, workers};
-
-const MASTER: [&str; 3] = ["-W", "-S", "{{dir}}/master.sock"];
 
 #[test]
 fn what_was_answered_was_counted() {

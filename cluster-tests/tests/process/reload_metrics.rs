@@ -6,7 +6,7 @@ use cluster_tests::{Proxy, get};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
-use crate::supervisor::{edit, kill, master, supervised, worker};
+use crate::supervisor::{edit, kill, master, supervised, worker, workers};
 
 /// Successes, failures, whether the last one succeeded, hand-offs; -1 for what is not on the page.
 fn told(proxy: &Proxy) -> [f64; 4] {
@@ -70,6 +70,7 @@ fn outcomes_of_reloads_are_counted_across_them() {
     let after = rule(&scrape(&proxy.dir().join("admin.sock")));
     assert_eq!(after, matches + 1.0);
     // What only the worker knew is gone with it; its supervisor goes on.
+    until_true("old workers end", || workers(&proxy).len() == 1);
     let before = worker(&proxy);
     kill(before, Signal::KILL);
     until_true("another worker serves", || worker(&proxy) != before);
