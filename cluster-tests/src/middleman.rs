@@ -285,7 +285,24 @@ const FRAMES: [&str; 30] = [
     "LearnAgain",
     "Cut",
 ];
-const PASSES: [&str; 17] = [
-    "Ask", "Tables", "Rows", "Walked", "Totals", "Settings", "Shares", "Numbers", "Known", "Lives",
-    "Sealed", "Released", "Child", "Heard", "Drain", "Ack", "Drained",
+const PASSES: [&str; 19] = [
+    "Ask",
+    "Tables",
+    "Rows",
+    "Walked",
+    "Totals",
+    "Settings",
+    "Shares",
+    "Numbers",
+    "Known",
+    "Lives",
+    "Sealed",
+    "Released",
+    "Child",
+    "Heard",
+    "Drain",
+    "Ack",
+    "Drained",
+    "Accepting",
+    "Quiet",
 ];
