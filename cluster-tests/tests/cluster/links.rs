@@ -6,6 +6,7 @@ use cluster_tests::cluster::{Cluster, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::{Tally, Traffic};
 use cluster_tests::netns::Net;
+use cluster_tests::ports::Port;
 use cluster_tests::relay::Relay;
 use cluster_tests::wait::{until_true, until_within};
 
@@ -136,4 +137,64 @@ fn a_link_that_comes_late() {
         let_pass(cluster, 40);
         cluster.between(0, 1).into_iter().for_each(Relay::heal);
     });
+}
+
+/// One node can be dialed and cannot dial: behind address translation, or a firewall. It pushes on the other's connection, and
+/// nothing is different for anybody.
+#[test]
+fn one_connection_is_enough() {
+    for listed in [true, false] {
+        let mut spec = Spec::of(2)
+            .peers("  learn-timeout 10m")
+            .global("  admin bind unix@{{dir}}/admin.sock\n");
+        if !listed {
+            spec = spec.unaware(1, 0);
+        }
+        let mut cluster = spec.prepare();
+        let nobody = Port::claim(); // where nobody listens
+        let port = cluster.node(0).peers_port();
+        cluster.node_mut(1).reconfigure(|config| {
+            let theirs = format!("server node0 127.0.0.1:{port} ");
+            let closed = format!("server node0 127.0.0.1:{} ", nobody.number());
+            assert_eq!(config.contains(&theirs), listed);
+            config.replace(&theirs, &closed)
+        });
+        let mut tally = Tally::default();
+        let hit = |cluster: &Cluster, tally: &mut Tally| {
+            for node in 0..2 {
+                cluster.node(node).hit("a", 10, tally);
+            }
+            cluster.settled(&Expected::of(tally));
+        };
+        for node in 0..2 {
+            cluster.node_mut(node).start();
+        }
+        hit(&cluster, &mut tally);
+        let shown = cluster.node(1).ask("show peers");
+        assert!(shown.contains(" lent=1 "), "{shown}");
+        let shown = cluster.node(0).ask("show peers");
+        assert!(shown.contains(" lent=0 "), "{shown}");
+        if listed {
+            // Who lends its connection is taught over it.
+            cluster.node_mut(0).kill();
+            cluster.node_mut(0).start();
+            let known = cluster.node(0).value("a", "gpc0");
+            assert_eq!(known, tally.get("a") as i64, "taught before it accepts");
+            hit(&cluster, &mut tally);
+            // What is counted last, and the goodbye, go over it, too.
+            cluster.node(1).hit("b", 100, &mut tally);
+            cluster.node_mut(1).stop();
+            assert_eq!(cluster.node(0).value("b", "gpc0"), 100);
+            let said = cluster.node(0).said();
+            let goodbye = "session from peer node1 ended: peer stops";
+            assert!(said.contains(goodbye), "{said}");
+            // It is refused wherever it asks, so it does not wait.
+            cluster.node_mut(1).start();
+            hit(&cluster, &mut tally);
+        }
+        for node in 0..2 {
+            let said = cluster.node(node).proxy().stderr();
+            assert!(!said.contains("does not reach this node"), "{said}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ impl Node {
                 Action::Dial(ix) => dials.push(ix),
                 Action::Log(event) => self.said.push(event.to_string()),
                 Action::Close(_, why) => self.closed.push(why),
-                Action::Ready => {}
+                Action::Ready | Action::Lend(_) => {}
             }
         }
         dials
@@ -247,7 +247,13 @@ fn a_node_that_stopped_is_not_unreachable() {
     carry(&mut b, out, &mut a, into, 10);
     b.hub.closed(into_b, "reset", 20);
     b.hub.closed(out, "reset", 20);
-    for now in (20..5_000).step_by(20) {
+    // Its system accepts once more, for a process that ends.
+    for ix in b.act(1_000) {
+        let late = b.hub.opened_out(ix, 1_000);
+        b.hub.closed(late, "connection reset", 1_000);
+    }
+    assert_eq!(b.says("connection reset"), 0, "{:?}", b.said);
+    for now in (1_020..6_000).step_by(20) {
         for ix in b.act(now) {
             b.hub.dial_failed(ix, true, "Connection refused", now);
         }

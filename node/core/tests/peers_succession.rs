@@ -166,6 +166,7 @@ impl Cluster {
         };
         match action {
             Action::Ready => node.ready = true,
+            Action::Lend(_) => {}
             Action::Log(event) => node.said.push(event.to_string()),
             Action::Dial(ix) => {
                 let to = node.peers.iter().find(|(peer, _)| *peer == ix).unwrap().1;

@@ -132,6 +132,7 @@ type PeerFamily = Family<fn(&&PeerReport) -> Option<Value>, fn(&&PeerReport, Eac
 pub(super) static PEER: &[PeerFamily] = families! {
     gauge "up" "1 while the session to it is up." (|p| Some((p.state == Some(PeerState::Up)).into()));
     gauge "incoming_up" "1 while its session to this node is up." (|p| Some(p.incoming_ms.is_some().into()));
+    gauge "lent" "1 while the session to it is on a connection that it opened, since it is not reached otherwise." (|p| Some(p.lent.into()));
     gauge "lag_entries" "Entries it has not acknowledged yet, about." (|p| Some(p.lag_entries.into()));
     gauge "lag_seconds" "For how long the oldest batch has not been acknowledged." (|p| Some(seconds(p.lag_ms)));
     gauge "heard_seconds" "Seconds since anything was heard of it; never: no sample." (|p| p.heard_ms.map(seconds));

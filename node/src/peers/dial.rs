@@ -17,18 +17,20 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use remora_config::plan::{PeerAddress, PeersTls};
 use remora_core::peers::PeerIx;
 use remora_proto::peers::v1::peers_client::PeersClient;
+use remora_proto::peers::v1::{PushMessage, ReplyMessage};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
-use super::outbox::{Outbox, Outflow};
+use super::door;
+use super::outbox::{Outbox, Outflow, Requests};
 use super::section::Section;
 use super::sniff::{Expected, Head, Sniffed};
 use super::tls::{self, Reread};
@@ -109,7 +111,7 @@ fn called(tls: &PeersTls, address: &PeerAddress) -> Result<ServerName<'static>, 
 /// Connects, opens a stream and carries messages until one side has had enough.
 pub(super) async fn dial(section: Arc<Section>, ix: PeerIx, target: Arc<Target>) {
     match connect(&section, &target).await {
-        Ok(line) => line.run(&section, ix).await,
+        Ok(line) => line.run(&section, ix, &target.shown()).await,
         Err(Failed { refused, text }) => {
             section.with_hub(|hub, now| hub.dial_failed(ix, refused, &text, now));
         }
@@ -242,7 +244,7 @@ impl Line {
         })
     }
 
-    async fn run(mut self, section: &Arc<Section>, ix: PeerIx) {
+    async fn run(mut self, section: &Arc<Section>, ix: PeerIx, remote: &str) {
         let outbox = section.opened_out(ix);
         let flow = Outflow {
             section: Arc::clone(section),
@@ -250,12 +252,19 @@ impl Line {
         };
         let service = Http2(self.requests.clone());
         let mut exchange = pin!(exchange(section, &outbox, service, flow));
-        let reason = tokio::select! {
-            reason = &mut exchange => reason,
-            () = outbox.closed() => {
-                // What was polled before is still to be written, and the peer then ends the stream.
-                let _ = timeout(CLOSE_PATIENCE, exchange).await;
-                return;
+        let reason = loop {
+            tokio::select! {
+                reason = &mut exchange => break reason,
+                () = outbox.is_to_lend() => {
+                    let service = Http2(self.requests.clone());
+                    // Ends with the connection.
+                    spawn_local(lend(Arc::clone(section), service, remote.to_owned()));
+                }
+                () = outbox.closed() => {
+                    // What was polled before is still to be written, and the peer then ends the stream.
+                    let _ = timeout(CLOSE_PATIENCE, exchange).await;
+                    return;
+                }
             }
         };
         let Over {
@@ -310,15 +319,12 @@ impl Over {
 /// Pushes out, replies in. Returns why it ended.
 async fn exchange(
     section: &Section,
-    outbox: &Outbox<remora_proto::peers::v1::PushMessage>,
+    outbox: &Outbox<PushMessage>,
     service: Http2,
-    flow: Outflow<remora_proto::peers::v1::PushMessage>,
+    flow: Outflow<PushMessage>,
 ) -> Over {
-    let origin = http::Uri::from_static("http://peer");
-    let mut client = PeersClient::with_origin(service, origin)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let answered = timeout(HANDSHAKE_PATIENCE, client.push(flow)).await;
+    let mut client = client(service);
+    let answered = timeout(HANDSHAKE_PATIENCE, client.push(Requests(flow))).await;
     let mut replies = match answered {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return Over::by(&status),
@@ -326,14 +332,7 @@ async fn exchange(
     };
     loop {
         match replies.message().await {
-            Ok(Some(message)) => match wire::reply(message) {
-                Some(reply) => {
-                    section.with_hub(|hub, now| hub.handle_reply(outbox.id(), reply, now));
-                }
-                None => {
-                    section.counters.skipped.fetch_add(1, Relaxed);
-                }
-            },
+            Ok(Some(message)) => take(section, outbox, message),
             Ok(None) => {
                 return Over {
                     text: None,
@@ -343,6 +342,63 @@ async fn exchange(
             Err(status) => return Over::by(&status),
         }
     }
+}
+
+/// Replies in, on a stream that the peer opened. Returns why it ended; `None`: in good order.
+pub(super) async fn listen(
+    section: &Section,
+    outbox: &Outbox<PushMessage>,
+    replies: &mut Streaming<ReplyMessage>,
+) -> Option<String> {
+    loop {
+        match replies.message().await {
+            Ok(Some(message)) => take(section, outbox, message),
+            Ok(None) => return None,
+            Err(status) => return Some(said(&status)),
+        }
+    }
+}
+
+fn take(section: &Section, outbox: &Outbox<PushMessage>, message: ReplyMessage) {
+    match wire::reply(message) {
+        Some(reply) => section.with_hub(|hub, now| hub.handle_reply(outbox.id(), reply, now)),
+        None => {
+            section.counters.skipped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Lets the peer push on a stream of this node's connection to it.
+async fn lend(section: Arc<Section>, service: Http2, remote: String) {
+    let outbox = section.opened_in(&remote);
+    let flow = Outflow {
+        section: Arc::clone(&section),
+        outbox: Arc::clone(&outbox),
+    };
+    let mut client = client(service);
+    let why = match timeout(HANDSHAKE_PATIENCE, client.push_back(Requests(flow))).await {
+        Ok(Ok(response)) => {
+            let pushes = response.into_inner();
+            let mut all = pin!(door::receive(section, Arc::clone(&outbox), pushes));
+            tokio::select! {
+                () = &mut all => {}
+                () = outbox.closed() => {
+                    let _ = timeout(CLOSE_PATIENCE, all).await;
+                }
+            }
+            return;
+        }
+        Ok(Err(status)) => said(&status),
+        Err(_) => "no answer to the stream".to_owned(),
+    };
+    section.closed(outbox.id(), Some(&why));
+}
+
+fn client(service: Http2) -> PeersClient<Http2> {
+    let origin = http::Uri::from_static("http://peer");
+    PeersClient::with_origin(service, origin)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The innermost error of a chain: what really happened.

@@ -29,8 +29,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::dial::{root, said};
-use super::outbox::{Outbox, Outflow};
+use super::dial::{self, root, said};
+use super::outbox::{Outbox, Outflow, Responses};
 use super::section::{self, Section};
 use super::sniff::{Expected, Head, Sniffed};
 use super::tls::{self, Reread};
@@ -323,7 +323,7 @@ where
     .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let seen = Arc::clone(&visit);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        if request.uri().path() != PATH {
+        if !PATHS.contains(&request.uri().path()) {
             seen.asks_for_something_else(&request);
         }
         service.clone().call(request)
@@ -411,7 +411,8 @@ struct Reception {
 
 #[tonic::async_trait]
 impl Peers for Reception {
-    type PushStream = Outflow<proto::ReplyMessage>;
+    type PushStream = Responses<proto::ReplyMessage>;
+    type PushBackStream = Responses<proto::PushMessage>;
 
     async fn push(
         &self,
@@ -434,12 +435,49 @@ impl Peers for Reception {
             Arc::clone(&outbox),
             request.into_inner(),
         ));
-        Ok(Response::new(Outflow { section, outbox }))
+        Ok(Response::new(Responses(Outflow { section, outbox })))
+    }
+
+    async fn push_back(
+        &self,
+        request: Request<Streaming<proto::ReplyMessage>>,
+    ) -> Result<Response<Self::PushBackStream>, Status> {
+        let theirs = self.visit.outbox.lock().clone();
+        let outbox = theirs.and_then(|theirs| self.section.opened_back(theirs.id()));
+        let Some(outbox) = outbox else {
+            return Err(Status::failed_precondition("no stream back is needed"));
+        };
+        let section = Arc::clone(&self.section);
+        tokio::spawn(push_back(
+            Arc::clone(&section),
+            Arc::clone(&outbox),
+            request.into_inner(),
+        ));
+        Ok(Response::new(Responses(Outflow { section, outbox })))
     }
 }
 
+/// Hands the replies on a lent connection to the hub until there are no more.
+async fn push_back(
+    section: Arc<Section>,
+    outbox: Arc<Outbox<proto::PushMessage>>,
+    mut replies: Streaming<proto::ReplyMessage>,
+) {
+    let mut over = pin!(dial::listen(&section, &outbox, &mut replies));
+    let over = tokio::select! {
+        over = &mut over => over,
+        () = outbox.closed() => {
+            // What was polled before is still to be written, and the peer then ends the stream.
+            let _ = timeout(CLOSE_PATIENCE, over).await;
+            return;
+        }
+    };
+    section.closed(outbox.id(), over.as_deref());
+    outbox.close();
+}
+
 /// Hands a peer's pushes to the hub until there are no more.
-async fn receive(
+pub(super) async fn receive(
     section: Arc<Section>,
     outbox: Arc<Outbox<proto::ReplyMessage>>,
     mut pushes: Streaming<proto::PushMessage>,
@@ -468,8 +506,11 @@ async fn receive(
     outbox.close();
 }
 
-/// The method that peers call.
-const PATH: &str = "/remora.peers.v1.Peers/Push";
+/// The methods that peers call.
+const PATHS: [&str; 2] = [
+    "/remora.peers.v1.Peers/Push",
+    "/remora.peers.v1.Peers/PushBack",
+];
 /// As much of another path is shown.
 const PATH_SHOWN: usize = 60;
 /// Connections that wait to be accepted.

@@ -47,6 +47,8 @@ pub(super) struct Outbox<M> {
     state: Mutex<State<M>>,
     /// The hub has dropped the session.
     closed: Notify,
+    /// The hub wants the connection to be lent to the peer.
+    lend: Notify,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl<M: Outgoing> Outbox<M> {
                 fault: None,
             }),
             closed: Notify::new(),
+            lend: Notify::new(),
         })
     }
 
@@ -114,6 +117,15 @@ impl<M: Outgoing> Outbox<M> {
         self.state.lock().fault.take()
     }
 
+    /// Asks for a stream back on the same connection.
+    pub(super) fn lend(&self) {
+        self.lend.notify_one();
+    }
+    /// Completes when that is asked for.
+    pub(super) async fn is_to_lend(&self) {
+        self.lend.notified().await;
+    }
+
     /// Completes once the session was closed from this side.
     pub(super) async fn closed(&self) {
         self.closed.notified().await;
@@ -149,24 +161,33 @@ pub(super) struct Outflow<M> {
     pub(super) outbox: Arc<Outbox<M>>,
 }
 
-/// Pushes: what a client sends cannot fail.
-impl Stream for Outflow<proto::PushMessage> {
-    type Item = proto::PushMessage;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+impl<M: Outgoing> Outflow<M> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<M>> {
         self.outbox.poll_next(&self.section, cx)
     }
 }
 
-/// Replies: what a server sends might.
-impl Stream for Outflow<proto::ReplyMessage> {
-    type Item = Result<proto::ReplyMessage, tonic::Status>;
+/// What a client sends cannot fail.
+pub(super) struct Requests<M>(pub(super) Outflow<M>);
+
+impl<M: Outgoing> Stream for Requests<M> {
+    type Item = M;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        self.0.poll(cx)
+    }
+}
+
+/// What a server sends might.
+pub(super) struct Responses<M>(pub(super) Outflow<M>);
+
+impl<M: Outgoing> Stream for Responses<M> {
+    type Item = Result<M, tonic::Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.outbox.poll_next(&self.section, cx);
-        polled.map(|message| match message {
+        self.0.poll(cx).map(|message| match message {
             Some(message) => Some(Ok(message)),
-            None => Some(Err(tonic::Status::aborted(self.outbox.take_fault()?))),
+            None => Some(Err(tonic::Status::aborted(self.0.outbox.take_fault()?))),
         })
     }
 }

@@ -184,6 +184,13 @@ impl Section {
         streams.ins.insert(outbox.id(), Arc::clone(&outbox));
         outbox
     }
+    /// The peer of this session lends its connection; `None`: that is not wanted.
+    pub(super) fn opened_back(&self, id: SessionId) -> Option<Arc<Outbox<proto::PushMessage>>> {
+        let outbox = Outbox::new(self.with_hub(|hub, now| hub.opened_back(id, now))?);
+        let mut streams = self.streams.lock();
+        streams.outs.insert(outbox.id(), Arc::clone(&outbox));
+        Some(outbox)
+    }
     /// A stream has ended by itself. `reason`: `None` if the peer has ended it in good order.
     pub(super) fn closed(&self, id: SessionId, reason: Option<&str>) {
         {
@@ -349,6 +356,11 @@ impl Section {
                 let target = self.targets.lock().get(&ix).cloned();
                 if let Some(target) = target {
                     spawn_local(dial::dial(Arc::clone(self), ix, target));
+                }
+            }
+            Action::Lend(id) => {
+                if let Some(outbox) = self.streams.lock().outs.get(&id) {
+                    outbox.lend();
                 }
             }
             Action::Close(id, why) => {

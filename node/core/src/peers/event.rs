@@ -19,6 +19,9 @@ pub struct SessionId(pub u64);
 pub enum Action {
     /// Connect to this peer and open a stream, then call `Hub::opened_out` or `Hub::dial_failed`, within a bounded time.
     Dial(PeerIx),
+    /// The peer that this session leads to has none to this node: open a stream in the other direction on the same connection,
+    /// call `Hub::opened_in` for it here and `Hub::opened_back` there.
+    Lend(SessionId),
     /// Drop the stream, after sending what was polled from it before. The hub has forgotten it.
     Close(SessionId, Ended),
     /// The node knows what the others know, as far as it can: it may accept traffic. Once.
@@ -221,8 +224,8 @@ impl fmt::Display for Event {
             } => write!(f, "peer {peer} at {address} calls itself '{node}'"),
             Event::OneWay { node } => write!(
                 f,
-                "peer {node} is reached but does not reach this node: what it counts comes late, through other nodes, or \
-                 not at all; let it connect to the address of this node"
+                "peer {node} is reached but does not reach this node, nor does it use its connection: what it counts comes late, \
+                 through other nodes, or not at all; let it connect to the address of this node"
             ),
             Event::Mismatch { node, table, text } => {
                 write!(f, "table {table} differs at peer {node}: {text}")

@@ -288,7 +288,7 @@ impl Hub {
             self.ask_again(now);
             self.report_acks(now);
             self.report_away(now);
-            self.warn_of_one_way(now);
+            self.lend(now);
             self.forget_lineages(now);
         }
         self.check_ready(now);
@@ -444,9 +444,15 @@ impl Hub {
 
     /// Whether the node at the other end said goodbye.
     fn has_left(&self, id: SessionId) -> bool {
-        let out = self.outs.get(&id).and_then(|out| out.remote.as_ref());
-        let lineage = match out {
-            Some(remote) => Some(remote.lineage),
+        let lineage = match self.outs.get(&id) {
+            Some(out) => match &out.remote {
+                Some(remote) => Some(remote.lineage),
+                // Who answers may be on its way out still.
+                None => self
+                    .peers
+                    .get(&out.peer)
+                    .and_then(|p| Some(p.met.as_ref()?.1)),
+            },
             None => self.ins.get(&id).and_then(InSession::pusher),
         };
         let life = lineage.and_then(|lineage| self.lives.get(&lineage));

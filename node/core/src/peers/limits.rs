@@ -64,6 +64,8 @@ pub const GAP_PAUSE: (u64, u64) = (3, 30_000);
 pub const REVISIONS_MAX: u8 = 6;
 /// A peer to which this node has a session, and which has had none to this node for so long, is warned about.
 pub const ONE_WAY_MS: u64 = 10_000;
+/// Such a peer is lent the connection of this node's session after so long, and, if it does not take it, again after that.
+pub const LEND_MS: (u64, u64) = (1_000, 5_000);
 /// Walks that a peer may ask for at a time in one session, over all tables.
 pub const WALKS_MAX: usize = 64;
 /// Lacking this many lineages, a node asks for all cells rather than for those of each.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::event::Event;
+use super::event::{Action, Event};
 use super::hub::Hub;
 use super::limits::{
-    FORGET_LINEAGE_MS, LEASE_MS, MISMATCHES_SAID_MAX, ONE_WAY_MS, SHORT_BREAK_MS, SILENCE_MS,
+    FORGET_LINEAGE_MS, LEASE_MS, LEND_MS, MISMATCHES_SAID_MAX, ONE_WAY_MS, SHORT_BREAK_MS,
+    SILENCE_MS,
 };
 use super::peer::Peer;
 use crate::table::{LINEAGES_MAX, Lineage, TOMBSTONE_MIN_MS};
@@ -277,21 +278,32 @@ impl Hub {
         }
     }
 
-    /// Warns of peers that this node reaches and that do not reach it: what they count does not come over this node's own
-    /// sessions. Once for each session.
-    pub(super) fn warn_of_one_way(&mut self, now: u64) {
+    /// Peers that this node reaches and that do not reach it are lent its connections. Warns of those that do not take them:
+    /// what they count does not come here directly. Once for each session.
+    pub(super) fn lend(&mut self, now: u64) {
         let mut silent = Vec::new();
-        for out in self.outs.values_mut().filter(|out| out.is_up()) {
+        let mut lends = Vec::new();
+        for (id, out) in self.outs.iter_mut().filter(|(_, out)| out.is_up()) {
             let Some(remote) = &out.remote else {
                 continue;
             };
             let dials = |s: &super::receive::InSession| s.pusher() == Some(remote.lineage);
             if self.ins.values().any(dials) {
                 out.one_way_since = now;
-            } else if now >= out.one_way_since + ONE_WAY_MS && !out.one_way_told {
+                out.lend_at = now + LEND_MS.0;
+                continue;
+            }
+            if now >= out.lend_at && !self.stopping {
+                out.lend_at = now + LEND_MS.1;
+                lends.push(*id);
+            }
+            if now >= out.one_way_since + ONE_WAY_MS && !out.one_way_told {
                 out.one_way_told = true;
                 silent.push(remote.node.clone());
             }
+        }
+        for id in lends {
+            self.act(Action::Lend(id));
         }
         for node in silent {
             self.log(Event::OneWay { node });

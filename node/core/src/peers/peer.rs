@@ -24,6 +24,8 @@ pub(super) struct Peer {
     pub(super) since: u64,
     pub(super) dials: u64,
     unreachable_logged: bool,
+    /// It is not dialed: it has lent its connection, and goes with it.
+    is_guest: bool,
 }
 
 impl Peer {
@@ -78,6 +80,7 @@ impl Hub {
                 since: now,
                 dials: 0,
                 unreachable_logged: false,
+                is_guest: false,
             },
         );
         ix
@@ -143,6 +146,48 @@ impl Hub {
             _ => self.act(Action::Close(id, Ended::Removed)),
         }
         id
+    }
+
+    /// The peer of this session, which it dialed, lends its connection: a stream back is open, on which this node pushes as on
+    /// one that it dialed. `None`: it need not, or must not.
+    pub fn opened_back(&mut self, session: SessionId, now: u64) -> Option<SessionId> {
+        let session = self.ins.get(&session)?;
+        let lineage = session.pusher()?;
+        let served = self
+            .outs
+            .values()
+            .any(|out| out.remote.as_ref().is_some_and(|r| r.lineage == lineage));
+        if served || self.stopping || self.suspended {
+            return None;
+        }
+        let (node, remote) = (session.node.clone(), session.remote.clone());
+        let is_it = |peer: &Peer| {
+            if let Dial::Open(id) = peer.dial
+                && let Some(out) = self.outs.get(&id)
+                && out.remote.as_ref().is_some_and(|r| r.lineage != lineage)
+            {
+                return false; // it is somebody else, whatever its name
+            }
+            let unknown = peer.met.is_none() && same_host(&peer.address, &remote);
+            peer.name == node || peer.met.as_ref().is_some_and(|(met, _)| *met == node) || unknown
+        };
+        let is_another = |peer: &Peer| matches!(peer.answer, Answer::Myself | Answer::Duplicate);
+        let mut peers = self.peers.iter();
+        let found = peers.find(|(_, peer)| is_it(peer) && !is_another(peer));
+        if found.is_some_and(|(_, peer)| matches!(peer.dial, Dial::Open(_))) {
+            return None; // it is being greeted
+        }
+        let found = found.map(|(ix, _)| *ix);
+        let ix = found.unwrap_or_else(|| self.add_peer(&node, &remote, true, now));
+        let id = self.new_session();
+        let peer = self.peers.get_mut(&ix)?;
+        peer.is_guest = found.is_none();
+        peer.dial = Dial::Open(id);
+        peer.since = now;
+        let mut out = OutSession::new(ix, self.tables.len(), now);
+        out.lent = true;
+        self.outs.insert(id, out);
+        Some(id)
     }
 
     /// Gives out [`Action::Dial`] for every peer whose pause is over; of a node that stops, only for those that lack something.
@@ -272,6 +317,9 @@ impl Hub {
                 incoming: false,
                 why: why.clone(),
             });
+        }
+        if self.peers.get(&ix).is_some_and(|peer| peer.is_guest) {
+            self.peers.remove(&ix);
         }
         self.check_ready(now);
     }

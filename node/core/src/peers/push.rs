@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::event::{PeerIx, SessionId};
 use super::hub::Hub;
 use super::limits::{
-    BATCH, HEARTBEAT_MS, KEPT_KEYS_MAX, KEY_BYTES, SILENCE_MS, WALK_SLICES, WANT_KEYS,
+    BATCH, HEARTBEAT_MS, KEPT_KEYS_MAX, KEY_BYTES, LEND_MS, SILENCE_MS, WALK_SLICES, WANT_KEYS,
     WANTED_BYTES_MAX, WANTS_PENDING_MAX, WINDOW,
 };
 use super::messages::{Batch, BatchKind, Held, Holdings, Push};
@@ -46,6 +46,10 @@ pub(super) struct OutSession {
     /// Since when the peer has had no session to this node; that it was warned about.
     pub(super) one_way_since: u64,
     pub(super) one_way_told: bool,
+    /// When it is lent the connection, if it has no session to this node then.
+    pub(super) lend_at: u64,
+    /// The peer dialed, and has lent its connection.
+    pub(super) lent: bool,
     pub(super) skew_ms: Option<i64>,
     pub(super) traffic: Traffic,
 }
@@ -119,6 +123,8 @@ impl OutSession {
             goodbye_sent: false,
             one_way_since: now,
             one_way_told: false,
+            lend_at: now + LEND_MS.0,
+            lent: false,
             skew_ms: None,
             traffic: Traffic::default(),
         }

@@ -127,6 +127,8 @@ pub struct PeerReport {
     pub since_ms: u64,
     /// Since how many milliseconds the peer's session to us is up.
     pub incoming_ms: Option<u64>,
+    /// Our session to it is on a connection that it opened.
+    pub lent: bool,
     /// Name that the node gave.
     pub node: Option<String>,
     /// Its lineage.
@@ -287,6 +289,7 @@ impl Hub {
             state: Some(state),
             since_ms: now.saturating_sub(peer.since),
             incoming_ms: incoming.map(|s| now.saturating_sub(s.opened_at)),
+            lent: out.is_some_and(|out| out.lent),
             node,
             lineage,
             heard_ms: self.heard_ms(lineage, now),
@@ -311,6 +314,7 @@ impl Hub {
             state: None,
             since_ms: now.saturating_sub(session.opened_at),
             incoming_ms: Some(now.saturating_sub(session.opened_at)),
+            lent: false,
             node: Some(session.node.clone()),
             lineage: session.pusher(),
             heard_ms: self.heard_ms(session.pusher(), now),

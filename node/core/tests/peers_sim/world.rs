@@ -538,6 +538,7 @@ impl World {
                     },
                 );
             }
+            Action::Lend(session) => self.lend(node, session),
             Action::Close(session, why) => {
                 self.log(|| format!("node{node} closes {session:?}: {why}"));
                 if let Some((conn, dialer)) = self.life(node).sessions.remove(&session) {
@@ -701,6 +702,52 @@ impl World {
             self.pump(to);
         }
         self.pump(node);
+    }
+    /// A stream in the other direction on the connection of a session.
+    fn lend(&mut self, node: usize, session: SessionId) {
+        let Some((id, true)) = self.life(node).sessions.get(&session).copied() else {
+            return;
+        };
+        let Some(conn) = self.conns.get(&id) else {
+            return;
+        };
+        let (to, to_life, Some(theirs)) = (
+            conn.acceptor.node,
+            conn.acceptor.life,
+            conn.acceptor.session,
+        ) else {
+            return;
+        };
+        if !self.is_live(to, to_life) || self.nodes[to].frozen || self.parted[node][to] {
+            return;
+        }
+        let (mono, to_mono) = (self.mono(node), self.mono(to));
+        let Some(pushes) = self.life(to).hub.opened_back(theirs, to_mono) else {
+            return;
+        };
+        let id = self.next_conn;
+        self.next_conn += 1;
+        self.life(to).sessions.insert(pushes, (id, true));
+        let accepted = self.life(node).hub.opened_in(format!("host{to}:1"), mono);
+        let life = self.life(node).number;
+        self.life(node).sessions.insert(accepted, (id, false));
+        self.log(|| format!("conn {id}: node{to} {pushes:?} -> node{node} {accepted:?}, lent"));
+        let conn = Conn {
+            dialer: End {
+                node: to,
+                life: to_life,
+                session: Some(pushes),
+            },
+            acceptor: End {
+                node,
+                life,
+                session: Some(accepted),
+            },
+            up: Pipe::new(),
+            down: Pipe::new(),
+        };
+        self.conns.insert(id, conn);
+        self.pump(to);
     }
     fn notice(&mut self, id: u64, dialer: bool) {
         let Some(conn) = self.conns.get_mut(&id) else {

@@ -100,9 +100,10 @@ fn peer(peer: &PeerReport, out: &mut String) {
     };
     let _ = writeln!(
         out,
-        "{status} since={} incoming={} heard={} discovered={} node={} lineage={}",
+        "{status} since={} incoming={} lent={} heard={} discovered={} node={} lineage={}",
         time(Some(peer.since_ms)),
         time(peer.incoming_ms),
+        u8::from(peer.lent),
         time(peer.heard_ms),
         u8::from(peer.discovered),
         peer.node.as_deref().unwrap_or("-"),
