@@ -31,6 +31,8 @@ struct Tables {
     shared: Vec<(TableId, usize)>,
     /// `peers NAME` of a proxy's table.
     wanted: Vec<(TableId, String)>,
+    /// Names of those that could not be read.
+    wrong: Vec<String>,
 }
 
 /// First pass: names, sides and modes of proxies, their servers, and all tables.
@@ -96,6 +98,9 @@ pub(crate) fn collect(sections: &[Section], scope: &mut Scope<'_>) -> Found {
             }
         }
     }
+    // Whether the keys are the same is not known of a table that could not be read.
+    let wrong = std::mem::take(&mut tables.wrong);
+    tables.write_to.retain(|(_, to)| !wrong.contains(to));
     for (table, text) in table::resolve_write_to(&mut scope.tables, &tables.write_to) {
         if let Some(place) = tables.places.get(table) {
             scope.diags.alert(*place, &text);
@@ -190,18 +195,22 @@ fn add_table(
     scope: &mut Scope<'_>,
     tables: &mut Tables,
 ) -> Option<(TableId, Option<String>)> {
-    let parsed = match table::parse(name, s.args().get(skip..).unwrap_or_default()) {
-        Ok(parsed) => parsed,
-        Err(errors) => {
+    let (spec, write_to, peers) = match table::parse(name, s.args().get(skip..).unwrap_or_default())
+    {
+        Ok(parsed) => {
+            for w in &parsed.warnings {
+                scope.diags.warn(s.place, &format!("{what}: {w}"));
+            }
+            (parsed.spec, parsed.write_to, parsed.peers)
+        }
+        Err((errors, stand_in)) => {
             for e in errors {
                 scope.diags.alert(s.place, &format!("{what}: {e}"));
             }
-            return None;
+            tables.wrong.push(stand_in.name.clone());
+            (stand_in, None, None)
         }
     };
-    for w in &parsed.warnings {
-        scope.diags.warn(s.place, &format!("{what}: {w}"));
-    }
     let index = scope.tables.len();
     let Ok(id) = u16::try_from(index) else {
         scope
@@ -209,12 +218,12 @@ fn add_table(
             .alert(s.place, &format!("too many tables, at most {IDS_MAX}."));
         return None;
     };
-    if let Some(target) = parsed.write_to {
+    if let Some(target) = write_to {
         tables.write_to.push((index, target));
     }
-    scope.tables.push(parsed.spec);
+    scope.tables.push(spec);
     tables.places.push(s.place);
-    Some((TableId(id), parsed.peers))
+    Some((TableId(id), peers))
 }
 
 /// The `known` index of the defaults section that this one inherits from.

@@ -23,8 +23,9 @@ pub(crate) struct Parsed {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Parses the words after `stick-table`. All errors of the line are given, each to be prefixed by `stick-table: `.
-pub(crate) fn parse(name: &str, args: &[Word]) -> Result<Parsed, Vec<String>> {
+/// Parses the words after `stick-table`. All errors of the line are given, each to be prefixed by `stick-table: `, with a
+/// table that stands in for it: whoever refers to it is not wrong for that.
+pub(crate) fn parse(name: &str, args: &[Word]) -> Result<Parsed, (Vec<String>, TableSpec)> {
     let mut p = Parser {
         key: None,
         size: None,
@@ -42,7 +43,13 @@ pub(crate) fn parse(name: &str, args: &[Word]) -> Result<Parsed, Vec<String>> {
     }
     p.exclusions();
     if !p.errors.is_empty() {
-        return Err(p.errors);
+        let one_of_each = |data_type: DataType| Stored {
+            data_type,
+            elements: 1,
+            period_ms: u32::from(data_type.info().args.has_period()),
+        };
+        p.spec.store = DataType::all().map(one_of_each).collect();
+        return Err((p.errors, p.spec));
     }
     p.spec.store.sort_by_key(|s| s.data_type);
     Ok(Parsed {
@@ -365,7 +372,7 @@ mod tests {
             .filter(|w| !w.is_empty())
             .map(Word::new)
             .collect();
-        parse("t", &words)
+        parse("t", &words).map_err(|(errors, _)| errors)
     }
 
     #[test]

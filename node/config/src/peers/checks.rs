@@ -24,7 +24,7 @@ impl Builder<'_> {
     fn local(&mut self, scope: &mut Scope<'_>) {
         let local = &self.out.local;
         let listed = self.names.iter().any(|(name, _)| name == local);
-        if listed || !self.out.discover.is_empty() {
+        if listed || self.wrong_discover || !self.out.discover.is_empty() {
             for (place, text) in &self.no_address {
                 scope.diags.alert(*place, text);
             }

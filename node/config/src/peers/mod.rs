@@ -62,6 +62,7 @@ pub(crate) fn build(
         default_bind: BindOptions::default(),
         default_server: ServerOptions::default(),
         names: Vec::new(),
+        wrong_discover: false,
         listens: false,
         local_address: None,
         bind_line: None,
@@ -71,6 +72,7 @@ pub(crate) fn build(
     for s in &section.statements {
         scope.place = s.place;
         if let Err(text) = b.statement(s, scope) {
+            b.wrong_discover |= s.keyword() == "discover";
             scope.alert(text);
         }
     }
@@ -87,6 +89,8 @@ struct Builder<'b> {
     default_server: ServerOptions,
     /// Names on `server` and `peer` lines, wrong lines included.
     names: Vec<(String, Place)>,
+    /// A `discover` line could not be read: who is there is not known.
+    wrong_discover: bool,
     /// There is a line that says where to listen, maybe a wrong one.
     listens: bool,
     /// The address on this node's own `server` line.

@@ -194,3 +194,16 @@ fn unsupported_things_are_named() {
         );
     }
 }
+
+/// Whoever refers to what could not be read is not wrong for that.
+#[test]
+fn a_mistake_is_told_once() {
+    let table = "frontend f\n mode http\n bind :1\n timeout client 1s\n stick-table type ip size 5 store gpc(3),gpc0,nope\n \
+                 http-request track-sc0 src\n http-request deny if { sc0_conn_rate gt 5 } or { src,in_table(f) }\n\
+                 backend b\n stick-table type ip size 5 write-to f\n";
+    let got = errors(table);
+    assert!(got.iter().all(|e| e.contains("[t.cfg:5]")), "{got:#?}");
+    let peers = "peers p\n bind 127.0.0.1:1\n discover dns foo every 5s\n";
+    let got = errors(peers);
+    assert!(got.len() == 1 && got[0].contains("[t.cfg:3]"), "{got:#?}");
+}
