@@ -125,6 +125,10 @@ fn syslog_over_udp_in_both_formats() {
         "{text}"
     );
 
+    // No host name is sent unless 'log-send-hostname' is written: the receiver knows who sent it.
+    let header = text.split(name).next().unwrap_or_default();
+    assert_eq!(header.split_whitespace().count(), 3, "{text}");
+
     let (sink, launch) = udp_log("format rfc5424 local0 info", "  option httplog");
     let proxy = launch.start();
     assert_eq!(get(proxy.addr("fe"), "/new").map(|r| r.status), Ok(200));

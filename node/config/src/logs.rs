@@ -58,7 +58,7 @@ fn target(args: &[Word], in_global: bool, loader: &mut dyn Loader) -> Result<Log
     };
     let mut target = LogTarget {
         sink,
-        format: LogWire::Rfc3164,
+        format: LogWire::Default,
         facility: 0,
         level_max: 7,
         level_min: 0,

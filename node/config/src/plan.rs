@@ -274,6 +274,8 @@ pub enum LogSink {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum LogWire {
+    /// None is written: as `Rfc3164` if `log-send-hostname` is, else as `Local`.
+    Default,
     Raw,
     Short,
     Timed,

@@ -167,11 +167,15 @@ impl Names {
                 clock::iso(head.wall_us, out);
                 out.push(b' ');
             }
-            LogWire::Rfc3164 | LogWire::Local => {
+            LogWire::Default | LogWire::Rfc3164 | LogWire::Local => {
                 let _ = write!(out, "<{priority}>");
                 clock::bsd(head.wall_us, out);
-                if target.format == LogWire::Rfc3164 {
-                    let host = self.hostname.as_deref().unwrap_or("localhost");
+                let host = match target.format {
+                    LogWire::Local => None,
+                    LogWire::Rfc3164 => Some(self.hostname.as_deref().unwrap_or("localhost")),
+                    _ => self.hostname.as_deref(),
+                };
+                if let Some(host) = host {
                     let _ = write!(out, " {host}");
                 }
                 let _ = write!(out, " {tag}[{pid}]: ");
@@ -231,9 +235,13 @@ mod tests {
     }
 
     fn line(format: LogWire, len: usize, level_min: u8) -> String {
+        line_from(None, format, len, level_min)
+    }
+
+    fn line_from(hostname: Option<&str>, format: LogWire, len: usize, level_min: u8) -> String {
         let names = Names {
             pid: 9464,
-            hostname: None,
+            hostname: hostname.map(str::to_owned),
         };
         let target = LogTarget {
             sink: LogSink::Stdout,
@@ -257,7 +265,12 @@ mod tests {
     #[test]
     fn wire_formats_are_those_of_the_reference() {
         // Captured from HAProxy 2.6; the hour depends on the zone of the machine and is not compared.
-        let cases: [(LogWire, &str, &str); 8] = [
+        let cases: [(LogWire, &str, &str); 9] = [
+            (
+                LogWire::Default,
+                "<28>Nov 2",
+                ":12 remora[9464]: Proxy fe stopped.\n",
+            ),
             (LogWire::Raw, "Proxy fe stopped.\n", ""),
             (LogWire::Short, "<4>Proxy fe stopped.\n", ""),
             (LogWire::Priority, "<28>Proxy fe stopped.\n", ""),
@@ -282,6 +295,16 @@ mod tests {
         for (format, start, inside) in cases {
             let got = line(format, 1024, 0);
             assert!(got.starts_with(start), "{format:?}: {got}");
+            assert!(got.contains(inside), "{format:?}: {got}");
+        }
+        // 'log-send-hostname'
+        for (format, inside) in [
+            (LogWire::Default, ":12 box remora[9464]: "),
+            (LogWire::Rfc3164, ":12 box remora[9464]: "),
+            (LogWire::Local, ":12 remora[9464]: "),
+            (LogWire::Rfc5424, " box remora 9464 - - "),
+        ] {
+            let got = line_from(Some("box"), format, 1024, 0);
             assert!(got.contains(inside), "{format:?}: {got}");
         }
     }
