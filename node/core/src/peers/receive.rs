@@ -7,6 +7,7 @@ use super::batch::ColumnDef;
 use super::delay::Delay;
 use super::event::{Ended, Event, SessionId};
 use super::hub::{Hub, Shared};
+use super::learn::Learn;
 use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SHORT_BREAK_MS, SILENCE_MS};
 use super::messages::{Batch, BatchKind, Held, Push, Reply};
 use super::replies::skew;
@@ -328,13 +329,6 @@ impl Hub {
             }
             BatchKind::Walk | BatchKind::Answer | BatchKind::Offer => 0,
         };
-        // Answers never lead to other questions, or two small tables could keep each other busy for ever; and who is
-        // shown everything need not ask.
-        let curious = match batch.kind {
-            BatchKind::Journal { .. } => true,
-            BatchKind::Walk => table.asked.as_ref().is_some_and(|asked| !asked.all),
-            BatchKind::Answer | BatchKind::Offer => false,
-        };
         let Some(own) = table.own else {
             return Ok(());
         };
@@ -343,6 +337,13 @@ impl Hub {
         };
         let Some(store) = self.stores.store(shared.id) else {
             return Ok(());
+        };
+        // Answers never lead to other questions, or two small tables could keep each other busy for ever; and a newcomer
+        // that is shown everything need not ask. Who is shown everything later may miss what that one does not have.
+        let curious = match batch.kind {
+            BatchKind::Journal { .. } => true,
+            BatchKind::Walk => shared.learn == Learn::Done,
+            BatchKind::Answer | BatchKind::Offer => false,
         };
         // What others say of a lineage may be long past.
         for lineage in batch.columns.lineages.iter().map(|id| Lineage(*id)) {
