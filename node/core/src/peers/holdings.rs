@@ -370,8 +370,9 @@ impl Hub {
         if self.ins.values().any(direct) {
             return true;
         }
+        // Nobody waits for one of whom it is known that it is gone.
         self.lives.get(&lineage).is_some_and(|life| {
-            !life.ended && life.unfed_since.is_some_and(|at| now < at + LEASE_MS)
+            life.alive && life.unfed_since.is_some_and(|at| now < at + LEASE_MS)
         })
     }
 }

@@ -144,6 +144,8 @@ pub struct Hub {
     pulse_at: u64,
     /// When a teacher that had missed nothing was through.
     pub(super) taught_at: Option<u64>,
+    /// When it was looked at last who is alive.
+    pub(super) refreshed_at: u64,
     /// When holdings are compared next.
     pub(super) beat_at: u64,
     /// Until then somebody counts as away: see [`Store::set_someone_away`].
@@ -228,6 +230,7 @@ impl Hub {
             ticked: false,
             pulse_at: u64::MAX,
             taught_at: None,
+            refreshed_at: now,
             beat_at: now + HEARTBEAT_MS,
             away_until: 0,
             wall_offset_ms: 0,
@@ -276,7 +279,7 @@ impl Hub {
         let stalled = now.saturating_sub(self.pulse_at);
         if stalled > STALL_MS {
             // Nobody could be heard while this process did not run: what they sent may be waiting.
-            self.excuse(stalled);
+            self.excuse(stalled, now);
         }
         self.ticked = true;
         self.collect(now);

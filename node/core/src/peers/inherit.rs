@@ -2,6 +2,7 @@
 
 use super::event::{Action, Ended, SessionId};
 use super::hub::{Hub, Known};
+use super::limits::LEASE_MS;
 use crate::table::{Lineage, TableId};
 
 /// What a hub knows of one table beside what is in it.
@@ -69,20 +70,96 @@ impl Hub {
         }
         shared.acked.extend(inheritance.acked.iter().copied());
     }
-    /// Lineages that the other hub heard until a moment ago: they stay alive for a lease.
+    /// Lineages that the other hub heard until a moment ago: they stay alive for a lease, though this one does not vouch for
+    /// them before it has heard them.
     pub fn inherit_lives(&mut self, heard: &[(Lineage, String)], now: u64) {
         for (lineage, node) in heard {
             if let Some(life) = self.meet(*lineage, node, now) {
-                life.heard_at = Some(now);
+                life.inherited_until = now + LEASE_MS;
             }
         }
         self.refresh_lives(now);
     }
-    /// Lineages that are alive, with the names of their nodes.
+    /// Lineages that are alive, with the names of their nodes; not those of which this process only knows that from the one
+    /// before it, or one reload after the other would keep a dead node alive.
     pub fn lives(&self) -> Vec<(Lineage, String)> {
-        let alive = self.lives.iter().filter(|(_, life)| life.alive);
-        alive
+        let known = self.lives.iter().filter(|(_, life)| life.is_known);
+        known
             .map(|(lineage, life)| (*lineage, life.node.clone()))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::store::{Store, Stores};
+    use super::{Hub, LEASE_MS};
+    use crate::peers::HubConfig;
+    use crate::table::{Key, Lineage, Lineages, TableId, Tag};
+
+    struct NoTables;
+    impl Stores for NoTables {
+        fn store(&self, _: TableId) -> Option<&dyn Store> {
+            None
+        }
+        fn write_tags(&self, _: TableId, _: &[(Key, Vec<Tag>)], _: u64) {}
+    }
+
+    const OTHER: Lineage = Lineage(7);
+
+    fn hub(now: u64) -> Hub {
+        let config = HubConfig {
+            cluster: "c".into(),
+            node: "a".into(),
+            lineages: Arc::new(Lineages::new(Lineage(1))),
+            newcomer: false,
+            discovers: false,
+            learn_timeout_ms: 0,
+            sole: true,
+            seed: 3,
+        };
+        Hub::new(config, Arc::new(NoTables), &[], now)
+    }
+    fn is_alive(hub: &Hub) -> bool {
+        hub.lives.get(&OTHER).is_some_and(|life| life.alive)
+    }
+
+    #[test]
+    fn reloads_do_not_keep_the_dead_alive() {
+        let now = 100_000;
+        let mut first = hub(now);
+        first.greeted(OTHER, "b", now);
+        assert_eq!(first.vouching, [OTHER]);
+        let mut second = hub(now);
+        second.inherit_lives(&first.lives(), now);
+        second.tick(now + 2_000, now);
+        assert!(is_alive(&second), "for a lease");
+        assert_eq!(second.vouching, [], "it has not heard it");
+        assert!(second.next_deadline(now + 2_000) <= now + LEASE_MS);
+        let mut third = hub(now + 2_000);
+        third.inherit_lives(&second.lives(), now + 2_000);
+        third.tick(now + 2_000, now);
+        assert!(!is_alive(&third), "the second one did not hear it either");
+        second.tick(now + LEASE_MS, now);
+        assert!(!is_alive(&second));
+    }
+
+    /// One long sleep is forgiven; a process that is always late finds out all the same who is gone.
+    #[test]
+    fn silence_is_forgiven_once() {
+        let now = 100_000;
+        let mut hub = hub(now);
+        hub.greeted(OTHER, "b", now);
+        hub.tick(now, now);
+        hub.tick(now + 40_000, now);
+        assert!(is_alive(&hub), "what it said may be waiting");
+        let mut at = now + 40_000;
+        while is_alive(&hub) {
+            at += 3_000;
+            hub.tick(at, now);
+        }
+        assert!(at <= now + 40_000 + LEASE_MS + 3_000, "{at}");
     }
 }

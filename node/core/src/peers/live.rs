@@ -18,6 +18,12 @@ pub(super) struct Life {
     pub(super) node: String,
     /// When something came from it directly.
     pub(super) heard_at: Option<u64>,
+    /// It is heard, here or by somebody who is heard here.
+    pub(super) is_known: bool,
+    /// Until when it counts as alive because the process before this one heard it. That is no reason to vouch for it.
+    pub(super) inherited_until: u64,
+    /// Its silence was forgiven since it was last heard: see [`Hub::excuse`].
+    excused: bool,
     /// It said goodbye: only a new session proves that it is back.
     pub(super) ended: bool,
     pub(super) alive: bool,
@@ -61,6 +67,15 @@ impl Life {
         self.fed_since.is_some_and(|since| since <= time)
             && self.unfed_since.is_none_or(|at| now <= at + SHORT_BREAK_MS)
     }
+    /// Something came from it.
+    fn hear(&mut self, now: u64) {
+        self.heard_at = Some(now);
+        self.excused = false;
+    }
+    /// Whether it counts as alive because of the process before this one.
+    fn is_inherited(&self, now: u64) -> bool {
+        !self.ended && now < self.inherited_until
+    }
     /// It was heard here within the lease.
     pub(super) fn is_heard(&self, now: u64) -> bool {
         !self.ended && self.heard_at.is_some_and(|at| now < at + LEASE_MS)
@@ -74,6 +89,9 @@ impl Hub {
         let life = self.lives.entry(lineage).or_insert_with(|| Life {
             node: String::new(),
             heard_at: None,
+            is_known: false,
+            inherited_until: 0,
+            excused: false,
             ended: false,
             alive: false,
             alive_at: None,
@@ -92,7 +110,7 @@ impl Hub {
     pub(super) fn greeted(&mut self, lineage: Lineage, node: &str, now: u64) -> Option<()> {
         let life = self.meet(lineage, node, now)?;
         life.ended = false;
-        life.heard_at = Some(now);
+        life.hear(now);
         self.refresh_lives(now);
         Some(())
     }
@@ -118,7 +136,7 @@ impl Hub {
         let Some(life) = self.lives.get_mut(&lineage) else {
             return;
         };
-        life.heard_at = Some(now);
+        life.hear(now);
         if !life.alive && !life.ended {
             self.refresh_lives(now);
         }
@@ -137,6 +155,7 @@ impl Hub {
 
     /// Sets everybody's alive bit, and sends heartbeats at once if those heard here are others than before.
     pub(super) fn refresh_lives(&mut self, now: u64) {
+        self.refreshed_at = now;
         let heard: Vec<Lineage> = self
             .lives
             .iter()
@@ -165,8 +184,9 @@ impl Hub {
         }
         let mut changed = Vec::new();
         for (lineage, life) in &mut self.lives {
-            let alive = !life.ended
+            life.is_known = !life.ended
                 && (heard.binary_search(lineage).is_ok() || vouched.binary_search(lineage).is_ok());
+            let alive = life.is_known || life.is_inherited(now);
             if alive {
                 life.alive_at = Some(now);
             }
@@ -206,7 +226,11 @@ impl Hub {
             .vouching
             .iter()
             .filter_map(|lineage| Some(self.lives.get(lineage)?.heard_at? + LEASE_MS));
-        lapses.min().unwrap_or(u64::MAX)
+        let inherited = self.lives.values().filter(|life| life.alive);
+        let inherited = inherited.map(|life| life.inherited_until);
+        let coming = |at: &u64| *at > self.refreshed_at;
+        let inherited = inherited.filter(coming).min();
+        lapses.chain(inherited).min().unwrap_or(u64::MAX)
     }
 
     /// Closes sessions on which nothing came for too long.
@@ -223,16 +247,19 @@ impl Hub {
         }
     }
 
-    /// This process stood still: nobody's silence during that time counts.
-    pub(super) fn excuse(&mut self, stalled_ms: u64) {
+    /// This process stood still: nobody's silence during that time counts, as what they said may be waiting. Once: who is not
+    /// heard when the process runs again is not there, and one that is starved stands still again and again.
+    pub(super) fn excuse(&mut self, stalled_ms: u64, now: u64) {
         for life in self.lives.values_mut() {
-            life.heard_at = life.heard_at.map(|at| at + stalled_ms);
+            if !std::mem::replace(&mut life.excused, true) {
+                life.heard_at = life.heard_at.map(|at| now.min(at + stalled_ms));
+            }
         }
         for out in self.outs.values_mut() {
-            out.heard_at += stalled_ms;
+            out.heard_at = now.min(out.heard_at + stalled_ms);
         }
         for session in self.ins.values_mut() {
-            session.heard_at += stalled_ms;
+            session.heard_at = now.min(session.heard_at + stalled_ms);
         }
     }
 
@@ -247,7 +274,7 @@ impl Hub {
             };
             shared.acked.retain(|lineage, _| {
                 lives.get(lineage).is_some_and(|life| {
-                    let recent = life.heard_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS);
+                    let recent = life.alive_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS);
                     recent && !superseded(lives, *lineage, life)
                 })
             });
@@ -262,7 +289,10 @@ impl Hub {
     pub(super) fn is_anyone_away(&self, now: u64) -> bool {
         let lives = &self.lives;
         lives.iter().any(|(lineage, life)| {
-            life.may_return(now) && !life.is_heard(now) && !superseded(lives, *lineage, life)
+            life.may_return(now)
+                && !life.is_heard(now)
+                && !life.is_inherited(now)
+                && !superseded(lives, *lineage, life)
         })
     }
     /// Tells the tables whether somebody is away: who was alive, here or by hearsay, and may come back. Who has come back gets some time to
