@@ -261,7 +261,11 @@ fn teach(t: &Table, n: u64) {
     let start = cpu_ns();
     for columns in &batches {
         let batch = BatchReader::new(columns, target.columns()).expect("sound");
-        black_box(target.apply(&batch, Lineage(2), 0, 0, now).expect("fits"));
+        black_box(
+            target
+                .apply_shown(&batch, Lineage(2), 0, now)
+                .expect("fits"),
+        );
     }
     report("learn by a walk", n, start);
     println!(

@@ -352,6 +352,7 @@ impl Hub {
             }
         }
         let acked = shared.acked.get(&from).copied().unwrap_or(0);
+        let acked = curious.then_some(acked);
         let applied = store.apply(&batch.columns, &table.columns, from, shift_ms, acked, now)?;
         self.counters.note_applied(&applied);
         if let Some(target) = store.spec().write_to

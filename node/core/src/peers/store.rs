@@ -53,14 +53,14 @@ pub trait Store {
     ) -> bool;
     /// All that is known of these keys.
     fn read_keys(&self, keys: &[Key], now_ms: u64, out: &mut BatchWriter);
-    /// Merges a batch, or nothing of it.
+    /// Merges a batch, or nothing of it. `acked_to_sender`: see the table; `None`: it leads to no questions and offers.
     fn apply(
         &self,
         batch: &Columns,
         sender: &[ColumnDef],
         from: Lineage,
         shift_ms: u32,
-        acked_to_sender: u64,
+        acked_to_sender: Option<u64>,
         now_ms: u64,
     ) -> Result<Applied, BadBatch>;
     /// The highest version held of a lineage; 0: none.
@@ -156,13 +156,16 @@ impl Store for Table {
         sender: &[ColumnDef],
         from: Lineage,
         shift_ms: u32,
-        acked_to_sender: u64,
+        acked_to_sender: Option<u64>,
         now_ms: u64,
     ) -> Result<Applied, BadBatch> {
         let batch = BatchReader::new(batch, sender)?;
-        match self.replica() {
-            Some(replica) => replica.apply(&batch, from, shift_ms, acked_to_sender, now_ms),
-            None => Ok(Applied::default()),
+        let Some(replica) = self.replica() else {
+            return Ok(Applied::default());
+        };
+        match acked_to_sender {
+            Some(acked) => replica.apply(&batch, from, shift_ms, acked, now_ms),
+            None => replica.apply_shown(&batch, from, shift_ms, now_ms),
         }
     }
     fn highest(&self, lineage: Lineage) -> u64 {

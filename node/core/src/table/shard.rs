@@ -251,8 +251,13 @@ impl Shard {
         let rehash = |other: &u32| schema.hash(schema.key(slab.record(*other)));
         let entries = self.index.len();
         if entries == self.index.capacity() && entries >= GROW_FROM {
-            // Growing means a look at every record: twice at a time, as far as the table may grow.
-            let most = (3 * entries).min(self.share).max(entries + 1);
+            // Growing means a look at every record: so three times at once, and all the way when that is near.
+            let more = if 6 * entries < self.share {
+                3 * entries
+            } else {
+                self.share
+            };
+            let most = more.max(entries + 1);
             self.index.reserve(most - entries, rehash);
         }
         self.index.insert_unique(hash, slot, rehash);

@@ -134,7 +134,7 @@ impl Store for SimTable {
         sender: &[ColumnDef],
         from: Lineage,
         shift_ms: u32,
-        acked_to_sender: u64,
+        acked_to_sender: Option<u64>,
         now_ms: u64,
     ) -> Result<Applied, BadBatch> {
         if self.mutant == Mutant::AckWithoutApply && self.now_and_then() {

@@ -56,6 +56,14 @@ impl Row<'_> {
     fn is_release(&self) -> bool {
         self.is(RowFlags::NO_CELL) && self.head.version > 0 && self.lineage != 0
     }
+    /// It is another lineage's counts and nothing else.
+    fn is_plain(&self) -> bool {
+        self.lineage != 0
+            && self.has_cell()
+            && self.edicts.is_empty()
+            && self.registers.is_empty()
+            && self.head.epoch.is_none()
+    }
     fn is(&self, flag: RowFlags) -> bool {
         self.head.flags.contains(flag)
     }
@@ -84,6 +92,8 @@ struct Merger<'a> {
     /// Later stamps are absurd.
     stamp_max_ms: u64,
     acked_to_sender: u64,
+    /// Keys to ask about or to offer are noted.
+    curious: bool,
     /// The sender lacks columns of this table: cells that it relays are incomplete.
     partial: bool,
     /// The row's cell.
@@ -99,6 +109,7 @@ pub(super) fn apply(
     shift_ms: u32,
     acked_to_sender: u64,
     now_ms: u64,
+    curious: bool,
 ) -> Result<Applied, BadBatch> {
     let table: &Table = replica.table;
     match (batch.key_width(), table.schema.exact_width()) {
@@ -122,6 +133,7 @@ pub(super) fn apply(
             .wall_ms(now_ms)
             .saturating_add(STAMP_AHEAD_MAX_MS),
         acked_to_sender,
+        curious,
         partial: (0..layout.arithmetic).any(|at| !mapped.contains(&Some(at))),
         cell: layout.blank_cell.to_vec(),
         applied: Applied::default(),

@@ -351,7 +351,18 @@ impl<'t> Replica<'t> {
         acked_to_sender: u64,
         now_ms: u64,
     ) -> Result<Applied, BadBatch> {
-        merge::apply(self, batch, from, shift_ms, acked_to_sender, now_ms)
+        merge::apply(self, batch, from, shift_ms, acked_to_sender, now_ms, true)
+    }
+    /// The same, for a batch that leads to no questions and offers about single keys, except to
+    /// [`Applied::wants_of_all`]: who is shown everything need not ask.
+    pub fn apply_shown(
+        &self,
+        batch: &BatchReader<'_>,
+        from: Lineage,
+        shift_ms: u32,
+        now_ms: u64,
+    ) -> Result<Applied, BadBatch> {
+        merge::apply(self, batch, from, shift_ms, 0, now_ms, false)
     }
     /// Shows each lineage's share of a living entry, the own one first. Returns whether there is such an entry. `f` runs
     /// under a shard's lock: it must be short and must not use tables.

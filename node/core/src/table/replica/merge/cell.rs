@@ -14,6 +14,33 @@ use crate::table::schema::{
 use crate::table::shard::Shard;
 
 impl Merger<'_> {
+    /// The first cell of an entry that has just begun, of a plain row.
+    pub(super) fn first_cell(&self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
+        let (record, Some(replica)) = shard.parts(slot) else {
+            return false;
+        };
+        let Some(at) = replica.add_cell(record, row.lineage) else {
+            return false;
+        };
+        self.write(
+            replica.cells.record_mut(at),
+            row,
+            row.is(RowFlags::PARTIAL),
+            row.head.version,
+        );
+        true
+    }
+    /// Writes the row into a cell.
+    #[inline]
+    fn write(&self, cell: &mut [u8], row: &Row<'_>, partial: bool, version: u64) {
+        if let (Some(to), Some(from)) = (cell.get_mut(CELL_DATA..), self.cell.get(CELL_DATA..)) {
+            to.copy_from_slice(from);
+        }
+        let held = if row.is(RowFlags::HELD) { CELL_HELD } else { 0 };
+        let partial = if partial { CELL_PARTIAL } else { 0 };
+        set_word(cell, CELL_LINEAGE, u32::from(row.lineage) | held | partial);
+        set_wide(cell, CELL_VERSION, version);
+    }
     /// Merges another lineage's cell.
     pub(super) fn cell(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
         let layout = self.replica.layout;
@@ -63,14 +90,7 @@ impl Merger<'_> {
                 None => return false,
             },
         };
-        let cell = replica.cells.record_mut(at);
-        if let (Some(to), Some(from)) = (cell.get_mut(CELL_DATA..), self.cell.get(CELL_DATA..)) {
-            to.copy_from_slice(from);
-        }
-        let held = if row.is(RowFlags::HELD) { CELL_HELD } else { 0 };
-        let partial = if partial { CELL_PARTIAL } else { 0 };
-        set_word(cell, CELL_LINEAGE, u32::from(row.lineage) | held | partial);
-        set_wide(cell, CELL_VERSION, version);
+        self.write(replica.cells.record_mut(at), row, partial, version);
         if epoch > NEVER || word(record, FLAGS) & flags::EXT != 0 {
             set_word(record, FLAGS, word(record, FLAGS) | flags::EXT);
             replica.ext_or_new(slot).set_epoch(row.lineage, epoch);

@@ -167,7 +167,11 @@ impl Merger<'_> {
         } else if row.born.saturating_sub(born) >= apart && self.is_news(shard, slot, row) {
             self.speak(shard, slot); // whoever began it there lacks what came before, and others have it from there
         }
-        if row.is(RowFlags::FRESH) && row.lineage != 0 && self.should_offer(shard, slot, row) {
+        if self.curious
+            && row.is(RowFlags::FRESH)
+            && row.lineage != 0
+            && self.should_offer(shard, slot, row)
+        {
             push(
                 &mut self.applied.offers,
                 row.key,
@@ -196,7 +200,8 @@ impl Merger<'_> {
     }
     /// Merges into an entry that this row has just made, or begun again.
     fn begun(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> Outcome {
-        if row.is(RowFlags::HOLDS_OTHERS) && !row.is_dead {
+        if !self.curious {
+        } else if row.is(RowFlags::HOLDS_OTHERS) && !row.is_dead {
             push(
                 &mut self.applied.wants,
                 row.key,
@@ -213,6 +218,12 @@ impl Merger<'_> {
                 WANTS_MAX,
                 &mut self.dropped,
             );
+        }
+        if row.is_plain() && !row.is_dead && shard.flags(slot) & flags::EXT == 0 {
+            // Most rows, when a table is learned.
+            let added = self.first_cell(shard, slot, row);
+            self.applied.news += usize::from(added);
+            return Outcome::Merged;
         }
         self.applied.news += usize::from(self.edicts(shard, slot, row));
         if row.is_dead {
