@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from chart import CHART, HELMS, HERE, refusal
+from chart import CHART, HELMS, HERE, helm, refusal
 
 # Values, and what the message must name. A path is given by its parts, since each Helm joins them differently.
 WRONG = yaml.safe_load((HERE / "wrong.yaml").read_text())
@@ -58,3 +58,11 @@ def test_no_object_of_the_schema_takes_unknown_keys():
 def test_readme_is_made_from_the_values():
     done = subprocess.run([sys.executable, str(HERE / "readme.py"), "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_words_of_other_sections_are_not_the_chart_s_business():
+    """`user` of a list of users, and `grace` in a comment."""
+    config = "global\n  maxconn 100\n# daemon\nuserlist u\n  user a insecure-password b\n  group g users a\nfrontend f\n  mode http\n"
+    version = next(iter(HELMS))
+    done = helm(version, "template", "rel", str(CHART), "--values", "-", text=yaml.safe_dump({"config": config}))
+    assert done.returncode == 0, done.stderr

@@ -54,6 +54,25 @@
 {{- end }}
 {{- end }}
 
+{{- /* What the chart says in 'global', or what would end the process or make pods one: the user's file is read later and would win. */}}
+{{- if not $v.existingConfigMap }}
+{{- $texts := dict "config" $v.config }}
+{{- range $name, $text := $v.files }}{{ if hasSuffix ".cfg" $name }}{{ $_ := set $texts (printf "files.%s" $name) $text }}{{ end }}{{ end }}
+{{- $instead := dict "hard-stop-after" "drain.hardStopSeconds" "grace" "drain.graceSeconds" "handoff" "handoff" "user" "userId" "uid" "userId" "group" "userId" "gid" "userId" "daemon" "" "chroot" "" "pidfile" "" "localpeer" "" }}
+{{- range $place, $text := $texts }}
+{{- $global := false }}
+{{- range $line := splitList "\n" (tpl $text $) }}
+{{- $word := regexFind "^[^ \t#]+" (trim $line) }}
+{{- if has $word (list "global" "defaults" "frontend" "backend" "listen" "peers" "userlist" "resolvers" "mailers" "cache" "program" "ring" "http-errors" "log-forward" "fcgi-app" "traces") }}
+{{- $global = eq $word "global" }}
+{{- else if and $global (hasKey $instead $word) }}
+{{- $value := get $instead $word }}
+{{- $bad = append $bad (printf "%s: says '%s' in 'global'; %s" $place $word (ternary "in a pod it does no good" (printf "set %s, which the chart makes that of" $value) (eq $value ""))) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Certificates: cert-manager refuses the first, and with the second an alert would never end. */}}
 {{- if and $v.peers.enabled (eq $v.peers.tls.source "certManager") }}
 {{- $before := int (include "remora.seconds" $v.peers.tls.certManager.renewBefore) }}
