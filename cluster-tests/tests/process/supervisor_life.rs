@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 
 use cluster_tests::server::Gate;
-use cluster_tests::wait::until_true;
+use cluster_tests::wait::{observe_for, until_true};
 use cluster_tests::{Client, Launch, Server, get, ports};
 use rustix::process::Signal;
 
@@ -125,6 +125,29 @@ fn workers_end_when_their_supervisor_is_killed() {
     proxy.wait();
     until_true("the worker ends", || !alive(pid));
     assert!(!ports::is_listening(proxy.addr("fe").port()));
+}
+
+/// At any moment of a reload, also when the old worker has sealed its tables and waits for the outcome, and while an older one
+/// still counts.
+#[test]
+fn workers_end_when_their_supervisor_is_killed_during_a_reload() {
+    for pause_ms in [1, 40, 70, 100, 130, 160] {
+        let mut proxy = supervised(HEAD).start();
+        let mut client = Client::connect(proxy.addr("fe"));
+        assert_eq!(client.get("/").response().map(|r| r.status), Ok(200));
+        assert!(master(&proxy).ask("reload").starts_with("Success=1\n"));
+        proxy.signal(Signal::USR2);
+        observe_for(std::time::Duration::from_millis(pause_ms));
+        let path = format!("/proc/{0}/task/{0}/children", proxy.pid());
+        let children = std::fs::read_to_string(path).expect("a process");
+        proxy.signal(Signal::KILL);
+        proxy.wait();
+        drop(client);
+        for pid in children.split_whitespace() {
+            let pid = pid.parse().expect("a process id");
+            until_true("the worker ends", || !alive(pid));
+        }
+    }
 }
 
 /// Whether the process runs; one that waits to be reaped by whoever adopted it does not.

@@ -469,6 +469,16 @@ async fn serve_until(
                 orphaned = true;
                 lingers = false;
                 warn!("the supervisor is gone: finishing what runs.");
+                if let Some(teacher) = teacher.as_ref().filter(|_| !draining) {
+                    // Nobody will say any more what becomes of a hand-over. A worker of the same supervisor that has everything
+                    // ends too, after this one; a stranger gives up.
+                    if teaches_stranger {
+                        teacher.resume();
+                    } else {
+                        teacher.release();
+                        teacher.last();
+                    }
+                }
                 Successor::None
             }
         };
