@@ -147,3 +147,33 @@ fn a_clear_outlasts_a_long_partition() {
     let left = stores.tables[0].table.replica().unwrap().counters();
     assert_eq!((left.tombstones, stores.tables[0].table.used(mono)), (0, 0));
 }
+
+/// A node is killed more often than a process has places for lineages. Nobody continues a life that was killed: it goes with
+/// the entries that it counted.
+#[test]
+fn killed_lives_go_with_their_entries() {
+    let mut world = short_lived(&[100; 2]);
+    for life in 0..1_200_u32 {
+        world.hit(1, 5 + life % 20);
+        world.live(100);
+        world.kill(1, false);
+        world.live(400);
+        world.start(1);
+        world.live(500);
+    }
+    world.hit(0, 1);
+    world.live(200);
+    assert_eq!(world.all(1, DataType::Gpc0), [1, 1], "it still takes part");
+    let stores = world.life(0).stores.clone();
+    let left = stores.tables[0].table.replica().unwrap().counters();
+    assert_eq!(left.lineages_refused, 0);
+    world.live(20_000);
+    let mono = world.mono(0);
+    assert_eq!(stores.tables[0].table.used(mono), 0);
+    let report = world.life(0).hub.report(mono);
+    assert!(
+        report.lineages.len() <= remora_core::table::LINEAGES_MAX,
+        "{} are remembered",
+        report.lineages.len()
+    );
+}
