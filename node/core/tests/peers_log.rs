@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use remora_core::peers::messages::{Push, Reply};
+use remora_core::peers::messages::{Push, Refusal, Reply};
 use remora_core::peers::store::{Store, Stores};
 use remora_core::peers::{Action, Ended, Hub, HubConfig, PeerIx, SessionId};
 use remora_core::table::{Key, Lineage, Lineages, TableId, Tag};
@@ -164,6 +164,8 @@ fn a_node_with_another_name_than_its_line_is_named_once() {
             assert_eq!(a.act(now), [], "not at once");
         }
     }
+    a.hub.tick(20_000, 20_000);
+    a.act(20_000);
     let line = "peer b at 127.0.0.1:1 calls itself 'a'";
     assert_eq!(a.says(line), 1, "{:?}", a.said);
     assert_eq!(a.says("session to peer b ended: cut"), 2, "{:?}", a.said);
@@ -261,6 +263,68 @@ fn a_node_that_stopped_is_not_unreachable() {
     let said = "peer a has stopped, and is not back yet: Connection refused";
     assert_eq!(b.says(said), 1, "{:?}", b.said);
     assert_eq!(b.says("unreachable"), 0, "{:?}", b.said);
+}
+
+/// A line that leads to the node itself is a mistake, unlike a name that does.
+#[test]
+fn a_line_that_leads_to_the_node_itself_is_named_once() {
+    for discovered in [false, true] {
+        let mut a = Node::new("a", "one", 1);
+        a.hub.add_peer("b", "127.0.0.1:1", discovered, 0);
+        for now in [0, 100_000] {
+            for ix in a.act(now) {
+                let out = a.hub.opened_out(ix, now);
+                let _hello = a.hub.poll_push(out, now);
+                let text = "the dialer reached itself".to_owned();
+                let why = Refusal::Myself;
+                a.hub.handle_reply(out, Reply::Refuse { why, text }, now);
+            }
+        }
+        a.act(100_000);
+        let said = a.says("peer b at 127.0.0.1:1 calls itself 'a'");
+        assert_eq!(said, usize::from(!discovered), "{:?}", a.said);
+    }
+}
+
+/// A session that breaks and is back at once is no fault: the node reloads. One that stays away is.
+#[test]
+fn a_break_is_a_fault_if_it_lasts() {
+    for comes_back in [true, false] {
+        let (mut a, mut b) = (Node::new("a", "one", 1), Node::new("b", "one", 2));
+        a.hub.add_peer("b", "127.0.0.1:1", false, 0);
+        let Some(ix) = a.act(0).pop() else {
+            panic!("nothing is dialed")
+        };
+        let (out, into) = open(&mut a, ix, &mut b, 40_000, 0);
+        a.hub.closed(out, "cut", 10);
+        b.hub.closed(into, "cut", 10);
+        a.act(10);
+        b.act(10);
+        let again = a.act(500);
+        assert_eq!(again, [ix]);
+        if comes_back {
+            open(&mut a, ix, &mut b, 40_001, 500);
+        } else {
+            a.hub.dial_failed(ix, true, "refused", 500);
+        }
+        let said = "session to peer b ended: cut";
+        assert_eq!(a.says(said), 0, "{:?}", a.said);
+        assert!(a.hub.next_deadline(500) <= 3_010);
+        for node in [&mut a, &mut b] {
+            node.hub.tick(3_010, 3_010);
+            node.act(3_010);
+        }
+        let lost = usize::from(!comes_back);
+        assert_eq!(a.says(said), lost, "{:?}", a.said);
+        assert_eq!(
+            b.says("session from peer a ended: cut"),
+            lost,
+            "{:?}",
+            b.said
+        );
+        let renewed = "session to peer b was renewed, the one before ended: cut";
+        assert_eq!(a.says(renewed), 1 - lost, "{:?}", a.said);
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use remora_config::plan::PeerAddress;
 use remora_core::peers::messages::Refusal;
-use remora_core::peers::{Action, Ended, Event, Hub, PeerIx, PeerReport, Report, SessionId};
+use remora_core::peers::{
+    Action, Ended, Event, Hub, PeerIx, PeerReport, ReadyWhy, Report, SessionId,
+};
 use remora_proto::peers::v1 as proto;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
@@ -437,6 +439,7 @@ fn severity(event: &Event) -> Severity {
         Event::Unreachable { stopped: false, .. }
         | Event::Misnamed { .. }
         | Event::OneWay { .. }
+        | Event::Ready(ReadyWhy::TimedOut)
         | Event::Mismatch { .. }
         | Event::Dropped(_) => Severity::Warning,
         _ => Severity::Notice,

@@ -107,6 +107,15 @@ pub enum Event {
         /// Why.
         why: Ended,
     },
+    /// A session broke, and there is another one already: the node at the other end goes on, as in a reload.
+    Renewed {
+        /// Name or address of the peer.
+        node: String,
+        /// The peer dialed.
+        incoming: bool,
+        /// Why the one before ended.
+        why: Ended,
+    },
     /// A peer could not be reached; said again when the reason is another, or after it could.
     Unreachable {
         /// Name of the peer.
@@ -207,6 +216,15 @@ impl fmt::Display for Event {
             } => write!(
                 f,
                 "session {} peer {node} ended: {why}",
+                direction(*incoming)
+            ),
+            Event::Renewed {
+                node,
+                incoming,
+                why,
+            } => write!(
+                f,
+                "session {} peer {node} was renewed, the one before ended: {why}",
                 direction(*incoming)
             ),
             Event::Unreachable {

@@ -17,7 +17,7 @@ use super::estate::{Claim, Estate};
 use super::event::{Action, Ended, Event, PeerIx, SessionId};
 use super::learn::Learn;
 use super::limits::{COLLECT, EVENTS_MAX, FLUSH_MS, HEARTBEAT_MS, STALL_MS};
-use super::live::Life;
+use super::live::{Broken, Life};
 use super::messages::{Held, Hello, TableDef, VERSION};
 use super::peer::Peer;
 use super::push::OutSession;
@@ -130,6 +130,8 @@ pub struct Hub {
     pub(super) counters: HubCounters,
     /// Who was turned away last, and why: it comes again and again, and need not be told of each time.
     pub(super) turned_away: BTreeMap<String, String>,
+    /// Sessions that broke lately, in order.
+    pub(super) broken: VecDeque<Broken>,
     actions: VecDeque<Action>,
     events_waiting: usize,
     events_dropped: u64,
@@ -221,6 +223,7 @@ impl Hub {
             vouching: Vec::new(),
             counters: HubCounters::default(),
             turned_away: BTreeMap::new(),
+            broken: VecDeque::new(),
             actions: VecDeque::new(),
             events_waiting: 0,
             events_dropped: 0,
@@ -285,6 +288,7 @@ impl Hub {
         self.collect(now);
         self.close_silent(now);
         self.refresh_lives(now);
+        self.report_broken(now);
         if now >= self.beat_at {
             self.beat_at = now + HEARTBEAT_MS;
             self.ask_for_gaps(now);
@@ -350,6 +354,7 @@ impl Hub {
         at = at.min(self.pulse_at);
         at = at.min(self.next_dial());
         at = at.min(self.next_lapse());
+        at = at.min(self.broken.front().map_or(u64::MAX, |broken| broken.at));
         for out in self.outs.values() {
             at = at.min(out.next_deadline(now));
         }
@@ -369,6 +374,7 @@ impl Hub {
             return;
         }
         self.stopping = true;
+        self.report_broken(now);
         for shared in &mut self.tables {
             shared.flush_at = now;
         }

@@ -64,6 +64,10 @@ pub const GAP_PAUSE: (u64, u64) = (3, 30_000);
 pub const REVISIONS_MAX: u8 = 6;
 /// A peer to which this node has a session, and which has had none to this node for so long, is warned about.
 pub const ONE_WAY_MS: u64 = 10_000;
+/// That a session broke is reported after so long, if there is no other one by then: a node that reloads is back by then.
+pub const RENEWAL_MS: u64 = 3_000;
+/// Breaks that wait to be reported; more are reported at once.
+pub const BROKEN_MAX: usize = 64;
 /// Such a peer is lent the connection of this node's session after so long, and, if it does not take it, again after that.
 pub const LEND_MS: (u64, u64) = (1_000, 5_000);
 /// Walks that a peer may ask for at a time in one session, over all tables.

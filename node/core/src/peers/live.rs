@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::event::{Action, Event};
+use super::event::{Action, Ended, Event};
 use super::hub::Hub;
 use super::limits::{
-    FORGET_LINEAGE_MS, LEASE_MS, LEND_MS, MISMATCHES_SAID_MAX, ONE_WAY_MS, SHORT_BREAK_MS,
-    SILENCE_MS,
+    BROKEN_MAX, FORGET_LINEAGE_MS, LEASE_MS, LEND_MS, MISMATCHES_SAID_MAX, ONE_WAY_MS, RENEWAL_MS,
+    SHORT_BREAK_MS, SILENCE_MS,
 };
 use super::peer::Peer;
 use crate::table::{LINEAGES_MAX, Lineage, TOMBSTONE_MIN_MS};
@@ -80,6 +80,15 @@ impl Life {
     pub(super) fn is_heard(&self, now: u64) -> bool {
         !self.ended && self.heard_at.is_some_and(|at| now < at + LEASE_MS)
     }
+}
+
+/// A session that broke, which is to be said.
+pub(super) struct Broken {
+    pub(super) at: u64,
+    lineage: Lineage,
+    node: String,
+    incoming: bool,
+    why: Ended,
 }
 
 impl Hub {
@@ -243,7 +252,7 @@ impl Hub {
             .chain(ins.map(|(id, _)| *id))
             .collect();
         for id in ids {
-            self.end(id, super::event::Ended::Silent, now, true);
+            self.end(id, Ended::Silent, now, true);
         }
     }
 
@@ -337,6 +346,64 @@ impl Hub {
         }
         for node in silent {
             self.log(Event::OneWay { node });
+        }
+    }
+
+    /// A session with this lineage broke. That is said once it is known whether there is another one.
+    pub(super) fn broke(
+        &mut self,
+        lineage: Lineage,
+        node: String,
+        incoming: bool,
+        why: Ended,
+        now: u64,
+    ) {
+        if self.broken.len() >= BROKEN_MAX || self.stopping {
+            return self.log(Event::Down {
+                node,
+                incoming,
+                why,
+            });
+        }
+        self.broken.push_back(Broken {
+            at: now + RENEWAL_MS,
+            lineage,
+            node,
+            incoming,
+            why,
+        });
+    }
+    /// Says what became of sessions that broke.
+    pub(super) fn report_broken(&mut self, now: u64) {
+        let is_due = |broken: &Broken| now >= broken.at || self.stopping;
+        let due = self.broken.iter().take_while(|b| is_due(b)).count();
+        let due: Vec<Broken> = self.broken.drain(..due).collect();
+        for broken in due {
+            let Broken {
+                lineage,
+                node,
+                incoming,
+                why,
+                ..
+            } = broken;
+            let renewed = if incoming {
+                self.ins.values().any(|s| s.pusher() == Some(lineage))
+            } else {
+                self.outs.values().any(|out| out.leads_to(lineage))
+            };
+            self.log(if renewed {
+                Event::Renewed {
+                    node,
+                    incoming,
+                    why,
+                }
+            } else {
+                Event::Down {
+                    node,
+                    incoming,
+                    why,
+                }
+            });
         }
     }
 

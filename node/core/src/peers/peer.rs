@@ -277,6 +277,10 @@ impl Hub {
         if out.is_up() && now.saturating_sub(out.opened_at) >= SILENCE_MS {
             peer.failures = 0; // it held: what happened is news
         }
+        let mistaken = matches!(why, Ended::Refused(Refusal::Myself, _))
+            && !peer.discovered
+            && peer.answer != Answer::Myself;
+        let address = peer.address.clone();
         match why {
             Ended::Refused(Refusal::Myself, _) => {
                 peer.answer = Answer::Myself;
@@ -311,7 +315,17 @@ impl Hub {
         }
         let expected = matches!(why, Ended::Refused(Refusal::Myself, _) | Ended::Removed)
             || out.phase == Phase::Left;
-        if is_news && !expected && !is_duplicate {
+        if mistaken {
+            let own = self.config.node.clone();
+            self.log(Event::Misnamed {
+                peer: node.clone(),
+                address,
+                node: own,
+            });
+        }
+        if let (Ended::Broken(_), Some(remote), true) = (why, &out.remote, is_news) {
+            self.broke(remote.lineage, node, false, why.clone(), now);
+        } else if is_news && !expected && !is_duplicate {
             self.log(Event::Down {
                 node,
                 incoming: false,

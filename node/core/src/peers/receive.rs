@@ -462,7 +462,9 @@ impl Hub {
             } else {
                 session.node
             };
-            if is_up || self.is_first_refusal(&node, why) {
+            if is_up && matches!(why, Ended::Broken(_)) {
+                self.broke(session.lineage, node, true, why.clone(), now);
+            } else if is_up || self.is_first_refusal(&node, why) {
                 self.log(Event::Down {
                     node,
                     incoming: true,
