@@ -31,6 +31,12 @@ pub fn root() -> bool {
     is
 }
 
+/// Whether tests take the long form, where they have one: times and sizes of a real site instead of some that a CI run can
+/// afford (`CLUSTER_TESTS_LONG`).
+pub fn long() -> bool {
+    std::env::var_os("CLUSTER_TESTS_LONG").is_some_and(|value| !value.is_empty())
+}
+
 /// Prints that (part of) a test is skipped for want of a tool.
 ///
 /// # Panics

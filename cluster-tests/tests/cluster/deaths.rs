@@ -6,7 +6,8 @@ use cluster_tests::cluster::{AGREE, Cluster, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::{Done, Tally, Traffic};
 use cluster_tests::relay::Relay;
-use cluster_tests::wait::{until, until_true, until_within};
+use cluster_tests::tools;
+use cluster_tests::wait::{observe_for, until, until_true, until_within};
 use rustix::process::Signal;
 
 const PAUSE: Duration = Duration::from_millis(2);
@@ -157,9 +158,17 @@ fn a_rolling_restart_keeps_everything() {
 /// count; afterwards they do again, nothing is lost, and rates that were over do not come back.
 #[test]
 fn a_frozen_node() {
+    // Of the rate, and how long the freeze lasts at least.
+    let (period_ms, frozen) = if tools::long() {
+        (10_000, Duration::from_secs(30))
+    } else {
+        (2_500, Duration::ZERO)
+    };
     let mut cluster = Spec::of(3)
         .relayed()
-        .table("type string len 32 size 10k expire 1h store http_req_cnt,http_req_rate(2500),conn_cur,gpc0")
+        .table(&format!(
+            "type string len 32 size 10k expire 1h store http_req_cnt,http_req_rate({period_ms}),conn_cur,gpc0"
+        ))
         .append(
             "frontend held\n  bind 127.0.0.1:{{port:held}}\n  timeout client 1h\n  tcp-request connection track-sc0 str(7x) table t\n  http-request return status 200\n",
         )
@@ -179,6 +188,7 @@ fn a_frozen_node() {
     cluster.relays().for_each(Relay::hold);
     cluster.node(2).hit("a", 50, &mut tally);
     cluster.node(2).proxy().signal(Signal::STOP);
+    let begun = Instant::now();
     cluster.relay(0, 1).release();
     cluster.relay(1, 0).release();
     cluster.node(0).hit("a", 5, &mut tally);
@@ -191,9 +201,11 @@ fn a_frozen_node() {
         lapsed.is_some(),
         "the frozen node's connection is still counted: {counted:?}"
     );
-    until_true("the rate of the others is over", || {
-        cluster.node(0).value("a", "http_req_rate") == 0
+    let over = until_within(AGREE, || {
+        (cluster.node(0).value("a", "http_req_rate") == 0).then_some(())
     });
+    assert!(over.is_some(), "the rate of the others is not over");
+    observe_for(frozen.saturating_sub(begun.elapsed()));
     cluster.node(2).proxy().signal(Signal::CONT);
     cluster.relays().for_each(Relay::release);
     let seen = until("the late events arrive", || {

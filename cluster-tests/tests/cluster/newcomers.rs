@@ -7,6 +7,7 @@ use cluster_tests::dump::Expected;
 use cluster_tests::hits::{Hits, Tally, Traffic};
 use cluster_tests::relay::Relay;
 use cluster_tests::scrape::fetch;
+use cluster_tests::tools;
 use cluster_tests::wait::{observe_for, until_true, until_within};
 
 const LONG: &str = "  learn-timeout 10m";
@@ -79,9 +80,9 @@ fn used(cluster: &Cluster, node: usize) -> u64 {
 /// A large table is taught to a newcomer while its entries change.
 #[test]
 fn a_large_table_is_taught_under_traffic() {
-    const ENTRIES: u64 = 150_000;
-    const COLUMNS: &str = "type ip size 200k expire 1h store http_req_cnt,http_req_rate(1h),gpc0";
-    let mut cluster = Spec::of(3).table(COLUMNS).prepare();
+    let entries: u64 = if tools::long() { 1_000_000 } else { 150_000 };
+    let columns = "type ip size 1200k expire 1h store http_req_cnt,http_req_rate(1h),gpc0";
+    let mut cluster = Spec::of(3).table(columns).prepare();
     cluster.node_mut(0).spawn();
     cluster.node_mut(1).spawn();
     cluster.node_mut(0).ready();
@@ -93,9 +94,9 @@ fn a_large_table_is_taught_under_traffic() {
             scope.spawn(move || {
                 // The middle third is counted by both.
                 let range = if node == 0 {
-                    0..ENTRIES * 2 / 3
+                    0..entries * 2 / 3
                 } else {
-                    ENTRIES / 3..ENTRIES
+                    entries / 3..entries
                 };
                 let keys: Vec<String> = range.map(address).collect();
                 let mut hits = Hits::open(&entrance).expect("accepts");
@@ -119,7 +120,7 @@ fn a_large_table_is_taught_under_traffic() {
     cluster.node_mut(2).start();
     // Taught before it accepts: what its teacher had when it was asked.
     assert!(
-        used(&cluster, 2) >= ENTRIES * 2 / 3,
+        used(&cluster, 2) >= entries * 2 / 3,
         "{}",
         used(&cluster, 2)
     );
@@ -127,22 +128,22 @@ fn a_large_table_is_taught_under_traffic() {
     for traffic in traffic {
         hot.merge(&traffic.stop().answered);
     }
-    let total = ENTRIES * 4 / 3 + hot.total();
+    let total = entries * 4 / 3 + hot.total();
     let last = until_within(cluster_tests::cluster::AGREE * 2, || {
-        let same = (0..3).all(|node| used(&cluster, node) == ENTRIES);
+        let same = (0..3).all(|node| used(&cluster, node) == entries);
         let sums = same.then(|| [0, 1, 2].map(|node| sum(&cluster, node)));
         (sums == Some([total; 3])).then_some(())
     });
     assert!(
         last.is_some(),
-        "sums {:?} of {:?} entries; expected {total} of {ENTRIES}",
+        "sums {:?} of {:?} entries; expected {total} of {entries}",
         [0, 1, 2].map(|node| sum(&cluster, node)),
         [0, 1, 2].map(|node| used(&cluster, node))
     );
     for (key, count) in hot.iter().take(5) {
         let number =
             u64::from(u32::from(key.parse::<std::net::Ipv4Addr>().expect("a key"))) - 0x0a00_0000;
-        let both = (ENTRIES / 3..ENTRIES * 2 / 3).contains(&number);
+        let both = (entries / 3..entries * 2 / 3).contains(&number);
         let expected = count + 1 + u64::from(both);
         for node in 0..3 {
             assert_eq!(
