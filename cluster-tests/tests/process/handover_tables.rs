@@ -244,6 +244,12 @@ fn a_directory_that_cannot_be_used_is_refused_by_name() {
     );
     let said = refused("{{dir}}/nowhere/", "755", &[]);
     assert!(said.contains("there is no directory"), "{said}");
+    // Rights are no help where something else has the name.
+    let said = refused("{{dir}}/hand/.keep", "755", &[]);
+    assert!(
+        said.contains("is not a socket") && !said.contains("needs the right"),
+        "{said}"
+    );
     if !rustix::process::geteuid().is_root() {
         return;
     }

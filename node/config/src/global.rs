@@ -222,7 +222,11 @@ impl<'c> Cx<'c> {
             }
             // Remora's own.
             "handoff" => {
-                self.global.handoff = Some(self.one(s, "expects the path of a socket.")?);
+                let path = self.one(s, "expects the path of a socket.")?;
+                if self.global.handoff.is_some() {
+                    return Err("'handoff' already specified: a process has one.".to_owned());
+                }
+                self.global.handoff = Some(path);
             }
             "mworker-max-reloads" => {
                 let n = self.one(s, "expects an integer argument.")?;

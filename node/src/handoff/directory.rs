@@ -9,7 +9,7 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
@@ -60,6 +60,18 @@ pub fn check(what: &str, dir: &Path) -> Result<(), String> {
     }
 }
 
+/// What an error in the directory is followed by if it comes from the lack of a right; else nothing.
+pub fn missing_right(dir: &Path) -> String {
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    match rustix::fs::accessat(CWD, dir, wanted, AtFlags::EACCESS) {
+        Err(Errno::ACCESS) => format!(
+            " User {} needs the right to write to the directory.",
+            rustix::process::geteuid().as_raw()
+        ),
+        _ => String::new(),
+    }
+}
+
 /// The path of a socket for a new process. Later ones have greater names.
 pub fn socket_in(dir: &str) -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -78,7 +90,6 @@ impl Search {
     pub fn begin(dir: &str, own: Vec<PathBuf>) -> Result<Search, String> {
         let path = Path::new(dir);
         check(dir, path)?;
-        let user = rustix::process::geteuid().as_raw();
         // Not the directory itself, which everybody could lock who may read it.
         let lock = File::options()
             .write(true)
@@ -87,11 +98,7 @@ impl Search {
             .mode(0o600)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(path.join(LOCK))
-            .map_err(|e| {
-                format!(
-                    "'handoff {dir}': {LOCK}: {e}. User {user} needs the right to write to the directory."
-                )
-            })?;
+            .map_err(|e| format!("'handoff {dir}': {LOCK}: {e}.{}", missing_right(path)))?;
         let since = Instant::now();
         let mut said = false;
         let until = Instant::now() + PATIENCE;

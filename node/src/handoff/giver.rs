@@ -72,7 +72,8 @@ pub fn open(
         Path::new(path).parent()
     };
     let dir = dir.filter(|dir| !dir.as_os_str().is_empty());
-    directory::check(path, dir.unwrap_or(Path::new(".")))?;
+    let dir = dir.unwrap_or(Path::new("."));
+    directory::check(path, dir)?;
     let place = |path: &str, file| Where::Unix {
         path: path.to_owned(),
         file,
@@ -96,10 +97,7 @@ pub fn open(
             None,
             BACKLOG,
         )
-        .map_err(|e| {
-            let user = geteuid().as_raw();
-            format!("'handoff {path}': {e}. User {user} needs the right to write to the directory.")
-        })?,
+        .map_err(|e| format!("'handoff {path}': {e}.{}", directory::missing_right(dir)))?,
     };
     let fd = Arc::new(fd);
     let info = ListenerInfo {

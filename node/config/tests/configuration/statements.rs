@@ -33,6 +33,10 @@ fn global_statements() {
                 "'maxconn' cannot handle unexpected argument '6'.",
             ),
             (
+                "handoff a\n    handoff b",
+                "'handoff' already specified: a process has one.",
+            ),
+            (
                 "nbthread",
                 "'nbthread' passed a missing or unparsable integer value in ''",
             ),
