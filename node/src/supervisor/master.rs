@@ -77,6 +77,7 @@ pub async fn serve(
             name: name.clone(),
             asks: asks.clone(),
             input: Vec::new(),
+            ended: false,
             default: Target::Master,
             default_pid: 0,
             mode: Mode::Once,
@@ -115,9 +116,18 @@ struct Session {
     name: String,
     asks: UnboundedSender<Ask>,
     input: Vec<u8>,
+    /// Nothing more will come.
+    ended: bool,
     default: Target,
     default_pid: u32,
     mode: Mode,
+}
+
+/// What was read.
+enum Input {
+    Line(Vec<u8>),
+    TooLong,
+    End,
 }
 
 /// What a command leads to.
@@ -130,8 +140,18 @@ impl Session {
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut io: S) -> io::Result<()> {
         loop {
             let before = self.mode;
-            let Some(line) = self.line(&mut io).await? else {
-                return Ok(());
+            let line = match self.line(&mut io).await? {
+                Input::Line(line) => line,
+                Input::TooLong => {
+                    self.answer(&mut io, &too_long()).await?;
+                    // No command.
+                    if before == Mode::Once {
+                        return self.close(io).await;
+                    }
+                    self.prompt(&mut io).await?;
+                    continue;
+                }
+                Input::End => return Ok(()),
             };
             for (i, command) in commands(&line).into_iter().enumerate() {
                 // A prompt comes before each further command, too.
@@ -139,14 +159,32 @@ impl Session {
                     self.prompt(&mut io).await?;
                 }
                 if matches!(self.command(&mut io, &command).await?, Done::Quit) {
-                    return io.shutdown().await;
+                    return self.close(io).await;
                 }
             }
             if before == Mode::Once && self.mode == Mode::Once {
-                return io.shutdown().await;
+                return self.close(io).await;
             }
             self.prompt(&mut io).await?;
         }
+    }
+
+    /// Ends the connection so that the client certainly gets the answer: closing a socket that holds unread input
+    /// would reset it.
+    async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut io: S) -> io::Result<()> {
+        io.shutdown().await?;
+        let drain = async {
+            let mut left = LEFTOVER_MAX;
+            while left > 0 && !self.ended {
+                self.input.clear();
+                self.input.reserve(READ_SIZE);
+                let n = io.read_buf(&mut self.input).await?;
+                left = left.saturating_sub(n);
+                self.ended = n == 0;
+            }
+            Ok(())
+        };
+        timeout(LEFTOVER_PATIENCE, drain).await.unwrap_or(Ok(()))
     }
 
     async fn prompt<S: AsyncWrite + Unpin>(&self, io: &mut S) -> io::Result<()> {
@@ -174,26 +212,37 @@ impl Session {
         answered.await.ok()
     }
 
-    /// The next line, without its end; `None` at the end of the input.
-    async fn line<S: AsyncRead + Unpin>(&mut self, io: &mut S) -> io::Result<Option<Vec<u8>>> {
+    /// The next line, without its end. What is longer than [`LINE_MAX`] is read to its end and thrown away.
+    async fn line<S: AsyncRead + Unpin>(&mut self, io: &mut S) -> io::Result<Input> {
+        let mut too_long = false;
+        let mut searched = 0;
         loop {
-            if let Some(at) = memchr::memchr(b'\n', &self.input) {
-                let mut line: Vec<u8> = self.input.drain(..=at).collect();
+            let new = self.input.get(searched..).unwrap_or_default();
+            if let Some(at) = memchr::memchr(b'\n', new) {
+                let mut line: Vec<u8> = self.input.drain(..=searched + at).collect();
                 line.pop();
+                if too_long || line.len() > LINE_MAX {
+                    return Ok(Input::TooLong);
+                }
                 if line.ends_with(b"\r") {
                     line.pop();
                 }
-                return Ok(Some(line));
+                return Ok(Input::Line(line));
             }
-            if self.input.len() > LINE_MAX {
-                return Err(io::Error::other("line too long"));
+            searched = self.input.len();
+            if searched > LINE_MAX {
+                too_long = true;
+                self.input.clear();
+                searched = 0;
             }
-            let n = match timeout(IDLE_MAX, io.read_buf(&mut self.input)).await {
-                Ok(n) => n?,
-                Err(_) => return Ok(None),
-            };
-            if n == 0 {
-                return Ok(None);
+            if self.ended {
+                // Nobody waits for the answer to a line that never ended, unless it was refused.
+                return Ok(if too_long { Input::TooLong } else { Input::End });
+            }
+            self.input.reserve(READ_SIZE);
+            match timeout(IDLE_MAX, io.read_buf(&mut self.input)).await {
+                Ok(n) => self.ended = n? == 0,
+                Err(_) => return Ok(Input::End),
             }
         }
     }
@@ -286,18 +335,31 @@ impl Session {
         worker.write_all(command.trim_ascii_start()).await?;
         worker.write_all(b"\n").await?;
         if let Some(until) = payload_until(command) {
+            let mut fits = true;
             loop {
                 if self.mode == Mode::Prompt {
                     io.write_all(b"+ ").await?;
                 }
-                let Some(line) = self.line(io).await? else {
-                    return Ok(());
+                let line = match self.line(io).await? {
+                    Input::Line(line) => line,
+                    Input::TooLong => {
+                        fits = false;
+                        continue;
+                    }
+                    Input::End => return Ok(()),
                 };
-                worker.write_all(&line).await?;
-                worker.write_all(b"\n").await?;
+                if fits {
+                    worker.write_all(&line).await?;
+                    worker.write_all(b"\n").await?;
+                }
                 if line == until {
                     break;
                 }
+            }
+            if !fits {
+                // The worker never sees the end, and so does nothing.
+                self.answer(io, &too_long()).await?;
+                return Ok(());
             }
         }
         worker.shutdown().await?;
@@ -398,6 +460,10 @@ impl Session {
     }
 }
 
+fn too_long() -> String {
+    format!("Line too long: at most {LINE_MAX} bytes.")
+}
+
 /// The commands of a line, separated by `;` unless it is escaped. They stay as typed: a worker reads them again.
 fn commands(line: &[u8]) -> Vec<Vec<u8>> {
     if line.starts_with(b"@@") || payload_until(line).is_some() {
@@ -471,31 +537,15 @@ The following commands are valid at this level:
   quit                                    : disconnect
 ";
 
+/// Longest line, as on a worker's CLI.
 const LINE_MAX: usize = 16_384;
+const READ_SIZE: usize = 4096;
+/// Input that is read and thrown away after the last answer, and for how long.
+const LEFTOVER_MAX: usize = 4 * 1024 * 1024;
+const LEFTOVER_PATIENCE: Duration = Duration::from_millis(500);
 /// A session that says nothing for so long is closed; reloads and answers may take longer.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_taken_apart_at_semicolons() {
-        let texts = |line: &str| {
-            commands(line.as_bytes())
-                .into_iter()
-                .map(|c| String::from_utf8(c).unwrap())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            texts("show proc; @1 show info;"),
-            ["show proc", "@1 show info"]
-        );
-        assert_eq!(texts(r"@1 echo a\;b;quit"), [r"@1 echo a\;b", "quit"]);
-        assert_eq!(texts("@@1 a; b"), ["@@1 a; b"]);
-        assert_eq!(texts(""), [""]);
-        assert_eq!(payload_until(b"@1 add map x <<END"), Some(&b"END"[..]));
-        assert_eq!(payload_until(b"show proc"), None);
-    }
-}
+mod tests;
