@@ -1,8 +1,9 @@
 //! What becomes of reloads is on the metrics page.
 
 use cluster_tests::scrape::{samples, scrape};
-use cluster_tests::wait::until_true;
+use cluster_tests::wait::{observe_for, until_true};
 use cluster_tests::{Proxy, get};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
@@ -76,4 +77,42 @@ fn outcomes_of_reloads_are_counted_across_them() {
     until_true("another worker serves", || worker(&proxy) != before);
     assert_eq!(get(proxy.addr("fe"), "/").map(|r| r.status), Ok(200));
     becomes(&proxy, [3.0, 1.0, 1.0, 0.0]);
+}
+
+#[test]
+fn a_watched_file_that_is_away_or_a_pipe_is_tried_once() {
+    if haproxy_lacks("--watch") {
+        return;
+    }
+    let head = HEAD.replacen("global\n", "global\n  admin bind {{dir}}/admin.sock\n", 1);
+    let proxy = supervised(&head).arg("--watch").start();
+    becomes(&proxy, [0.0, 0.0, 1.0, 0.0]);
+    let at = |name: &str| proxy.dir().join(name);
+    let text = std::fs::read(at("test.cfg")).expect("the configuration");
+    for (before, what) in [
+        (0.0, "nothing"),
+        (1.0, "a link to nothing"),
+        (2.0, "a pipe"),
+    ] {
+        let after = before + 1.0;
+        match what {
+            "nothing" => std::fs::remove_file(at("test.cfg")).expect("it goes"),
+            "a link to nothing" => {
+                std::os::unix::fs::symlink("nowhere", at("odd")).expect("a link");
+            }
+            _ => mknodat(CWD, at("odd"), FileType::Fifo, Mode::RWXU, 0).expect("a pipe"),
+        }
+        if what != "nothing" {
+            std::fs::rename(at("odd"), at("test.cfg")).expect("it takes the place");
+        }
+        let failed = [before, after, 0.0, before];
+        becomes(&proxy, failed);
+        // Three times as long as it takes to look again.
+        observe_for(std::time::Duration::from_millis(900));
+        assert_eq!(told(&proxy), failed, "{what}: {}", proxy.stderr());
+        // The same that is served: all is well again.
+        std::fs::write(at("same"), &text).expect("a file");
+        std::fs::rename(at("same"), at("test.cfg")).expect("it comes back");
+        becomes(&proxy, [after, after, 1.0, after]);
+    }
 }

@@ -397,7 +397,8 @@ pub fn admin_socket(args: &Args) -> Result<String, String> {
             )
         })?;
     }
-    let sources = sources::read(&args.configs, &mut Vec::new()).map_err(|all| all.join("\n"))?;
+    let sources =
+        sources::read(&args.configs, false, &mut Vec::new()).map_err(|all| all.join("\n"))?;
     let found = remora_config::admin_sockets(&sources, &options(args), &mut system(args));
     match found {
         Ok(paths) => paths.into_iter().next().ok_or_else(|| {
@@ -429,6 +430,7 @@ fn options(args: &Args) -> Options {
 fn system(args: &Args) -> sources::System {
     sources::System {
         ignore_unresolved: args.ignore_unresolved,
+        watched: args.watch,
         ..sources::System::default()
     }
 }
@@ -436,7 +438,7 @@ fn system(args: &Args) -> sources::System {
 /// Reads and compiles the configuration, and says what there is to say about it. `files` gets all that it was read
 /// from.
 fn load(args: &Args, files: &mut Vec<SeenFile>) -> Result<Plan, Alerts> {
-    let sources = sources::read(&args.configs, files)?;
+    let sources = sources::read(&args.configs, args.watch, files)?;
     let mut system = system(args);
     let Loaded { plan, diags } = remora_config::load(&sources, &options(args), &mut system);
     files.append(&mut system.files);

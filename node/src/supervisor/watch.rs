@@ -82,13 +82,21 @@ impl Watch {
             .map(|(first, last)| (last + QUIET_MS).min(first + UNREST_MAX_MS))
     }
 
-    /// Looks whether a file differs from what was read.
+    /// Looks whether a file differs from what was tried last; what there is now then counts as tried, even if no worker
+    /// comes to say what it has read.
     pub(super) fn look(&mut self) -> Option<String> {
         self.stirred = None;
         // Directories may have been replaced by others.
         self.watch_places();
-        let changed = |file: &&SeenFile| sources::see(&file.path) != file.content;
-        self.files.iter().find(changed).map(|f| f.path.clone())
+        let mut first = None;
+        for file in &mut self.files {
+            let content = sources::see(&file.path);
+            if content != file.content {
+                file.content = content;
+                first.get_or_insert_with(|| file.path.clone());
+            }
+        }
+        first
     }
 
     fn watch_places(&self) {
