@@ -26,6 +26,7 @@ fn main() {
     count(&old, n);
     hand_over("plain", n, &old, &plain(2));
     hand_over("plain, same seed", n, &old, &plain(1));
+    strip(&old);
     drop(old);
     let shared = |seed, lineage| {
         let lineages = Arc::new(Lineages::new(Lineage(lineage)));
@@ -43,6 +44,7 @@ fn main() {
     count(&learned, n);
     hand_over("shared, both", n, &learned, &shared(4, 3));
     hand_over("shared, both, same seed", n, &learned, &shared(3, 3));
+    strip(&learned);
 }
 
 const NOW: u64 = 100_000;
@@ -150,6 +152,24 @@ fn hand_over(what: &str, n: u64, old: &Table, new: &Table) {
     );
     assert_eq!(old.used(NOW), new.used(NOW));
     old.follow(false);
+}
+
+/// What is left when one entry is held.
+fn strip(t: &Table) {
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|n| n.parse::<usize>().ok());
+        pages.unwrap_or(0) * 4 / 1024
+    };
+    let held = t.track(&key(1), NOW);
+    let (before, start) = (resident(), cpu_ns());
+    t.strip(&[], NOW);
+    let ms = (cpu_ns() - start) / 1_000_000;
+    let after = resident();
+    println!("stripped in {ms} ms: {before} MiB resident, then {after}; {held:?} is left");
 }
 
 /// CPU time of the main thread: other processes do not count.

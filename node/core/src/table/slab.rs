@@ -15,9 +15,9 @@ pub(super) const FREE: u32 = u32::MAX - 1;
 pub(super) const SLOTS_MAX: u32 = (1 << 24) - 1;
 /// Bytes a chunk aims at.
 const CHUNK_BYTES: usize = 4096;
-/// The same where there will be many of them, and how many bytes that means.
-const PAGES_BYTES: usize = 64 * 1024;
-const PAGES_FROM: usize = 2 * PAGES_BYTES;
+/// Records of a chunk where there will be several of them, as in every table of more than one shard: whole pages, since records
+/// are whole words.
+const PAGES_RECORDS: usize = 1024;
 const PAGE: usize = 4096;
 
 #[derive(Debug)]
@@ -30,10 +30,8 @@ enum Chunk {
 }
 
 impl Chunk {
-    fn new(bytes: usize) -> Chunk {
-        if bytes > CHUNK_BYTES
-            && let Ok(pages) = MmapMut::map_anon(bytes)
-        {
+    fn new(bytes: usize, pages: bool) -> Chunk {
+        if pages && let Ok(pages) = MmapMut::map_anon(bytes) {
             // Neighbours look like one area, of which huge pages would take more than is used.
             let _ = pages.advise(Advice::NoHugePage);
             return Chunk::Pages(pages);
@@ -72,8 +70,8 @@ pub(super) struct Slab {
 impl Slab {
     /// `most` = greatest number of records that will ever be needed; `share` = how many are to be expected.
     pub fn new(stride: usize, most: usize, share: usize) -> Slab {
-        let records = if share.saturating_mul(stride) >= PAGES_FROM {
-            (PAGES_BYTES / stride.max(1)).max(1)
+        let records = if share > PAGES_RECORDS {
+            PAGES_RECORDS
         } else {
             (CHUNK_BYTES / stride.max(1)).clamp(1, 256)
         };
@@ -144,7 +142,9 @@ impl Slab {
         }
         let slot = self.len;
         if (slot >> self.shift) as usize == self.chunks.len() {
-            self.chunks.push(Chunk::new(self.stride << self.shift));
+            let pages = 1 << self.shift == PAGES_RECORDS;
+            self.chunks
+                .push(Chunk::new(self.stride << self.shift, pages));
         }
         self.len += 1;
         Some(slot)

@@ -426,7 +426,7 @@ fn clients(shared: &Shared) -> Option<BTreeSet<IpAddr>> {
 /// The tables are kept for so long after the successor has begun to serve, in case it dies at once.
 const COPY_KEPT: Duration = Duration::from_secs(10);
 /// How often it is looked whether they are still needed, and how long a thread may take to say so.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 const LOOK_PATIENCE: Duration = Duration::from_millis(100);
 /// What is counted is told this often.
 const PAUSE: Duration = Duration::from_millis(20);
