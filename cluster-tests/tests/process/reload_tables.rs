@@ -354,6 +354,49 @@ fn peers_notice_no_reload() {
     }
 }
 
+/// A table that is not shared for a while and then is again counts nothing twice.
+#[test]
+fn peers_are_taken_off_a_table_and_put_back() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let mut cluster = Spec::of(2).prepare();
+    cluster
+        .node_mut(0)
+        .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
+    for index in 0..2 {
+        cluster.node_mut(index).spawn();
+    }
+    for index in 0..2 {
+        cluster.node_mut(index).ready();
+    }
+    let mut tally = Tally::default();
+    for round in 0..2 {
+        for index in 0..2 {
+            cluster.node(index).hit("a", 3, &mut tally);
+            cluster
+                .node(index)
+                .hit(&format!("round{round}"), 3, &mut tally);
+        }
+        cluster.settled(&Expected::of(&tally));
+        let node = cluster.node(0);
+        let before = node.value("a", "gpc0");
+        edit(node.proxy(), " peers p\n", " #peers p\n");
+        reload_node(node);
+        assert!(node.value("a", "gpc0") < before, "it is shared");
+        node.hit("a", 1, &mut tally);
+        node.hit("meanwhile", 2, &mut tally);
+        // What has to be known goes through more than one process.
+        reload_node(node);
+        node.hit("a", 1, &mut tally);
+        edit(node.proxy(), " #peers p\n", " peers p\n");
+        reload_node(node);
+        cluster.node(0).hit("a", 1, &mut tally);
+        cluster.node(1).hit("a", 1, &mut tally);
+        cluster.settled(&Expected::of(&tally));
+    }
+}
+
 /// What an old worker counts after everything was told to finish reaches the peers.
 #[test]
 fn a_soft_stop_waits_for_what_old_workers_count() {

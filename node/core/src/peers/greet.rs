@@ -116,6 +116,15 @@ impl Hub {
                 ..answer
             });
         }
+        // What it does not share any more it says nothing of: neither do its trackers count, nor would anybody end them.
+        for (shared, theirs) in self.tables.iter().zip(&theirs) {
+            if theirs.is_none()
+                && let Some(store) = self.stores.store(shared.id)
+                && store.highest(hello.lineage) > 0
+            {
+                store.forget_held(hello.lineage);
+            }
+        }
         self.estates.retain(|e| e.lineage != hello.lineage);
         let newcomer = hello.newcomer.then_some(&hello.node);
         let estate = newcomer.and_then(|node| self.estate_for(node, &theirs));

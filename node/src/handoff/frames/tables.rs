@@ -78,6 +78,9 @@ pub struct Tables {
     pub seeds: Vec<u64>,
     /// About how many entries they have.
     pub entries: Vec<u64>,
+    /// Of these tables, if they are not replicated but were: under which lineage, and the journal's last number then. `0, 0`
+    /// for all others; `0, 1` if they were, but that cannot go on.
+    pub shared_as: Vec<(u64, u64)>,
 }
 
 /// A table's definition.

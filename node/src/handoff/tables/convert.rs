@@ -9,6 +9,7 @@ use remora_core::table::{
     DataType, Definition, Delta, Key, KeyType, Lineage, Op, Slice, Table, TableId,
 };
 
+use super::heritage::OnceShared;
 use crate::handoff::frames::tables as frames;
 use frames::{Change, Rows, TableInfo};
 
@@ -50,9 +51,9 @@ pub fn infos(tables: &[Table]) -> Vec<(Vec<TableInfo>, bool)> {
     parts
 }
 
-/// At most so many bytes go over the channel for a table beside its name and columns, seed and number of entries included,
+/// At most so many bytes go over the channel for a table beside its name and columns, seed, numbers and former lineage included,
 /// and for a column.
-const INFO_BYTES: usize = 60;
+const INFO_BYTES: usize = 80;
 const COLUMN_BYTES: usize = 9;
 /// So many fit easily into a frame, one more table included.
 const PART_BYTES: usize = 32 * 1024;
@@ -202,6 +203,24 @@ pub fn inheritance(known: &frames::Known) -> Inheritance {
             .map(|(id, all, resume, revision)| (Lineage(*id), *all, *resume, *revision))
             .collect(),
         acked: acked.map(|(id, n)| (Lineage(*id), *n)).collect(),
+    }
+}
+
+/// To send.
+pub fn shared_as(how: Option<OnceShared>) -> (u64, u64) {
+    match how {
+        None => (0, 0),
+        Some(OnceShared::Lost) => (0, 1),
+        Some(OnceShared::As(lineage, newest)) => (lineage.0, newest),
+    }
+}
+
+/// As received, from a process that an older one may be: that tells nothing.
+pub fn once_shared(told: Option<&(u64, u64)>) -> Option<OnceShared> {
+    match told.copied().unwrap_or_default() {
+        (0, 0) => None,
+        (0, _) => Some(OnceShared::Lost),
+        (lineage, newest) => Some(OnceShared::As(Lineage(lineage), newest)),
     }
 }
 

@@ -54,6 +54,18 @@ pub struct Heritage {
     taken_over: OnceLock<(Learned, u64)>,
     /// What the hubs of the process before knew.
     pub hubs: Mutex<Hubs>,
+    /// Tables that are not replicated here but were.
+    once_shared: Mutex<BTreeMap<TableId, OnceShared>>,
+}
+
+/// How a table was replicated that is not any more. Peers keep what it told them: when it is replicated again, its entries,
+/// which hold that too, have to replace it. So the lineage goes on, with the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnceShared {
+    /// Under this lineage, whose journal had come to this number.
+    As(Lineage, u64),
+    /// Under a lineage that has gone on elsewhere.
+    Lost,
 }
 
 /// See [`Heritage::hubs`].
@@ -112,7 +124,24 @@ impl Heritage {
             quiet: Notify::new(),
             taken_over: OnceLock::new(),
             hubs: Mutex::default(),
+            once_shared: Mutex::default(),
         }
+    }
+    /// A table is not replicated here, but was.
+    pub(super) fn was_shared(&self, table: TableId, how: OnceShared) {
+        self.once_shared.lock().insert(table, how);
+    }
+    /// How a table was replicated that is not any more; `None`: never.
+    pub(super) fn once_shared(&self, table: TableId) -> Option<OnceShared> {
+        self.once_shared.lock().get(&table).copied()
+    }
+    /// The lineage to go on with if no table is replicated.
+    pub(super) fn last_lineage(&self) -> Option<Lineage> {
+        let shared = self.once_shared.lock();
+        shared.values().find_map(|how| match how {
+            OnceShared::As(lineage, _) => Some(*lineage),
+            OnceShared::Lost => None,
+        })
     }
     /// When the process before stopped accepting (monotonic clock), `None`: when this one began; only the first call after
     /// there was one tells.

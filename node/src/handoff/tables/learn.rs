@@ -8,7 +8,7 @@ use std::time::Instant;
 use remora_core::table::{Delta, Importer, Key, Ledger, Lineage, Table, TableId};
 use tracing::{error, info, warn};
 
-use super::heritage::{From, Stage, listen};
+use super::heritage::{From, OnceShared, Stage, listen};
 use super::{FOR_EVER, PATIENCE, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
 use crate::handoff::frames::tables::{Pass, Tables};
@@ -54,6 +54,7 @@ impl Learner {
                     there.tables.extend(part.tables);
                     there.seeds.extend(part.seeds);
                     there.entries.extend(part.entries);
+                    there.shared_as.extend(part.shared_as);
                 }
                 None => there = Some(part),
             }
@@ -125,7 +126,7 @@ fn tables(
     } = learner;
     let tables = &shared.world.tables;
     let positions = convert::positions(tables, &there.tables);
-    let mut importers = importers(shared, there, &positions);
+    let mut importers = importers(shared, there, &positions, *again);
     // One machine has one monotonic clock, unless somebody made a namespace for it.
     let shift_ms = clock::read().mono_ms as i64 - there.mono_ms as i64;
     let shift_ms = if shift_ms.abs() < CLOCKS_SAME_MS {
@@ -188,6 +189,13 @@ fn tables(
                 }
                 if let Some(replica) = table.and_then(Table::replica) {
                     replica.inherit(newest, &highest);
+                } else if let Some(here) = here {
+                    let how = if *again {
+                        OnceShared::Lost
+                    } else {
+                        OnceShared::As(Lineage(there.lineage), newest)
+                    };
+                    shared.heritage.was_shared(here, how);
                 }
             }
             Some(Pass::Known(known)) => {
@@ -276,6 +284,7 @@ fn importers<'w>(
     shared: &'w Shared,
     there: &Tables,
     positions: &[Option<TableId>],
+    again: bool,
 ) -> Vec<Option<Importer<'w>>> {
     let mut all = Vec::new();
     for (at, (info, here)) in there.tables.iter().zip(positions).enumerate() {
@@ -297,12 +306,42 @@ fn importers<'w>(
             all.push(None);
             continue;
         };
+        let mut replaces = None;
+        if !info.replicated {
+            let how = convert::once_shared(there.shared_as.get(at));
+            match (table.replica(), how) {
+                (None, Some(how)) => {
+                    let how = if again { OnceShared::Lost } else { how };
+                    if let Some(here) = here {
+                        shared.heritage.was_shared(*here, how);
+                    }
+                }
+                (Some(_), Some(OnceShared::As(lineage, newest)))
+                    if !again && lineage.0 == there.lineage =>
+                {
+                    replaces = Some(newest);
+                }
+                // The process that has died may have told its peers already.
+                (Some(_), how) if again || how.is_some() => {
+                    warn!(
+                        "table '{}' begins empty: its peers may have a part of what it counted, which would count twice.",
+                        info.name
+                    );
+                    all.push(None);
+                    continue;
+                }
+                _ => {}
+            }
+        }
         let definition = convert::definition(info, Lineage(there.lineage));
         let importer = definition
             .ok_or_else(|| String::from("its keys are of an unknown type"))
             .and_then(|definition| Importer::new(table, definition));
         match importer {
-            Ok(importer) => {
+            Ok(mut importer) => {
+                if let Some(newest) = replaces {
+                    importer.replace(newest);
+                }
                 let entries = there.entries.get(at).copied().unwrap_or(0);
                 table.expect(usize::try_from(entries).unwrap_or(usize::MAX));
                 let dropped = importer.dropped();

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use remora_core::peers::batch::Budget;
-use remora_core::table::{Exporter, Ledger, Replica, Slice, Table};
+use remora_core::table::{Exporter, Ledger, Replica, Slice, Table, TableId};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -262,15 +262,21 @@ fn teach(
 /// Who this is, and what there is.
 fn introduce(shared: &Shared, channel: &Channel) -> io::Result<()> {
     let tables = &shared.world.tables;
+    let heritage = &shared.heritage;
     let replica = tables.iter().find_map(Table::replica);
+    let lineage = replica.map(|replica| replica.lineages().own());
+    let lineage = lineage.or_else(|| heritage.last_lineage());
+    let shared_as = |at| convert::shared_as(heritage.once_shared(TableId(at)));
+    let mut shared_as = (0..=u16::MAX).map(shared_as);
     let mut described = tables.iter();
     for (tables, more) in convert::infos(tables) {
         let these: Vec<&Table> = described.by_ref().take(tables.len()).collect();
         let hello = Tables {
             seeds: these.iter().map(|table| table.seed()).collect(),
             entries: these.iter().map(|table| table.count() as u64).collect(),
-            child: shared.heritage.child,
-            lineage: replica.map_or(0, |replica| replica.lineages().own().0),
+            child: heritage.child,
+            shared_as: shared_as.by_ref().take(these.len()).collect(),
+            lineage: lineage.map_or(0, |lineage| lineage.0),
             mono_ms: clock::read().mono_ms,
             tables,
             more,

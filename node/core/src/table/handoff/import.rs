@@ -33,6 +33,8 @@ pub struct Importer<'t> {
     newest: Option<u64>,
     /// Entries had to go to make room for others.
     evicted: bool,
+    /// The sender does not replicate its table, but its rows hold all that was told of it before.
+    whole: bool,
 }
 
 /// Shard and slot of an entry.
@@ -104,6 +106,7 @@ impl<'t> Importer<'t> {
             refused: 0,
             newest: None,
             evicted: false,
+            whole: false,
         })
     }
     /// What the sender has and this table has not, as `store` names it.
@@ -123,6 +126,14 @@ impl<'t> Importer<'t> {
     /// so that whatever anybody has heard from that process is newer.
     pub fn limit(&mut self, newest: u64) {
         self.newest = Some(newest);
+    }
+    /// The sender replicated this table once, under the lineage that goes on here, and its journal had come to `newest`: its
+    /// rows replace what others have of this lineage.
+    pub fn replace(&mut self, newest: u64) {
+        self.whole = true;
+        if let Some(replica) = self.table.replica() {
+            replica.inherit(newest, &[]);
+        }
     }
     /// Rows for which there was no room.
     pub fn refused(&self) -> u64 {
@@ -415,7 +426,7 @@ impl<'t> Importer<'t> {
             }
         }
         if replicated && own && !self.has_own_cell(row) {
-            shard.publish(slot);
+            shard.publish(slot, self.whole);
         }
         if replicated && !own && row.head.version > 0 && !row.head.flags.contains(RowFlags::NO_CELL)
         {

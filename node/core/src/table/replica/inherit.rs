@@ -37,9 +37,13 @@ impl Shard {
         schema.blank_data(record);
         known
     }
-    /// Says that an own cell came from a process that did not replicate: nobody has heard of it.
-    pub fn publish(&mut self, slot: u32) {
+    /// Says that an own cell came from a process that did not replicate: nobody has heard of it. `whole`: what anybody has of
+    /// this lineage is in it, and must not be added to it again.
+    pub fn publish(&mut self, slot: u32, whole: bool) {
         if let (record, Some(replica)) = self.parts(slot) {
+            if whole {
+                set_word(record, FLAGS, word(record, FLAGS) & !flags::FRESH);
+            }
             replica.mark(record, slot);
         }
     }
