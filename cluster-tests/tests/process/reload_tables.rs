@@ -354,6 +354,43 @@ fn peers_notice_no_reload() {
     }
 }
 
+/// However often a survivor is reloaded, it neither counts a dead node's connections nor vouches for it.
+#[test]
+fn reloads_do_not_keep_a_dead_node_alive() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let mut cluster = Spec::of(3)
+        .table("type string len 32 size 10k expire 1h store conn_cur")
+        .append(
+            "frontend held\n  bind 127.0.0.1:{{port:held}}\n  timeout client 1h\n  tcp-request connection track-sc0 str(7x) table t\n  http-request return status 200\n",
+        )
+        .prepare();
+    cluster
+        .node_mut(0)
+        .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
+    for index in 0..3 {
+        cluster.node_mut(index).spawn();
+    }
+    for index in 0..3 {
+        cluster.node_mut(index).ready();
+    }
+    let held = std::net::TcpStream::connect(cluster.node(2).proxy().addr("held"))
+        .expect("the frontend accepts");
+    until_true("all see the connection", || {
+        (0..3).all(|node| cluster.node(node).value("7x", "conn_cur") == 1)
+    });
+    cluster.node_mut(2).kill();
+    let mut counted = [0; 2];
+    let over = until_within(std::time::Duration::from_secs(20), || {
+        reload_node(cluster.node(0));
+        counted = [0, 1].map(|node| cluster.node(node).value("7x", "conn_cur"));
+        (counted == [0, 0]).then_some(())
+    });
+    assert!(over.is_some(), "it is still counted: {counted:?}");
+    drop(held);
+}
+
 /// A table that is not shared for a while and then is again counts nothing twice.
 #[test]
 fn peers_are_taken_off_a_table_and_put_back() {
