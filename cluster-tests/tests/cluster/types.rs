@@ -95,6 +95,10 @@ fn open_connections_add_up() {
             "a seventh on node {node}"
         );
     }
+    // A node that is killed before it has told of its last event takes that one with it.
+    until_true("all attempts are known", || {
+        everywhere(&cluster, "c", "127.0.0.1", "conn_cnt") == [9; 3]
+    });
     drop(open.pop());
     until_true("two have ended", || current(&cluster, &[0, 1, 2], 4));
     cluster.node_mut(1).kill();
