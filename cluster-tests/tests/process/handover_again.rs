@@ -7,7 +7,7 @@ use cluster_tests::wait::until_true;
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
-use crate::house::{HALF, House, MASTER, killed, settled};
+use crate::house::{HALF, House, MASTER, killed, serve_supervised, settled};
 use crate::supervisor::{Load, kill};
 
 /// Nothing holds the old worker but the doubt about its successor.
@@ -135,15 +135,7 @@ fn sums_over_nodes_stay_right_when_a_new_worker_dies() {
         return;
     }
     let mut cluster = Spec::of(2).prepare();
-    for index in 0..2 {
-        cluster
-            .node_mut(index)
-            .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
-        cluster.node_mut(index).spawn();
-    }
-    for index in 0..2 {
-        cluster.node_mut(index).ready();
-    }
+    serve_supervised(&mut cluster, &[0, 1]);
     let mut tally = Tally::default();
     for round in 0..3 {
         for index in 0..2 {

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cluster_tests::cli::Cli;
+use cluster_tests::cluster::Cluster;
 use cluster_tests::locate::{kind_under_test, program};
 use cluster_tests::server::Gate;
 use cluster_tests::wait::{until, until_within};
@@ -180,4 +181,19 @@ pub(crate) fn settled(supervisor: &Proxy, not: u32) -> u32 {
 pub(crate) fn killed(supervisor: &Proxy, serving: u32) -> u32 {
     kill(serving, Signal::KILL);
     settled(supervisor, serving)
+}
+
+/// Starts all nodes, these with a supervisor, and waits until they serve.
+pub(crate) fn serve_supervised(cluster: &mut Cluster, supervised: &[usize]) {
+    let all = "global\n  master-worker\n";
+    for &index in supervised {
+        let node = cluster.node_mut(index);
+        node.reconfigure(|config| config.replacen("global\n", all, 1));
+    }
+    for index in 0..cluster.len() {
+        cluster.node_mut(index).spawn();
+    }
+    for index in 0..cluster.len() {
+        cluster.node_mut(index).ready();
+    }
 }

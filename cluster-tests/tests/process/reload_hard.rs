@@ -7,7 +7,7 @@ use cluster_tests::wait::{until_true, until_within};
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
-use crate::house::{House, MASTER};
+use crate::house::{House, MASTER, serve_supervised};
 use crate::supervisor::{Load, kill, master, worker, workers};
 
 #[test]
@@ -44,15 +44,7 @@ fn peers_hear_of_it_from_one_process_only() {
         return;
     }
     let mut cluster = Spec::of(2).prepare();
-    let all = "global\n  master-worker\n";
-    for index in 0..2 {
-        let node = cluster.node_mut(index);
-        node.reconfigure(|config| config.replacen("global\n", all, 1));
-        node.spawn();
-    }
-    for index in 0..2 {
-        cluster.node_mut(index).ready();
-    }
+    serve_supervised(&mut cluster, &[0, 1]);
     let mut tally = Tally::default();
     for round in 0..3 {
         let node = cluster.node(0);

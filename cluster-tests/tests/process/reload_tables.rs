@@ -10,6 +10,7 @@ use cluster_tests::{Client, Launch, Proxy, Server, get};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
+use crate::house::serve_supervised;
 use crate::supervisor::{Load, edit, kill, master, worker, workers};
 
 pub(crate) const TABLES: &str = "
@@ -307,15 +308,7 @@ fn peers_notice_no_reload() {
     let mut cluster = Spec::of(3)
         .global("  admin bind unix@{{dir}}/admin.sock")
         .prepare();
-    for index in 0..3 {
-        cluster
-            .node_mut(index)
-            .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
-        cluster.node_mut(index).spawn();
-    }
-    for index in 0..3 {
-        cluster.node_mut(index).ready();
-    }
+    serve_supervised(&mut cluster, &[0, 1, 2]);
     let mut tally = Tally::default();
     cluster.node(0).hit("same", 1, &mut tally);
     cluster.settled(&Expected::of(&tally));
@@ -366,15 +359,7 @@ fn reloads_do_not_keep_a_dead_node_alive() {
             "frontend held\n  bind 127.0.0.1:{{port:held}}\n  timeout client 1h\n  tcp-request connection track-sc0 str(7x) table t\n  http-request return status 200\n",
         )
         .prepare();
-    cluster
-        .node_mut(0)
-        .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
-    for index in 0..3 {
-        cluster.node_mut(index).spawn();
-    }
-    for index in 0..3 {
-        cluster.node_mut(index).ready();
-    }
+    serve_supervised(&mut cluster, &[0]);
     let held = std::net::TcpStream::connect(cluster.node(2).proxy().addr("held"))
         .expect("the frontend accepts");
     until_true("all see the connection", || {
@@ -398,15 +383,7 @@ fn peers_are_taken_off_a_table_and_put_back() {
         return;
     }
     let mut cluster = Spec::of(2).prepare();
-    cluster
-        .node_mut(0)
-        .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
-    for index in 0..2 {
-        cluster.node_mut(index).spawn();
-    }
-    for index in 0..2 {
-        cluster.node_mut(index).ready();
-    }
+    serve_supervised(&mut cluster, &[0]);
     let mut tally = Tally::default();
     for round in 0..2 {
         for index in 0..2 {
@@ -463,15 +440,7 @@ backend origin
             server.addr()
         ))
         .prepare();
-    for index in 0..2 {
-        cluster
-            .node_mut(index)
-            .reconfigure(|config| config.replacen("global\n", "global\n  master-worker\n", 1));
-        cluster.node_mut(index).spawn();
-    }
-    for index in 0..2 {
-        cluster.node_mut(index).ready();
-    }
+    serve_supervised(&mut cluster, &[0, 1]);
     let entry = |name| {
         let entry = cluster.node(1).proxy().cli().entry("downs", "down");
         entry.map_or(-1, |entry| entry.get(name))
