@@ -1,6 +1,6 @@
 //! Nodes with different configurations, as in every rolling change.
 
-use cluster_tests::cluster::Spec;
+use cluster_tests::cluster::{Cluster, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::scrape::{samples, scrape};
@@ -18,6 +18,7 @@ fn sizes_lifetimes_and_columns() {
             1,
             "type string len 32 size 1k expire 30m store http_req_rate(20s),gpt0,gpc0,http_req_cnt,bytes_in_cnt",
         )
+        .global(ADMIN)
         .start();
     let mut tally = Tally::default();
     for node in 0..2 {
@@ -51,8 +52,19 @@ fn sizes_lifetimes_and_columns() {
             logged.contains("size: 10240 at node0, 1024 at node1"),
             "{logged}"
         );
+        assert_eq!(told(&cluster, node, 1 - node, "mismatches"), 4.0);
     }
 }
+
+/// What a node's metrics say of another one.
+fn told(cluster: &Cluster, node: usize, other: usize, what: &str) -> f64 {
+    let page = scrape(&cluster.node(node).proxy().dir().join("admin.sock"));
+    let name = format!("remora_peer_{what}{{peers=\"p\",peer=\"node{other}\"}}");
+    let value = samples(&page).get(name.as_str()).copied();
+    value.unwrap_or_else(|| panic!("{name} in\n{page}"))
+}
+
+const ADMIN: &str = "  admin bind unix@{{dir}}/admin.sock\n";
 
 /// Rates of bytes in units of their own are summed by nodes that have the same unit, and by no others.
 #[test]
@@ -64,7 +76,7 @@ fn rates_of_bytes_in_other_units() {
         .table(plain)
         .table_on(2, scaled)
         .table_on(3, scaled)
-        .global("  admin bind unix@{{dir}}/admin.sock\n")
+        .global(ADMIN)
         .start();
     let mut tally = Tally::default();
     cluster.node(0).hit("a", 100, &mut tally);
@@ -82,21 +94,15 @@ fn rates_of_bytes_in_other_units() {
     });
     assert_eq!((rate(0), rate(1)), (one, one));
     for (node, other, expected) in [(0, 1, 0.0), (0, 2, 2.0), (2, 0, 2.0), (2, 3, 0.0)] {
-        let socket = cluster.node(node).proxy().dir().join("admin.sock");
-        let name = format!("remora_peer_mismatches{{peers=\"p\",peer=\"node{other}\"}}");
-        let page = scrape(&socket);
-        assert_eq!(
-            samples(&page).get(name.as_str()),
-            Some(&expected),
-            "{name} in\n{page}"
-        );
+        assert_eq!(told(&cluster, node, other, "mismatches"), expected);
     }
     let logged = cluster.node(0).proxy().stderr();
     let line = "only node2 stores bytes_in_rate(3600000 ms) in units of 16 bytes";
     assert!(logged.contains(line), "{logged}");
 }
 
-/// A table of the same name with other keys is not synchronised at all, which is said; other tables are not harmed.
+/// A table of the same name with other keys is not synchronised at all, nor is one that only one node has, which is said;
+/// other tables are not harmed.
 #[test]
 fn tables_with_other_keys() {
     let second =
@@ -104,6 +110,11 @@ fn tables_with_other_keys() {
     let cluster = Spec::of(2)
         .table_on(1, "type integer size 1k expire 1h store http_req_cnt,gpc0")
         .append(second)
+        .append_on(
+            0,
+            &format!("{second}backend alone\n  stick-table type ip size 1k store gpc0 peers p\n"),
+        )
+        .global(ADMIN)
         .start();
     let mut tally = Tally::default();
     cluster.node(0).hit("7", 10, &mut tally);
@@ -116,9 +127,56 @@ fn tables_with_other_keys() {
     assert_eq!(cluster.node(0).value("7", "gpc0"), 10);
     assert_eq!(cluster.node(1).value("7", "gpc0"), 3);
     for node in 0..2 {
-        let said = cluster.node(node).said();
-        assert!(said.contains("key"), "the difference is not shown:\n{said}");
+        let (shown, logged) = (
+            cluster.node(node).ask("show peers"),
+            cluster.node(node).proxy().stderr(),
+        );
+        for (table, what) in [
+            (
+                "t",
+                "keys: string of 32 bytes at node0, integer of 4 bytes at node1",
+            ),
+            ("alone", "only node0 has it"),
+        ] {
+            let line = format!("mismatch table={table}: {what}");
+            assert!(shown.contains(&line), "{line} in\n{shown}");
+            let line = format!("table {table} differs at peer node{}: {what}", 1 - node);
+            assert!(logged.contains(&line), "{line} in\n{logged}");
+        }
+        assert_eq!(told(&cluster, node, 1 - node, "mismatches"), 2.0);
     }
+}
+
+/// Rows for which there is no room are counted for the peer that they came from.
+#[test]
+fn rows_without_room() {
+    let table =
+        |size: usize| format!("type string len 32 size {size} expire 1h store conn_cur,gpc0");
+    let cluster = Spec::of(2)
+        .table(&table(100))
+        .table_on(1, &table(1))
+        .append(
+            "frontend held\n  bind 127.0.0.1:{{port:held}}\n  timeout client 1h\n  tcp-request connection track-sc0 str(7x) table t\n  http-request return status 200\n",
+        )
+        .global(ADMIN)
+        .start();
+    let held = std::net::TcpStream::connect(cluster.node(1).proxy().addr("held"));
+    until_true("its only entry is in use", || {
+        cluster.node(1).value("7x", "conn_cur") == 1
+    });
+    cluster.node(0).hit("a", 3, &mut Tally::default());
+    let dropped = || {
+        let shown = cluster.node(1).ask("show peers");
+        let line = shown.lines().find(|line| line.contains(" dropped: "));
+        line.expect("a line").trim().to_owned()
+    };
+    until_true("the row is dropped", || {
+        dropped() != "dropped: rows=0 messages=0 keys_wanted=0 keys_offered=0"
+    });
+    assert!(dropped().starts_with("dropped: rows="), "{}", dropped());
+    assert!(told(&cluster, 1, 0, "dropped_rows_total") >= 1.0);
+    assert_eq!(told(&cluster, 0, 1, "dropped_rows_total"), 0.0);
+    drop(held);
 }
 
 /// A node that does not list another is dialed by it all the same or not; what must not happen is that sums differ.

@@ -43,6 +43,8 @@ fn peers_that_come_and_go_show() {
     let got = samples(&shown);
     for (name, expected) in [
         ("remora_peers_ready{peers=\"p\"}", 1.0),
+        ("remora_peers_untaught{peers=\"p\"}", 0.0),
+        ("remora_peers_tables{peers=\"p\"}", 1.0),
         ("remora_peers_configured{peers=\"p\"}", 1.0),
         ("remora_peers_up{peers=\"p\"}", 1.0),
         ("remora_peers_undialed{peers=\"p\"}", 0.0),
@@ -85,4 +87,20 @@ fn peers_that_come_and_go_show() {
     });
     cluster.node_mut(1).start();
     until_true("the peer is up again", || value(&cluster, 0, up) == 1.0);
+    // It was taught, and says so once.
+    for (name, expected) in [
+        ("remora_peers_tables_learned{peers=\"p\"}", 1.0),
+        ("remora_peers_entries_learned{peers=\"p\"}", 2.0),
+        ("remora_peers_untaught{peers=\"p\"}", 0.0),
+    ] {
+        assert_eq!(value(&cluster, 1, name), expected, "{name}");
+    }
+    let said = cluster.node(1).proxy().stderr();
+    let line = "learned 1 table with 2 entries from peer node0 in ";
+    assert_eq!(said.matches(line).count(), 1, "{said}");
+    assert_eq!(
+        said.matches("learn").count(),
+        2,
+        "and that it is ready: {said}"
+    );
 }

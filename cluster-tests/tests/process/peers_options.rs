@@ -252,7 +252,14 @@ fn a_pause_while_learning_stays() {
     let node = cluster.node(0);
     until_true("its CLI answers", || node.proxy().cli().try_open().is_ok());
     node.proxy().signal(Signal::TTOU);
-    says(node, "ready: the learn-timeout is over");
+    let said = "peers p: ready: the learn-timeout is over, tables may be incomplete: 0 of 1 table learned (0 entries), \
+                the rest was awaited from peer node1 (no answer)";
+    says(node, said);
+    let logged = node.proxy().stderr();
+    let warned = |line: &str| line.contains(said) && line.contains("WARNING");
+    assert!(logged.lines().any(warned), "{logged}");
+    let shown = node.ask("show peers");
+    assert!(shown.contains(" ready=1 untaught=1 "), "{shown}");
     assert!(!node.accepts(), "it is paused");
     node.proxy().signal(Signal::TTIN);
     until_true("it is served", || node.accepts());

@@ -100,6 +100,10 @@ type SectionFamily = Family<fn(&&Now) -> Option<Value>, fn(&&Now, Each<'_>)>;
 #[rustfmt::skip]
 pub(super) static SECTION: &[SectionFamily] = families! {
     gauge "ready" "1 if its tables have been learned from a peer, or nobody was there to learn from." (|r| Some(r.report.ready.into()));
+    gauge "untaught" "1 if this process accepts traffic because `learn-timeout` was over, before all its tables were learned: its limits did not know everything." (|r| Some(r.report.untaught.into()));
+    gauge "tables" "Tables that are shared." (|r| Some(r.report.tables.len().into()));
+    gauge "tables_learned" "Tables that peers have taught this process since it started." (|r| Some(r.report.tables.iter().filter(|t| t.taught).count().into()));
+    gauge "entries_learned" "Entries that these tables had when they were learned." (|r| Some(r.report.entries_learned.into()));
     gauge "configured" "Peers that are dialed: configured or discovered." (|r| Some(r.report.peers.iter().filter(|p| p.peer.is_some()).count().into()));
     gauge "up" "Peers that the session of this node is up to." (|r| Some(r.up().into()));
     gauge "undialed" "Nodes that have a session to this one and are not among those it dials." (|r| Some(r.report.peers.iter().filter(|p| p.peer.is_none()).count().into()));
@@ -138,6 +142,9 @@ pub(super) static PEER: &[PeerFamily] = families! {
     gauge "heard_seconds" "Seconds since anything was heard of it; never: no sample." (|p| p.heard_ms.map(seconds));
     gauge "mismatches" "Differences between its tables and this node's." (|p| Some(p.mismatches.len().into()));
     gauge "clock_skew_seconds" "How far its wall clock is ahead; unknown: no sample." (|p| p.skew_ms.map(|ms| Value::Float(ms as f64 / 1000.0)));
+    counter "dropped_rows_total" "Rows of it for which the table, or the bound of lineages, had no room." (|p| Some(p.dropped.rows.into()));
+    counter "dropped_messages_total" "Messages of it of kinds that only a later version knows." (|p| Some(p.dropped.messages.into()));
+    counter "dropped_keys_total" "Keys that it could be neither asked about nor offered for lack of room." (|p| Some((p.dropped.wants + p.dropped.offers).into()));
     counter "dials_total" "Attempts to connect to it." (|p| Some(p.dials.into()));
 };
 

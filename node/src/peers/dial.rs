@@ -364,6 +364,7 @@ fn take(section: &Section, outbox: &Outbox<PushMessage>, message: ReplyMessage) 
         Some(reply) => section.with_hub(|hub, now| hub.handle_reply(outbox.id(), reply, now)),
         None => {
             section.counters.skipped.fetch_add(1, Relaxed);
+            section.with_hub(|hub, _| hub.skipped(outbox.id()));
         }
     }
 }

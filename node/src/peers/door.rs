@@ -496,6 +496,7 @@ pub(super) async fn receive(
                 }
                 None => {
                     section.counters.skipped.fetch_add(1, Relaxed);
+                    section.with_hub(|hub, _| hub.skipped(outbox.id()));
                 }
             },
             Ok(None) => break None,

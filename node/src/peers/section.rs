@@ -439,7 +439,10 @@ fn severity(event: &Event) -> Severity {
         Event::Unreachable { stopped: false, .. }
         | Event::Misnamed { .. }
         | Event::OneWay { .. }
-        | Event::Ready(ReadyWhy::TimedOut)
+        | Event::Ready {
+            why: ReadyWhy::TimedOut,
+            ..
+        }
         | Event::Mismatch { .. }
         | Event::Dropped(_) => Severity::Warning,
         _ => Severity::Notice,

@@ -149,22 +149,26 @@ pub enum Event {
         /// How.
         text: String,
     },
-    /// This node asks another one for everything it knows.
-    Learning {
-        /// Name of the teacher.
-        node: String,
-        /// Name of the table.
-        table: String,
-    },
-    /// It got that.
+    /// A peer that was asked for everything it knows is through with that, or its session has ended before.
     Taught {
         /// Name of the teacher.
         node: String,
-        /// Name of the table.
-        table: String,
+        /// Tables that it was through with.
+        tables: usize,
+        /// Tables that it was asked for.
+        of: usize,
+        /// Entries in the former.
+        entries: usize,
+        /// How long it took, in milliseconds.
+        ms: u64,
     },
     /// The node is ready, and why.
-    Ready(ReadyWhy),
+    Ready {
+        /// Why.
+        why: ReadyWhy,
+        /// What it has learned until then.
+        learned: Learned,
+    },
     /// This node continues the lineage of one that has ended.
     Succeeds(Lineage),
     /// A lineage's gauges count, or no longer do.
@@ -180,6 +184,19 @@ pub enum Event {
     },
     /// Log lines were dropped.
     Dropped(u64),
+}
+
+/// What a node has learned since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Tables that peers were through with.
+    pub tables: usize,
+    /// Tables that are shared.
+    pub of: usize,
+    /// Entries in the former.
+    pub entries: u64,
+    /// Who might teach the others, and why that has not happened. Not all of them, if they are many.
+    pub awaited: Vec<String>,
 }
 
 /// Why a node is ready.
@@ -248,13 +265,51 @@ impl fmt::Display for Event {
             Event::Mismatch { node, table, text } => {
                 write!(f, "table {table} differs at peer {node}: {text}")
             }
-            Event::Learning { node, table } => write!(f, "learning table {table} from peer {node}"),
-            Event::Taught { node, table } => write!(f, "learned table {table} from peer {node}"),
-            Event::Ready(why) => f.write_str(match why {
+            Event::Taught {
+                node,
+                tables,
+                of,
+                entries,
+                ms,
+            } if tables == of => write!(
+                f,
+                "learned {} with {} from peer {node} in {ms} ms",
+                Count(*tables, "table", "tables"),
+                Count(*entries, "entry", "entries")
+            ),
+            Event::Taught {
+                node,
+                tables,
+                of,
+                entries,
+                ms,
+            } => write!(
+                f,
+                "learned only {tables} of {} ({}) from peer {node}, whose session ended after {ms} ms",
+                Count(*of, "table", "tables"),
+                Count(*entries, "entry", "entries")
+            ),
+            Event::Ready {
+                why: ReadyWhy::TimedOut,
+                learned,
+            } => {
+                write!(
+                    f,
+                    "ready: the learn-timeout is over, tables may be incomplete: {} of {} learned ({} entries)",
+                    learned.tables,
+                    Count(learned.of, "table", "tables"),
+                    learned.entries
+                )?;
+                match &learned.awaited[..] {
+                    [] => Ok(()),
+                    awaited => write!(f, ", the rest was awaited from {}", awaited.join(", ")),
+                }
+            }
+            Event::Ready { why, .. } => f.write_str(match why {
                 ReadyWhy::Continues => "ready: continues a process that was",
                 ReadyWhy::Taught => "ready: all tables were learned",
                 ReadyWhy::Alone => "ready: no peer has anything to teach",
-                ReadyWhy::TimedOut => "ready: the learn-timeout is over, tables may be incomplete",
+                ReadyWhy::TimedOut => "ready: the learn-timeout is over",
             }),
             Event::Succeeds(lineage) => write!(
                 f,
@@ -285,5 +340,16 @@ impl fmt::Display for Event {
             ),
             Event::Dropped(n) => write!(f, "{n} earlier log lines were dropped"),
         }
+    }
+}
+
+/// A number of things: `1 table`, `2 tables`.
+struct Count(usize, &'static str, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count(number, one, several) = self;
+        let noun = if *number == 1 { one } else { several };
+        write!(f, "{number} {noun}")
     }
 }

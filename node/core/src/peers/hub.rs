@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::batch::BatchWriter;
 use super::estate::{Claim, Estate};
 use super::event::{Action, Ended, Event, PeerIx, SessionId};
-use super::learn::Learn;
+use super::learn::{Learn, Lesson};
 use super::limits::{COLLECT, EVENTS_MAX, FLUSH_MS, HEARTBEAT_MS, STALL_MS};
 use super::live::{Broken, Life};
 use super::messages::{Held, Hello, TableDef, VERSION};
@@ -76,6 +76,8 @@ pub(super) struct Shared {
     /// then.
     pub(super) is_busy: bool,
     pub(super) learn: Learn,
+    /// A peer was through with teaching it.
+    pub(super) taught: bool,
 }
 
 /// A claim that was followed up.
@@ -146,6 +148,12 @@ pub struct Hub {
     pulse_at: u64,
     /// When a teacher that had missed nothing was through.
     pub(super) taught_at: Option<u64>,
+    /// What peers teach now.
+    pub(super) lessons: BTreeMap<SessionId, Lesson>,
+    /// Entries of the tables that were taught, as they were then.
+    pub(super) entries_learned: u64,
+    /// It is ready although not all was learned.
+    pub(super) untaught: bool,
     /// When it was looked at last who is alive.
     pub(super) refreshed_at: u64,
     /// When holdings are compared next.
@@ -206,6 +214,7 @@ impl Hub {
                 } else {
                     Learn::Done
                 },
+                taught: false,
             })
         });
         let tables = shared.collect();
@@ -233,6 +242,9 @@ impl Hub {
             ticked: false,
             pulse_at: u64::MAX,
             taught_at: None,
+            lessons: BTreeMap::new(),
+            entries_learned: 0,
+            untaught: false,
             refreshed_at: now,
             beat_at: now + HEARTBEAT_MS,
             away_until: 0,

@@ -1,9 +1,9 @@
 //! Catching up after a start: whom to ask for everything, and when the node is ready.
 
-use super::event::{Action, Event, ReadyWhy, SessionId};
+use super::event::{Action, Event, Learned, ReadyWhy, SessionId};
 use super::hub::Hub;
 use super::messages::Reply;
-use super::peer::{Answer, Dial};
+use super::peer::{Answer, Dial, Peer};
 
 /// How far the learning of a table has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,30 @@ pub(super) enum Learn {
     From(SessionId),
     /// It was learned, or there is nobody to learn it from.
     Done,
+}
+
+/// What one peer teaches, for people.
+#[derive(Clone, Debug)]
+pub(super) struct Lesson {
+    node: String,
+    begun_at: u64,
+    /// How many tables it was asked for, and how many it was through with.
+    asked: usize,
+    done: usize,
+    /// Entries in the latter.
+    entries: usize,
+}
+
+impl Lesson {
+    fn over(&self, now: u64) -> Event {
+        Event::Taught {
+            node: self.node.clone(),
+            tables: self.done,
+            of: self.asked,
+            entries: self.entries,
+            ms: now.saturating_sub(self.begun_at),
+        }
+    }
 }
 
 impl Hub {
@@ -67,7 +91,6 @@ impl Hub {
         let Some(shared) = self.tables.get_mut(table) else {
             return;
         };
-        let name = shared.def.name.clone();
         let Some(session) = self.ins.get_mut(&id) else {
             return;
         };
@@ -76,8 +99,14 @@ impl Hub {
         };
         shared.learn = Learn::From(id);
         session.replies.push_back(Reply::Teach { table: theirs });
-        let node = session.node.clone();
-        self.log(Event::Learning { node, table: name });
+        let lesson = self.lessons.entry(id).or_insert_with(|| Lesson {
+            node: session.node.clone(),
+            begun_at: now,
+            asked: 0,
+            done: 0,
+            entries: 0,
+        });
+        lesson.asked += 1;
     }
 
     /// The teacher is through.
@@ -87,18 +116,28 @@ impl Hub {
         };
         if shared.learn == Learn::From(id) {
             shared.learn = Learn::Done;
-            let name = shared.def.name.clone();
-            let node = self
-                .ins
-                .get(&id)
-                .map_or_else(String::new, |s| s.node.clone());
-            self.log(Event::Taught { node, table: name });
+            shared.taught = true;
+            let store = self.stores.store(shared.id);
+            let entries = store.map_or(0, |store| store.entries(now));
+            self.entries_learned += entries as u64;
+            if let Some(lesson) = self.lessons.get_mut(&id) {
+                lesson.done += 1;
+                lesson.entries += entries;
+                if lesson.done == lesson.asked {
+                    let over = lesson.over(now);
+                    self.lessons.remove(&id);
+                    self.log(over);
+                }
+            }
         }
         self.learn(now);
         self.check_ready(now);
     }
     /// A session is gone: who learned from it has to find another teacher. What was merged stays; it proves nothing.
     pub(super) fn lost_teacher(&mut self, id: SessionId, now: u64) {
+        if let Some(lesson) = self.lessons.remove(&id) {
+            self.log(lesson.over(now));
+        }
         for shared in &mut self.tables {
             if shared.learn == Learn::From(id) {
                 shared.learn = if self.ready {
@@ -134,6 +173,8 @@ impl Hub {
     }
     pub(super) fn become_ready(&mut self, why: ReadyWhy, now: u64) {
         self.ready = true;
+        self.untaught = why == ReadyWhy::TimedOut;
+        let learned = self.learned();
         for shared in &mut self.tables {
             // A teacher that is under way may go on.
             if shared.learn == Learn::Wanting {
@@ -142,7 +183,40 @@ impl Hub {
         }
         self.learn(now);
         self.act(Action::Ready);
-        self.log(Event::Ready(why));
+        self.log(Event::Ready { why, learned });
+    }
+
+    fn learned(&self) -> Learned {
+        let mut awaited = Vec::new();
+        for lesson in self.lessons.values() {
+            let (left, node) = (lesson.asked - lesson.done, &lesson.node);
+            awaited.push(format!("peer {node} (is not through with {left})"));
+        }
+        let mut tables = 0..self.tables.len();
+        let wanting = tables.find(|table| self.learning(*table) == Some(Learn::Wanting));
+        if let Some(table) = wanting {
+            if self.discovering {
+                awaited.push("names that are not found yet".to_owned());
+            }
+            for peer in self.peers.values().filter(|p| self.may_teach(p, table)) {
+                let why = match (peer.answer, &peer.last_error) {
+                    (Answer::Teacher, _) => "it has opened no session to this node",
+                    (_, Some(error)) => error,
+                    _ => "no answer",
+                };
+                awaited.push(format!("peer {} ({why})", peer.name));
+            }
+        }
+        if awaited.len() > AWAITED_MAX {
+            let more = awaited.split_off(AWAITED_MAX).len();
+            awaited.push(format!("{more} more"));
+        }
+        Learned {
+            tables: self.tables.iter().filter(|shared| shared.taught).count(),
+            of: self.tables.len(),
+            entries: self.entries_learned,
+            awaited,
+        }
     }
 
     /// Whether nobody can be asked about this table: every peer refuses, is as new as we are, does not have the table,
@@ -156,20 +230,27 @@ impl Hub {
         if self.discovering || self.ins.values().any(|s| s.can_teach(table)) {
             return false;
         }
-        self.peers.values().all(|peer| match peer.answer {
-            Answer::Refused => matches!(peer.dial, Dial::Pause(_)),
-            Answer::Newcomer | Answer::Myself | Answer::Duplicate => true,
+        !self.peers.values().any(|peer| self.may_teach(peer, table))
+    }
+    /// Whether it is too early to say that this peer will not teach the table.
+    fn may_teach(&self, peer: &Peer, table: usize) -> bool {
+        match peer.answer {
+            Answer::Refused => !matches!(peer.dial, Dial::Pause(_)),
+            Answer::Newcomer | Answer::Myself | Answer::Duplicate => false,
             // It has dialed us and does not have the table, or had just started then: what it was taught since, its
             // teacher can teach us too.
-            Answer::Teacher => peer.met.as_ref().is_some_and(|(_, lineage)| {
+            Answer::Teacher => !peer.met.as_ref().is_some_and(|(_, lineage)| {
                 self.ins
                     .values()
                     .any(|s| s.pusher() == Some(*lineage) && (s.newcomer || !s.matches(table)))
             }),
-            Answer::None => self
+            Answer::None => !self
                 .ins
                 .values()
                 .any(|s| s.is_up() && s.newcomer && s.node == peer.name),
-        })
+        }
     }
 }
+
+/// Who is awaited when the time to learn is over, as far as it is told.
+const AWAITED_MAX: usize = 8;

@@ -25,9 +25,9 @@ mod report;
 pub mod store;
 mod wants;
 
-pub use event::{Action, Ended, Event, PeerIx, ReadyWhy, SessionId};
+pub use event::{Action, Ended, Event, Learned, PeerIx, ReadyWhy, SessionId};
 pub use hub::{Hub, HubConfig};
 pub use inherit::Inheritance;
 pub use report::{
-    HubCounters, LineageReport, PeerReport, PeerState, Report, SharedReport, Traffic,
+    Dropped, HubCounters, LineageReport, PeerReport, PeerState, Report, SharedReport, Traffic,
 };

@@ -5,6 +5,7 @@ use super::hub::Hub;
 use super::limits::{BACKOFF_MS, RETRY_SELF_MS, SILENCE_MS};
 use super::messages::Refusal;
 use super::push::{OutSession, Phase};
+use super::report::Dropped;
 use crate::table::Lineage;
 
 /// A peer to be dialed.
@@ -20,6 +21,7 @@ pub(super) struct Peer {
     /// Node and lineage that answered last.
     pub(super) met: Option<(String, Lineage)>,
     pub(super) last_error: Option<String>,
+    pub(super) dropped: Dropped,
     /// Since when `dial` is what it is.
     pub(super) since: u64,
     pub(super) dials: u64,
@@ -77,6 +79,7 @@ impl Hub {
                 answer: Answer::None,
                 met: None,
                 last_error: None,
+                dropped: Dropped::default(),
                 since: now,
                 dials: 0,
                 unreachable_logged: false,

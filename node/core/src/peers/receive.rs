@@ -11,7 +11,7 @@ use super::learn::Learn;
 use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SHORT_BREAK_MS, SILENCE_MS};
 use super::messages::{Batch, BatchKind, Held, Push, Reply};
 use super::replies::skew;
-use super::report::Traffic;
+use super::report::{Dropped, Traffic};
 use super::wants::Wanted;
 use crate::table::{LINEAGES_MAX, Lineage};
 
@@ -42,6 +42,7 @@ pub(super) struct InSession {
     pub(super) heartbeat_at: u64,
     pub(super) skew_ms: i64,
     pub(super) traffic: Traffic,
+    pub(super) dropped: Dropped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,7 @@ impl InSession {
             heartbeat_at: u64::MAX,
             skew_ms: 0,
             traffic: Traffic::default(),
+            dropped: Dropped::default(),
         }
     }
     pub(super) fn is_up(&self) -> bool {
@@ -397,6 +399,13 @@ impl Hub {
         if batch.kind == BatchKind::Answer {
             session.answered(theirs)?;
         }
+        self.note_dropped(
+            from,
+            Dropped {
+                rows: applied.refused as u64,
+                ..Dropped::default()
+            },
+        );
         if curious && !applied.wants.is_empty() {
             self.want(id, own, applied.wants, now);
         }

@@ -1,10 +1,10 @@
 //! What people are shown: per peer, per lineage, and counters of the hub.
 
 use super::batch::Columns;
-use super::event::{Ended, PeerIx};
+use super::event::{Ended, PeerIx, SessionId};
 use super::hub::Hub;
 use super::learn::Learn;
-use super::peer::{Answer, Dial};
+use super::peer::{Answer, Dial, Peer};
 use super::push::OutSession;
 use super::receive::InSession;
 use super::store::Applied;
@@ -34,6 +34,29 @@ impl Traffic {
         self.batches += other.batches;
         self.rows += other.rows;
         self.bytes += other.bytes;
+    }
+}
+
+/// What was to be said to a peer, or came from it, and went nowhere for lack of room. Nothing else is ever dropped: what a peer
+/// has not been sent yet is its lag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Rows received for which the table, or the bound of lineages, had no room.
+    pub rows: u64,
+    /// Messages received of kinds that only a later version knows.
+    pub messages: u64,
+    /// Keys that it could not be asked about, as too many were waiting.
+    pub wants: u64,
+    /// Keys that it could not be offered, as too many were waiting.
+    pub offers: u64,
+}
+
+impl Dropped {
+    pub(super) fn add(&mut self, other: Dropped) {
+        self.rows += other.rows;
+        self.messages += other.messages;
+        self.wants += other.wants;
+        self.offers += other.offers;
     }
 }
 
@@ -145,6 +168,8 @@ pub struct PeerReport {
     pub sent: Traffic,
     /// Received in the session that is open.
     pub received: Traffic,
+    /// What was dropped since this node has known it; of one that is not dialed, in the session that is open.
+    pub dropped: Dropped,
     /// Why the last session or attempt failed.
     pub last_error: Option<String>,
     /// Name of a table and what differs.
@@ -183,6 +208,8 @@ pub struct SharedReport {
     pub newest: u64,
     /// It has been learned, or there was nobody to learn it from.
     pub learned: bool,
+    /// A peer has taught it.
+    pub taught: bool,
 }
 
 /// What is shown of a hub.
@@ -196,6 +223,10 @@ pub struct Report {
     pub lineage: Lineage,
     /// See [`Hub::is_ready`].
     pub ready: bool,
+    /// It became so because it had waited for long enough, and had not learned everything.
+    pub untaught: bool,
+    /// Entries of tables that peers have taught, as they were then.
+    pub entries_learned: u64,
     /// Peers that are dialed, then nodes that dialed us and are not dialed.
     pub peers: Vec<PeerReport>,
     /// Lineages, in order.
@@ -225,12 +256,15 @@ impl Hub {
             name: shared.def.name.clone(),
             newest: shared.flushed,
             learned: shared.learn == Learn::Done,
+            taught: shared.taught,
         });
         Report {
             cluster: self.config.cluster.clone(),
             node: self.config.node.clone(),
             lineage: self.own,
             ready: self.is_ready(),
+            untaught: self.untaught,
+            entries_learned: self.entries_learned,
             peers,
             lineages: self.report_lineages(now),
             tables: tables.collect(),
@@ -298,6 +332,7 @@ impl Hub {
             dials: peer.dials,
             sent: out.map(|o| o.traffic).unwrap_or_default(),
             received: incoming.map(|s| s.traffic).unwrap_or_default(),
+            dropped: peer.dropped,
             last_error: peer.last_error.clone(),
             mismatches,
             skew_ms: incoming.map(|s| s.skew_ms).or(out.and_then(|o| o.skew_ms)),
@@ -323,6 +358,7 @@ impl Hub {
             dials: 0,
             sent: Traffic::default(),
             received: session.traffic,
+            dropped: session.dropped,
             last_error: None,
             mismatches,
             skew_ms: Some(session.skew_ms),
@@ -334,6 +370,44 @@ impl Hub {
             if !to.iter().any(|(known, _)| known == name) {
                 to.extend(texts.iter().map(|text| (name.to_owned(), text.clone())));
             }
+        }
+    }
+    /// Something that came from a lineage, or was meant for it, went nowhere.
+    pub(super) fn note_dropped(&mut self, lineage: Lineage, what: Dropped) {
+        if what == Dropped::default() {
+            return;
+        }
+        let session = self.ins.values_mut();
+        let session = session.into_iter().find(|s| s.pusher() == Some(lineage));
+        let node = session.as_ref().map(|session| session.node.clone());
+        if let Some(session) = session {
+            session.dropped.add(what);
+        }
+        let met = |peer: &Peer| peer.met.as_ref().is_some_and(|(_, met)| *met == lineage);
+        let by_name = |peer: &Peer| node.as_ref().is_some_and(|node| peer.name == *node);
+        let ix = self.peers.iter().find(|(_, peer)| met(peer));
+        let ix = ix.or_else(|| self.peers.iter().find(|(_, peer)| by_name(peer)));
+        if let Some(ix) = ix.map(|(ix, _)| *ix)
+            && let Some(peer) = self.peers.get_mut(&ix)
+        {
+            peer.dropped.add(what);
+        }
+    }
+    /// A message of a kind that only a later version knows came on this session, of either kind, and was skipped.
+    pub fn skipped(&mut self, id: SessionId) {
+        let lineage = match self.outs.get(&id) {
+            Some(out) => out.remote.as_ref().map(|remote| remote.lineage),
+            None => self.ins.get(&id).and_then(InSession::pusher),
+        };
+        if let Some(lineage) = lineage {
+            let messages = 1;
+            self.note_dropped(
+                lineage,
+                Dropped {
+                    messages,
+                    ..Dropped::default()
+                },
+            );
         }
     }
     fn heard_ms(&self, lineage: Option<Lineage>, now: u64) -> Option<u64> {

@@ -20,6 +20,10 @@ pub type WalkCursor = crate::table::Cursor;
 pub trait Store {
     /// As configured.
     fn spec(&self) -> &TableSpec;
+    /// How many entries there are.
+    fn entries(&self, _now_ms: u64) -> usize {
+        0
+    }
     /// Columns in the order of rows.
     fn columns(&self) -> Vec<ColumnDef>;
     /// Wall clock minus monotonic clock, milliseconds.
@@ -98,6 +102,9 @@ impl Stores for World {
 impl Store for Table {
     fn spec(&self) -> &TableSpec {
         self.spec()
+    }
+    fn entries(&self, now_ms: u64) -> usize {
+        self.used(now_ms)
     }
     fn columns(&self) -> Vec<ColumnDef> {
         self.replica().map_or(Vec::new(), |r| r.columns().to_vec())

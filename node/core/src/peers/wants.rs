@@ -9,6 +9,7 @@ use super::limits::{KEPT_KEYS_MAX, WANT_BYTES, WANT_KEYS, WANTS_OPEN};
 use super::messages::Reply;
 use super::push::OutSession;
 use super::receive::InSession;
+use super::report::Dropped;
 use crate::table::{Key, Lineage};
 
 /// A key to ask about.
@@ -86,19 +87,40 @@ impl InSession {
 }
 
 impl Hub {
+    /// Keys that a lineage could not be asked about.
+    fn wants_dropped(&mut self, of: Lineage, wants: u64) {
+        self.counters.wants_dropped += wants;
+        let dropped = Dropped {
+            wants,
+            ..Dropped::default()
+        };
+        self.note_dropped(of, dropped);
+    }
+    /// Keys that a lineage could not be offered.
+    fn offers_dropped(&mut self, to: Lineage, offers: u64) {
+        self.counters.offers_dropped += offers;
+        let dropped = Dropped {
+            offers,
+            ..Dropped::default()
+        };
+        self.note_dropped(to, dropped);
+    }
+
     /// Keeps what a session that is over was not answered.
     pub(super) fn keep_wants(&mut self, session: &mut InSession) {
         let Some(from) = session.pusher() else {
             return;
         };
+        let mut dropped = 0;
         for (own, asked) in session.take_wants() {
             if let Some(shared) = self.tables.get_mut(own) {
                 let room = KEPT_KEYS_MAX.saturating_sub(shared.wants.len());
-                self.counters.wants_dropped += asked.len().saturating_sub(room) as u64;
+                dropped += asked.len().saturating_sub(room) as u64;
                 let kept = asked.into_iter().take(room).map(|wanted| (from, wanted));
                 shared.wants.extend(kept);
             }
         }
+        self.wants_dropped(from, dropped);
     }
     /// Asks a pusher about keys of which it knows more.
     pub(super) fn want(&mut self, id: SessionId, own: usize, keys: Vec<Key>, now: u64) {
@@ -113,7 +135,9 @@ impl Hub {
         {
             let dropped = session.want(theirs, keys.into_iter().map(Wanted::of_anyone));
             session.ask(theirs);
-            self.counters.wants_dropped += dropped;
+            if let Some(of) = session.pusher() {
+                self.wants_dropped(of, dropped);
+            }
         }
     }
     /// Asks every other node about keys: those that are away when they are back.
@@ -121,6 +145,7 @@ impl Hub {
         let Some(shared) = self.tables.get_mut(own) else {
             return;
         };
+        let mut dropped = Vec::new();
         for (lineage, life) in &self.lives {
             if !life.may_return(now) {
                 continue;
@@ -135,16 +160,24 @@ impl Hub {
             if let Some(session) = self.ins.values_mut().find(direct)
                 && let Some(theirs) = session.theirs(own)
             {
-                self.counters.wants_dropped += session.want(theirs, keys.iter().map(wanted));
+                match session.want(theirs, keys.iter().map(wanted)) {
+                    0 => {}
+                    keys => dropped.push((*lineage, keys)),
+                }
                 session.ask(theirs);
                 continue;
             }
             let own_share = shared.wants.iter().filter(|(l, _)| l == lineage).count();
             let room = (KEPT_KEYS_MAX / 4).saturating_sub(own_share);
             let room = room.min(KEPT_KEYS_MAX.saturating_sub(shared.wants.len()));
-            self.counters.wants_dropped += keys.len().saturating_sub(room) as u64;
+            if keys.len() > room {
+                dropped.push((*lineage, (keys.len() - room) as u64));
+            }
             let kept = keys.iter().take(room).map(|key| (*lineage, wanted(key)));
             shared.wants.extend(kept);
+        }
+        for (of, keys) in dropped {
+            self.wants_dropped(of, keys);
         }
     }
     /// Asks somebody who has come too what those were asked who have not answered, and may never: it was not known then, or
@@ -155,6 +188,7 @@ impl Hub {
         let Some(session) = self.ins.get_mut(&id) else {
             return;
         };
+        let mut dropped = 0;
         for (own, shared) in self.tables.iter().enumerate() {
             let Some(theirs) = session.theirs(own) else {
                 continue;
@@ -169,8 +203,11 @@ impl Hub {
             keys.dedup();
             self.counters.keys_wanted += keys.len() as u64;
             let wanted = keys.into_iter().cloned().map(Wanted::of_anyone);
-            self.counters.wants_dropped += session.want(theirs, wanted);
+            dropped += session.want(theirs, wanted);
             session.ask(theirs);
+        }
+        if let Some(of) = session.pusher() {
+            self.wants_dropped(of, dropped);
         }
     }
     /// Asks again: whoever was asked, if it is back; if it is dead, anyone that will do.
@@ -180,6 +217,7 @@ impl Hub {
                 continue;
             };
             let mut kept = Vec::new();
+            let mut dropped = Vec::new();
             for (from, wanted) in std::mem::take(&mut shared.wants) {
                 let life = self.lives.get(&from);
                 let gone = life.is_none_or(|life| !life.may_return(now));
@@ -192,7 +230,9 @@ impl Hub {
                 };
                 match session.and_then(|s| Some((s.theirs(own)?, s))) {
                     Some((theirs, session)) => {
-                        self.counters.wants_dropped += session.want(theirs, Some(wanted));
+                        if session.want(theirs, Some(wanted)) > 0 {
+                            dropped.push(session.pusher().unwrap_or(from));
+                        }
                     }
                     None if gone && wanted.of_that_one => {}
                     None => kept.push((from, wanted)),
@@ -204,6 +244,9 @@ impl Hub {
                     session.ask(theirs);
                 }
             }
+            for of in dropped {
+                self.wants_dropped(of, 1);
+            }
         }
     }
 
@@ -212,12 +255,14 @@ impl Hub {
         self.counters.keys_offered += keys.len() as u64;
         let session = self.outs.values_mut().find(|out| out.leads_to(to));
         if let Some(out) = session.filter(|out| out.acked(own).is_some()) {
-            self.counters.offers_dropped += out.offer(own, &keys);
+            let dropped = out.offer(own, &keys);
+            self.offers_dropped(to, dropped);
         } else if let Some(shared) = self.tables.get_mut(own) {
             let room = KEPT_KEYS_MAX.saturating_sub(shared.offers.len());
-            self.counters.offers_dropped += keys.len().saturating_sub(room) as u64;
+            let dropped = keys.len().saturating_sub(room) as u64;
             let kept = keys.into_iter().take(room).map(|key| (to, key));
             shared.offers.extend(kept);
+            self.offers_dropped(to, dropped);
         }
     }
     /// Keeps the offers that a session which is over did not get through.
@@ -226,14 +271,16 @@ impl Hub {
             return;
         };
         let to = remote.lineage;
+        let mut dropped = 0;
         for (own, keys) in out.open_offers() {
             if let Some(shared) = self.tables.get_mut(own) {
                 let room = KEPT_KEYS_MAX.saturating_sub(shared.offers.len());
-                self.counters.offers_dropped += keys.len().saturating_sub(room) as u64;
+                dropped += keys.len().saturating_sub(room) as u64;
                 let kept = keys.iter().take(room).map(|key| (to, key.clone()));
                 shared.offers.extend(kept);
             }
         }
+        self.offers_dropped(to, dropped);
     }
     /// A session to a peer was agreed on: makes the offers that were kept for it.
     pub(super) fn offer_again(&mut self, id: SessionId) {
@@ -243,6 +290,7 @@ impl Hub {
         let Some(to) = out.remote.as_ref().map(|r| r.lineage) else {
             return;
         };
+        let mut dropped = 0;
         for (own, shared) in self.tables.iter_mut().enumerate() {
             if out.acked(own).is_none() {
                 continue;
@@ -252,7 +300,8 @@ impl Hub {
                 .partition(|(lineage, _)| *lineage == to);
             shared.offers = others;
             let keys: Vec<Key> = mine.into_iter().map(|(_, key)| key).collect();
-            self.counters.offers_dropped += out.offer(own, &keys);
+            dropped += out.offer(own, &keys);
         }
+        self.offers_dropped(to, dropped);
     }
 }

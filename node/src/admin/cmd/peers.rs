@@ -47,13 +47,14 @@ fn one(shared: &Shared, section: &Section, dict: bool, out: &mut String) {
     let c = &section.counters;
     let _ = writeln!(
         out,
-        "id={} disabled=0 cluster={} node={} lineage={} ready={} accepted={} crowded={} tls_failed={} strangers={} \
+        "id={} disabled=0 cluster={} node={} lineage={} ready={} untaught={} accepted={} crowded={} tls_failed={} strangers={} \
          skipped={}",
         section.name(),
         report.cluster,
         report.node,
         report.lineage,
         u8::from(report.ready),
+        u8::from(report.untaught),
         counted(&c.accepted),
         counted(&c.crowded),
         counted(&c.tls_failed),
@@ -121,6 +122,11 @@ fn peer(peer: &PeerReport, out: &mut String) {
     );
     traffic("sent", &peer.sent, out);
     traffic("received", &peer.received, out);
+    let _ = writeln!(
+        out,
+        "        dropped: rows={} messages={} keys_wanted={} keys_offered={}",
+        peer.dropped.rows, peer.dropped.messages, peer.dropped.wants, peer.dropped.offers
+    );
     let _ = writeln!(
         out,
         "        last_error={}",
@@ -210,11 +216,12 @@ fn tables(shared: &Shared, report: &Report, out: &mut String) {
         let table = shared.world.table(t.id);
         let _ = write!(
             out,
-            "    table={} shared_as={} newest={} learned={}",
+            "    table={} shared_as={} newest={} learned={} taught={}",
             table.map_or("-", |t| t.spec().name.as_str()),
             t.name,
             t.newest,
             u8::from(t.learned),
+            u8::from(t.taught),
         );
         if let Some(c) = table.and_then(Table::replica).map(|r| r.counters()) {
             let _ = write!(
