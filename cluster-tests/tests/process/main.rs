@@ -27,6 +27,7 @@ mod logs;
 mod metrics_oracle;
 mod mistakes;
 mod peers_cli;
+mod peers_files;
 mod peers_options;
 mod peers_wire;
 mod real_clients;

@@ -455,7 +455,17 @@ fn load(args: &Args, files: &mut Vec<SeenFile>) -> Result<Plan, Alerts> {
     if !elsewhere && (!plan.global.quiet || args.verbose || args.debug) {
         show(&diags);
     }
-    let warned = diags.iter().any(|d| d.level == Level::Warning);
+    let found = peers::check(&plan);
+    if !found.alerts.is_empty() {
+        return Err(found.alerts.into());
+    }
+    // A process that runs says the same every day.
+    if args.check || args.warnings_are_fatal || plan.global.zero_warning {
+        for text in &found.warnings {
+            warn!("{text}");
+        }
+    }
+    let warned = diags.iter().any(|d| d.level == Level::Warning) || !found.warnings.is_empty();
     if warned && (args.warnings_are_fatal || plan.global.zero_warning) {
         return Err(
             String::from("Some warnings were found and 'zero-warning' is set. Aborting.").into(),

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,6 +44,8 @@ pub(super) struct Target {
     pub(super) address: PeerAddress,
     /// A `server` line, not discovered.
     pub(super) is_line: bool,
+    /// Addresses of a host whose name cannot be looked up any more.
+    pins: Vec<SocketAddr>,
     tls: Option<Tls>,
 }
 
@@ -81,12 +84,33 @@ impl Target {
             name,
             address,
             is_line: false,
+            pins: Vec::new(),
             tls,
         })
     }
 }
 
 impl Target {
+    /// Looks the name of a host up for good, if there is nothing below `root`, the directory of a `chroot` that is still to
+    /// come, to look it up by.
+    ///
+    /// # Errors
+    /// There is no such host, or nobody says so.
+    pub(super) fn pinned(mut self, root: Option<&Path>) -> Result<Target, String> {
+        let (Some(root), PeerAddress::Host { host, port }) = (root, &self.address) else {
+            return Ok(self);
+        };
+        let names = ["etc/resolv.conf", "etc/hosts"];
+        if names.iter().any(|name| root.join(name).exists()) {
+            return Ok(self);
+        }
+        let found = (host.as_str(), *port).to_socket_addrs();
+        self.pins = found
+            .map_err(|e| format!("cannot resolve '{host}': {}", crate::peers::plain(&e)))?
+            .collect();
+        Ok(self)
+    }
+
     /// Its address, for people and to recognise who dials this node.
     pub(super) fn shown(&self) -> String {
         match &self.address {
@@ -156,9 +180,13 @@ async fn connect(section: &Section, target: &Target) -> Result<Line, Failed> {
                 secure(section, target, stream).await
             }
             PeerAddress::Host { host, port } => {
-                let found = tokio::net::lookup_host((host.as_str(), *port)).await;
-                let found =
-                    found.map_err(|e| Failed::other(format!("cannot resolve '{host}': {e}")))?;
+                let found: Vec<SocketAddr> = if target.pins.is_empty() {
+                    let found = tokio::net::lookup_host((host.as_str(), *port)).await;
+                    let why = |e| Failed::other(format!("cannot resolve '{host}': {e}"));
+                    found.map_err(why)?.collect()
+                } else {
+                    target.pins.clone()
+                };
                 let mut last = Failed::other(format!("'{host}' has no address"));
                 for address in found {
                     match TcpStream::connect(address).await {

@@ -76,10 +76,7 @@ impl File {
             return None;
         }
         self.said = Some((now, is_over));
-        let date = Timestamp::from_second(at).map_or_else(
-            |_| at.to_string(),
-            |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        );
+        let date = date(at);
         let path = &self.path;
         let what = match self.holds {
             Holds::Chain => format!("certificate '{path}'"),
@@ -152,6 +149,14 @@ impl Holds {
 pub(crate) fn expiry(path: &str, holds: Holds) -> Option<i64> {
     let certificates = CertificateDer::pem_file_iter(path).ok()?;
     holds.until(certificates.filter_map(|c| not_after(&c.ok()?)))
+}
+
+/// Seconds since 1970, for people.
+pub(super) fn date(at: i64) -> String {
+    Timestamp::from_second(at).map_or_else(
+        |_| at.to_string(),
+        |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+    )
 }
 
 /// `notAfter` of a certificate (RFC 5280, 4.1): the fifth field of `tbsCertificate`, or the fourth in version 1, holds it.

@@ -4,6 +4,7 @@
 //! All sections share one thread and one runtime, apart from the workers': no request ever waits for a peer. A stream asks
 //! its hub for the next message when it has room for one (`outbox`), so a slow peer costs nothing but its own lag.
 
+mod check;
 mod dial;
 pub mod discover;
 mod door;
@@ -20,6 +21,7 @@ mod wire;
 use std::io;
 use std::time::Duration;
 
+pub use check::check;
 pub use ready::Readiness;
 pub use section::{Counters, Section};
 pub use start::{Open, accept, hold, leave, open, resume, start, stop, suspend, wait_until_ready};

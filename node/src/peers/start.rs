@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
@@ -15,7 +16,9 @@ use tokio::runtime::LocalOptions;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
+use super::check;
 use super::dial::Target;
+use super::discover;
 use super::door::Door;
 use super::expiry;
 use super::follow::Followed;
@@ -53,11 +56,13 @@ impl Open {
 pub fn open(plan: &Plan, pool: &mut Inherited, offer: &mut Offer) -> Result<Open, Vec<String>> {
     let mut sections = Vec::new();
     let mut errors = Vec::new();
+    let root = plan.global.chroot.as_deref().map(Path::new);
+    if root.is_some() {
+        tls::expect_chroot();
+        discover::keep_files();
+    }
     for (index, section) in plan.peers.iter().enumerate().filter(|(_, s)| !s.disabled) {
-        let place = |place: &remora_config::plan::Place| {
-            let file = plan.files.get(usize::from(place.file));
-            format!("[{}:{}]", file.map_or("?", String::as_str), place.line)
-        };
+        let place = |place: &remora_config::plan::Place| check::at(plan, place);
         let names = tls::expected_names(dialed(section)).unwrap_or_default();
         let mut opened = OpenSection {
             index,
@@ -78,11 +83,12 @@ pub fn open(plan: &Plan, pool: &mut Inherited, offer: &mut Offer) -> Result<Open
             }
         }
         for server in section.servers.iter().filter(|s| !s.disabled) {
-            match Target::new(
+            let target = Target::new(
                 server.name.clone(),
                 server.address.clone(),
                 server.tls.as_ref(),
-            ) {
+            );
+            match target.and_then(|target| target.pinned(root)) {
                 Ok(target) => opened.targets.push(target),
                 Err(why) => errors.push(format!(
                     "{} : peers section '{}', peer '{}': {why}",

@@ -4,6 +4,8 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 use remora_config::plan::{PeersTls, Verify};
@@ -37,7 +39,8 @@ struct State<T> {
 }
 
 /// What tells a file from the one that was there before, for each file.
-type Files = [Option<(u64, u64, i64, i64)>; 3];
+type Files = [Option<Seen>; 3];
+type Seen = (u64, u64, i64, i64);
 
 impl<T> Reread<T> {
     fn new(tls: &PeersTls, build: fn(&PeersTls) -> Result<T, String>) -> Result<Reread<T>, String> {
@@ -57,6 +60,9 @@ impl<T> Reread<T> {
     pub(super) fn current(&self, report: impl FnOnce(&str)) -> Arc<T> {
         let mut state = self.state.lock();
         let files = files(&self.tls);
+        if BELOW_ROOT.load(Relaxed) && files.iter().zip(&state.files).any(lost) {
+            return Arc::clone(&state.settings);
+        }
         if files != state.files {
             state.files = files;
             match (self.build)(&self.tls) {
@@ -71,6 +77,18 @@ impl<T> Reread<T> {
         }
         Arc::clone(&state.settings)
     }
+}
+
+/// The process runs, or is about to, where it does not see its files.
+static BELOW_ROOT: AtomicBool = AtomicBool::new(false);
+
+/// From now on, a file that is not there is one that cannot be seen, and what was read of it stays in use.
+pub(super) fn expect_chroot() {
+    BELOW_ROOT.store(true, Relaxed);
+}
+
+fn lost((now, before): (&Option<Seen>, &Option<Seen>)) -> bool {
+    now.is_none() && before.is_some()
 }
 
 fn files(tls: &PeersTls) -> Files {
@@ -106,10 +124,11 @@ fn server_config(tls: &PeersTls) -> Result<ServerConfig, String> {
         };
         builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
     };
-    let (chain, key) = own(tls)?.ok_or("no certificate is configured ('crt')")?;
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|e| own_error(tls, &e))?;
+    let mut config = shown(tls, |pair| {
+        let (chain, key) = pair.ok_or("no certificate is configured ('crt')")?;
+        let config = builder.clone().with_single_cert(chain, key);
+        config.map_err(|e| own_error(tls, &e))
+    })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Sessions last for days: resuming one saves nothing and would outlive a revoked certificate.
     config.send_tls13_tickets = 0;
@@ -136,12 +155,16 @@ fn client_config(tls: &PeersTls) -> Result<ClientConfig, String> {
         .map_err(|e| e.to_string())?
         .dangerous() // rustls' word for a verifier of one's own
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match own(tls)? {
-        Some((chain, key)) => builder
-            .with_client_auth_cert(chain, key)
-            .map_err(|e| own_error(tls, &e))?,
-        None => builder.with_no_client_auth(),
-    };
+    let mut config = shown(tls, |pair| {
+        let builder = builder.clone();
+        match pair {
+            Some((chain, key)) => {
+                let config = builder.with_client_auth_cert(chain, key);
+                config.map_err(|e| own_error(tls, &e))
+            }
+            None => Ok(builder.with_no_client_auth()),
+        }
+    })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
@@ -151,11 +174,21 @@ fn server_name(name: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(name.to_owned()).map_err(|_| format!("'{name}' cannot be a server's name"))
 }
 
-/// This node's certificate with its chain, and its key.
-#[allow(clippy::type_complexity)]
-fn own(
+/// A certificate with its chain, and its key.
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Builds something from this node's certificate. Tries twice: files that are being renewed may be of two certificates.
+fn shown<T>(
     tls: &PeersTls,
-) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
+    build: impl Fn(Option<Pair>) -> Result<T, String>,
+) -> Result<T, String> {
+    own(tls)
+        .and_then(&build)
+        .or_else(|_| own(tls).and_then(&build))
+}
+
+/// This node's certificate with its chain, and its key.
+fn own(tls: &PeersTls) -> Result<Option<Pair>, String> {
     let Some(crt) = &tls.crt else {
         return Ok(None);
     };
@@ -167,7 +200,19 @@ fn own(
 
 fn own_error(tls: &PeersTls, why: &rustls::Error) -> String {
     let crt = tls.crt.as_deref().unwrap_or_default();
-    format!("certificate '{crt}': {}", explain(why))
+    match (why, &tls.key) {
+        (rustls::Error::InconsistentKeys(_), Some(key)) if key != crt => {
+            format!(
+                "the private key in '{key}' belongs to another certificate than that in '{crt}'"
+            )
+        }
+        (rustls::Error::InconsistentKeys(_), _) => {
+            format!(
+                "the private key in '{crt}' belongs to another certificate than the first one there"
+            )
+        }
+        _ => format!("certificate '{crt}': {}", explain(why)),
+    }
 }
 
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -314,6 +359,7 @@ pub(super) fn plainer(text: String) -> String {
     }
 }
 
+/// rustls' errors are for programmers.
 fn explain(error: &rustls::Error) -> String {
     use rustls::{AlertDescription as A, CertificateError as C, Error as E};
     match error {
@@ -330,8 +376,50 @@ fn explain(error: &rustls::Error) -> String {
         E::AlertReceived(A::CertificateRequired) => {
             "the peer wants this node to show a certificate".into()
         }
-        E::AlertReceived(A::UnknownCA | A::DecryptError | A::BadCertificate) => {
-            format!("the peer refuses this node's certificate ({error})")
+        E::AlertReceived(
+            alert @ (A::UnknownCA
+            | A::DecryptError
+            | A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateRevoked
+            | A::CertificateUnknown),
+        ) => format!(
+            "the peer refuses this node's certificate ('{}')",
+            words(alert)
+        ),
+        E::AlertReceived(alert) => {
+            format!("the peer ended the handshake ('{}')", words(alert))
+        }
+        E::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
+            "its certificate is not valid yet: one of the two clocks is wrong, or its issuer's".into()
+        }
+        E::InvalidCertificate(C::NotValidForNameContext {
+            expected,
+            presented,
+        }) => {
+            // In the form `DnsName("a")`.
+            let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
+            let names: Vec<String> = presented.iter().map(bare).collect();
+            let names = match &names[..] {
+                [] => "none at all".to_owned(),
+                names => format!("'{}'", names.join("', '")),
+            };
+            format!(
+                "its certificate does not carry the name '{}', but {names}",
+                expected.to_str()
+            )
+        }
+        E::InvalidCertificate(C::InvalidPurpose | C::InvalidPurposeContext { .. }) => {
+            "its certificate may not be used for this (extendedKeyUsage): nodes need 'serverAuth' and 'clientAuth'".into()
+        }
+        E::PeerIncompatible(why) => {
+            format!("the two sides have no version or method in common ('{}')", words(why))
+        }
+        E::PeerMisbehaved(why) => {
+            format!("the other side does not keep to the protocol ('{}')", words(why))
+        }
+        E::InvalidMessage(why) => {
+            format!("a message that makes no sense ('{}')", words(why))
         }
         _ => {
             let text = error.to_string();
@@ -340,6 +428,55 @@ fn explain(error: &rustls::Error) -> String {
             } else {
                 text
             }
+        }
+    }
+}
+
+/// A name of rustls' as people write it: `UnknownCA` is "unknown CA".
+fn words(name: &impl std::fmt::Debug) -> String {
+    let name = format!("{name:?}");
+    let mut out = String::with_capacity(name.len() + 8);
+    let mut before = ' ';
+    for (i, c) in name.char_indices() {
+        let after = name[i + c.len_utf8()..].chars().next();
+        let acronym = before.is_uppercase() || after.is_none_or(char::is_uppercase);
+        if c.is_uppercase() && before.is_alphanumeric() && !before.is_uppercase() {
+            out.push(' ');
+        }
+        if acronym {
+            out.push(c);
+        } else {
+            out.extend(c.to_lowercase());
+        }
+        before = c;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, PeerMisbehaved};
+
+    use super::*;
+
+    #[test]
+    fn names_become_words() {
+        for (name, expected) in [
+            (words(&AlertDescription::UnknownCA), "unknown CA"),
+            (
+                words(&AlertDescription::UnsupportedCertificate),
+                "unsupported certificate",
+            ),
+            (
+                words(&PeerMisbehaved::SelectedUnofferedPsk),
+                "selected unoffered psk",
+            ),
+            (
+                words(&AlertDescription::Unknown(0xee)),
+                "alert description(0xee)",
+            ),
+        ] {
+            assert_eq!(name, expected);
         }
     }
 }

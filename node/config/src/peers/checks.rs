@@ -161,7 +161,8 @@ impl Builder<'_> {
         scope.diags.alert(*place, &text);
     }
 
-    /// Names are looked up while the process runs, when it sees nothing but its new root.
+    /// Names are looked up while the process runs, when it sees nothing but its new root. What it takes for that is read before,
+    /// which may be of another time.
     fn names_in_a_chroot(&self, scope: &mut Scope<'_>) {
         let Some(dir) = &self.global.chroot else {
             return;
@@ -175,7 +176,7 @@ impl Builder<'_> {
         let places = discover.map(|d| d.place).chain(servers.map(|s| s.place));
         if let Some(place) = places.min_by_key(|p| (p.file, p.line)) {
             let text = format!(
-                "names of peers are looked up while the process runs, which under 'chroot {dir}' takes '{dir}/etc/resolv.conf' and '{dir}/etc/hosts'."
+                "the addresses of hosts, and for 'discover' the servers to ask, are found out before 'chroot {dir}', once. They are found out anew each time if '{dir}/etc/resolv.conf' and '{dir}/etc/hosts' are there."
             );
             scope.diags.notice(place, &text);
         }

@@ -2,10 +2,15 @@
 //! server that fails must not look like a name that is gone.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -197,7 +202,7 @@ impl Server {
                 (vec![absolute(name)], builder)
             }
             None => {
-                let (config, options) = system_conf::read_system_conf().map_err(|e| reason(&e))?;
+                let (config, options) = system_files().map_err(|e| reason(&e))?;
                 let names = candidates(&name, &config, options.ndots);
                 let builder =
                     TokioResolver::builder_with_config(config, provider).with_options(options);
@@ -211,8 +216,7 @@ impl Server {
         Ok(Server {
             resolver,
             names,
-            // One that cannot be read knows nobody.
-            known: own.then(|| hickory_resolver::Hosts::from_system().unwrap_or_default()),
+            known: own.then(known_hosts),
         })
     }
 
@@ -239,6 +243,38 @@ impl Server {
             v6: of(RecordType::AAAA),
         };
         hosts.exists().then_some(hosts)
+    }
+}
+
+/// What `/etc/resolv.conf` and `/etc/hosts` said while the process saw them.
+static KEPT: OnceLock<[Option<Vec<u8>>; 2]> = OnceLock::new();
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+
+/// Reads the files by which names are looked up, for a process that may not see them any more soon. Where they can still be
+/// read, they are read anew.
+pub fn keep_files() {
+    KEPT.get_or_init(|| [RESOLV_CONF, HOSTS].map(|path| fs::read(path).ok()));
+}
+
+fn system_files() -> Result<(ResolverConfig, ResolverOpts), NetError> {
+    let [kept, _] = KEPT.get().unwrap_or(&[None, None]);
+    match kept {
+        Some(text) if !Path::new(RESOLV_CONF).exists() => system_conf::parse_resolv_conf(text),
+        _ => system_conf::read_system_conf(),
+    }
+}
+
+/// A file that cannot be read knows nobody.
+fn known_hosts() -> hickory_resolver::Hosts {
+    let [_, kept] = KEPT.get().unwrap_or(&[None, None]);
+    match kept {
+        Some(text) if !Path::new(HOSTS).exists() => {
+            let mut hosts = hickory_resolver::Hosts::default();
+            let _ = hosts.read_hosts_conf(&text[..]);
+            hosts
+        }
+        _ => hickory_resolver::Hosts::from_system().unwrap_or_default(),
     }
 }
 

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use members::{Answer, Members};
 
+pub use lookup::keep_files;
 pub use members::MEMBERS_MAX;
 
 /// Intervals for which answers must lack an address before it is gone.
