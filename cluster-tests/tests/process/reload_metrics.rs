@@ -1,5 +1,9 @@
 //! What becomes of reloads is on the metrics page.
 
+use std::collections::BTreeMap;
+
+use cluster_tests::cluster::Spec;
+use cluster_tests::hits::Tally;
 use cluster_tests::scrape::{samples, scrape};
 use cluster_tests::wait::{observe_for, until_true};
 use cluster_tests::{Proxy, get};
@@ -7,6 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
+use crate::house::serve_supervised;
 use crate::supervisor::{edit, kill, master, supervised, worker, workers};
 
 /// Successes, failures, whether the last one succeeded, hand-offs; -1 for what is not on the page.
@@ -114,5 +119,89 @@ fn a_watched_file_that_is_away_or_a_pipe_is_tried_once() {
         std::fs::write(at("same"), &text).expect("a file");
         std::fs::rename(at("same"), at("test.cfg")).expect("it comes back");
         becomes(&proxy, [after, after, 1.0, after]);
+    }
+}
+
+/// What is told of peers and of tables that nodes share goes on like all other totals.
+#[test]
+fn totals_of_what_nodes_share_never_go_back() {
+    if haproxy_lacks("these metrics") {
+        return;
+    }
+    let mut cluster = Spec::of(2)
+        .global("  admin bind unix@{{dir}}/admin.sock")
+        .prepare();
+    serve_supervised(&mut cluster, &[0, 1]);
+    let node = cluster.node(0);
+    let admin = node.proxy().dir().join("admin.sock");
+    let totals = || -> BTreeMap<String, f64> {
+        let page = scrape(&admin);
+        let all = samples(&page).into_iter();
+        all.filter(|(name, _)| name.contains("_total") && !name.contains("_cpu_"))
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    };
+    let of = |all: &BTreeMap<String, f64>, name: &str| -> f64 {
+        let prefix = format!("remora_{name}_total{{");
+        let some = all.iter().filter(|(key, _)| key.starts_with(&prefix));
+        some.map(|(_, value)| value).sum()
+    };
+    let busy = [
+        "sticktable_edicts_issued",
+        "sticktable_edicts_applied",
+        "peers_accepted",
+        "peers_rows_merged",
+        "peers_sent_rows",
+        "peers_sent_bytes",
+        "peers_received_rows",
+        "peers_received_bytes",
+        "peer_dials",
+    ];
+    let mut before = BTreeMap::new();
+    for round in 0..4 {
+        // A bit of each.
+        let mut tally = Tally::default();
+        let key = format!("round{round}");
+        for index in 0..2 {
+            cluster.node(index).hit(&key, 3, &mut tally);
+        }
+        until_true("both have all", || {
+            (0..2).all(|node| cluster.node(node).value(&key, "http_req_cnt") == 6)
+        });
+        for (index, other) in [(0, 1), (1, 0)] {
+            cluster
+                .node(index)
+                .order(&format!("clear table t key {key}"));
+            until_true("the other node clears it", || {
+                cluster.node(other).value(&key, "http_req_cnt") <= 0
+            });
+            cluster.node(index).hit(&key, 1, &mut tally);
+            until_true("both have it", || {
+                (0..2).all(|node| cluster.node(node).value(&key, "http_req_cnt") == 1)
+            });
+        }
+        until_true("all of that is on the page", || {
+            let now = totals();
+            let more = busy.iter().all(|name| of(&now, name) > of(&before, name));
+            let begun = before.iter().all(|(name, value)| {
+                let now = now.get(name);
+                // Hubs begin a moment after the process serves.
+                assert!(
+                    now.is_none_or(|now| now >= value),
+                    "{name}: {value}, then {now:?}"
+                );
+                now.is_some()
+            });
+            if more && begun {
+                before = now;
+                return true;
+            }
+            false
+        });
+        assert!(
+            master(node.proxy())
+                .ask("reload")
+                .starts_with("Success=1\n")
+        );
     }
 }

@@ -23,8 +23,11 @@ use std::time::Duration;
 
 pub use check::check;
 pub use ready::Readiness;
-pub use section::{Counters, Section};
-pub use start::{Open, accept, hold, leave, open, resume, start, stop, suspend, wait_until_ready};
+pub use section::{Counters, Section, Totals};
+pub use start::{
+    Open, accept, hold, inherit_totals, leave, open, resume, start, stop, suspend, totals,
+    wait_until_ready,
+};
 
 /// One message at most: a batch of 64 KiB, or a hello of many tables.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -42,6 +42,30 @@ pub struct Counters {
     pub skipped: AtomicU64,
 }
 
+impl Counters {
+    /// Always in the same order; later ones are appended.
+    fn all(&self) -> [&AtomicU64; 5] {
+        [
+            &self.accepted,
+            &self.crowded,
+            &self.tls_failed,
+            &self.strangers,
+            &self.skipped,
+        ]
+    }
+}
+
+/// What sections have counted, by name: for the process that goes on.
+pub type Totals = BTreeMap<String, Vec<u64>>;
+
+/// Adds a list of totals to one that may be longer or shorter.
+pub(super) fn add(to: &mut Vec<u64>, more: &[u64]) {
+    to.resize(to.len().max(more.len()), 0);
+    for (total, more) in to.iter_mut().zip(more) {
+        *total = total.saturating_add(*more);
+    }
+}
+
 /// See the module's head. Everything but [`Section::report`] and the counters belongs to the thread of the peers.
 pub struct Section {
     name: String,
@@ -60,6 +84,8 @@ pub struct Section {
     door: watch::Sender<Door>,
     /// Peers' sessions that have begun.
     met: watch::Sender<u64>,
+    /// What the process before counted of peers that this one does not dial yet.
+    before: Mutex<Totals>,
 }
 
 /// Whether a section accepts connections.
@@ -93,6 +119,7 @@ impl Section {
             stopped: watch::Sender::new(false),
             door: watch::Sender::new(Door::Open),
             met: watch::Sender::new(0),
+            before: Mutex::default(),
         })
     }
 
@@ -103,6 +130,48 @@ impl Section {
     /// The state of its peers, for people and metrics.
     pub fn report(&self) -> Report {
         self.hub.lock().report(clock::read().mono_ms)
+    }
+    /// What it has counted, for the process that goes on: names that [`Section::inherit`] knows, and values.
+    pub(super) fn totals(&self, to: &mut Totals) {
+        let report = self.report();
+        let door = self.counters.all().map(|n| n.load(Relaxed)).to_vec();
+        to.insert(format!("door {}", self.name), door);
+        to.insert(format!("hub {}", self.name), report.totals());
+        let prefix = self.prefix();
+        let before = self.before.lock();
+        for (name, totals) in before.iter().take(BEFORE_MAX) {
+            to.insert(format!("{prefix}{name}"), totals.clone());
+        }
+        for peer in report.peers.iter().filter(|p| p.peer.is_some()) {
+            to.insert(format!("{prefix}{}", peer.name), peer.totals());
+        }
+    }
+    /// Adds what the process before has counted; may be repeated with more.
+    pub(super) fn inherit(&self, totals: &Totals) {
+        if let Some(door) = totals.get(&format!("door {}", self.name)) {
+            for (total, before) in self.counters.all().into_iter().zip(door) {
+                total.fetch_add(*before, Relaxed);
+            }
+        }
+        let mut hub = self.hub.lock();
+        if let Some(before) = totals.get(&format!("hub {}", self.name)) {
+            hub.inherit_totals(before);
+        }
+        let prefix = self.prefix();
+        let mut before = self.before.lock();
+        for (name, more) in totals {
+            let Some(name) = name.strip_prefix(&prefix) else {
+                continue;
+            };
+            let targets = self.targets.lock();
+            match targets.iter().find(|(_, target)| target.name == name) {
+                Some((ix, _)) => hub.inherit_peer_totals(*ix, more),
+                None => add(before.entry(name.to_owned()).or_default(), more),
+            }
+        }
+    }
+    fn prefix(&self) -> String {
+        format!("peer {} ", self.name)
     }
     /// Rings when there is something to do; for wakers of tables.
     pub(super) fn bell(&self) -> Arc<Notify> {
@@ -162,7 +231,12 @@ impl Section {
     pub(super) fn add_peer(&self, mut target: Target, discovered: bool) -> PeerIx {
         target.is_line = !discovered;
         let (name, address) = (target.name.clone(), target.shown());
-        let ix = self.with_hub(|hub, now| hub.add_peer(&name, &address, discovered, now));
+        let before = self.before.lock().remove(&name).unwrap_or_default();
+        let ix = self.with_hub(|hub, now| {
+            let ix = hub.add_peer(&name, &address, discovered, now);
+            hub.inherit_peer_totals(ix, &before);
+            ix
+        });
         self.targets.lock().insert(ix, Arc::new(target));
         ix
     }
@@ -451,5 +525,7 @@ fn severity(event: &Event) -> Severity {
 
 /// Longest time between two ticks of the hub: tables follow a wall clock that is being set.
 const TICK_MS: u64 = 1_000;
+/// So many peers that were discovered once, and are not now, go along from process to process.
+const BEFORE_MAX: usize = 256;
 /// Connections of strangers that get a log line each.
 const STRANGERS_SAID: u64 = 20;

@@ -22,7 +22,7 @@ use super::discover;
 use super::door::Door;
 use super::expiry;
 use super::follow::Followed;
-use super::section::{self, Section};
+use super::section::{self, Section, Totals};
 use super::tls;
 use crate::handoff::Inherited;
 use crate::handoff::inherited::Offer;
@@ -210,6 +210,7 @@ fn section(
         hub.inherit_lives(&known.lives, now);
     }
     let section = Section::new(plan.name.clone(), index, hub, Arc::clone(shared));
+    section.inherit(&shared.heritage.hubs.lock().totals);
     for table in &plan.tables {
         if let Some(replica) = shared.world.table(*table).and_then(Table::replica) {
             let bell = section.bell();
@@ -279,6 +280,33 @@ pub fn suspend(shared: &Shared) -> Hubs {
         section.suspend(&mut all);
     }
     all
+}
+
+/// What all sections have counted, for the process that goes on.
+pub fn totals(shared: &Shared) -> Totals {
+    let Some(sections) = shared.peers.get() else {
+        // They have not begun: there is what they will begin with.
+        return shared.heritage.hubs.lock().totals.clone();
+    };
+    let mut all = Totals::new();
+    for section in sections {
+        section.totals(&mut all);
+    }
+    all
+}
+
+/// Adds what the process before has counted.
+pub fn inherit_totals(shared: &Shared, more: &Totals) {
+    if let Some(sections) = shared.peers.get() {
+        for section in sections {
+            section.inherit(more);
+        }
+        return;
+    }
+    let mut hubs = shared.heritage.hubs.lock();
+    for (name, values) in more {
+        section::add(hubs.totals.entry(name.clone()).or_default(), values);
+    }
 }
 
 /// The other process did not take over: goes on.

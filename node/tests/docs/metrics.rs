@@ -76,9 +76,8 @@ limit of an unlimited server) has no sample, where HAProxy shows `NaN`; there is
 caches, health checks and average times, because Remora does not have them; CPU time is in
 `remora_process_cpu_seconds_total`, not in `haproxy_process_idle_time_percent`.
 
-Counters go on across reloads, but for CPU time and what is told of the exchange with peers: `remora_peer_…`, `remora_peers_…`, and of the
-tables' edicts, shares, releases, stamps and lineages. They begin at 0 with any other start, and
-when the CLI is told to `clear counters all`. How many series a page has follows from the configuration alone: no label holds anything that
+Counters go on across reloads, but for CPU time, which is the process's own. They begin at 0 with any other start, and
+`clear counters all` on the CLI sets those of the process, its proxies and servers to 0. How many series a page has follows from the configuration alone: no label holds anything that
 clients choose.
 ";
 

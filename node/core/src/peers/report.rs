@@ -60,7 +60,8 @@ impl Dropped {
     }
 }
 
-/// Counts since the hub was made. Sessions that are open are in [`PeerReport`] until they end.
+/// Counts since the hub was made, and those of the processes before it that it goes on with. Sessions that are open are in
+/// [`PeerReport`] until they end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HubCounters {
     /// Sessions that this node ended.
@@ -96,6 +97,32 @@ pub struct HubCounters {
 }
 
 impl HubCounters {
+    /// Always in the same order; later ones are appended.
+    fn all(&mut self) -> [&mut u64; 21] {
+        [
+            &mut self.sessions_closed,
+            &mut self.sessions_refused,
+            &mut self.protocol_errors,
+            &mut self.bad_batches,
+            &mut self.rows_merged,
+            &mut self.rows_ignored,
+            &mut self.rows_refused,
+            &mut self.gaps_asked,
+            &mut self.keys_wanted,
+            &mut self.keys_wanted_by_peers,
+            &mut self.keys_offered,
+            &mut self.wants_dropped,
+            &mut self.offers_dropped,
+            &mut self.sent.messages,
+            &mut self.sent.batches,
+            &mut self.sent.rows,
+            &mut self.sent.bytes,
+            &mut self.received.messages,
+            &mut self.received.batches,
+            &mut self.received.rows,
+            &mut self.received.bytes,
+        ]
+    }
     pub(super) fn note_fault(&mut self, why: &Ended) {
         match why {
             Ended::Protocol(_) => self.protocol_errors += 1,
@@ -237,7 +264,56 @@ pub struct Report {
     pub counters: HubCounters,
 }
 
+impl PeerReport {
+    /// Counts since it was added, for [`Hub::inherit_peer_totals`] of another process.
+    pub fn totals(&self) -> Vec<u64> {
+        // Later ones are appended.
+        let dropped = self.dropped;
+        vec![
+            self.dials,
+            dropped.rows,
+            dropped.messages,
+            dropped.wants,
+            dropped.offers,
+        ]
+    }
+}
+
+impl Report {
+    /// Counts since the hub was made, open sessions included, for [`Hub::inherit_totals`] of another process.
+    pub fn totals(&self) -> Vec<u64> {
+        let mut all = self.counters;
+        for peer in &self.peers {
+            all.add_sent(&peer.sent);
+            all.add_received(&peer.received);
+        }
+        all.all().map(|n| *n).to_vec()
+    }
+}
+
 impl Hub {
+    /// Adds what [`Report::totals`] gave in the process whose lineage goes on here. It may know fewer or more of them.
+    pub fn inherit_totals(&mut self, before: &[u64]) {
+        for (total, before) in self.counters.all().into_iter().zip(before) {
+            *total = total.saturating_add(*before);
+        }
+    }
+    /// The same with [`PeerReport::totals`].
+    pub fn inherit_peer_totals(&mut self, ix: PeerIx, before: &[u64]) {
+        if let Some(peer) = self.peers.get_mut(&ix) {
+            let dropped = &mut peer.dropped;
+            let all = [
+                &mut peer.dials,
+                &mut dropped.rows,
+                &mut dropped.messages,
+                &mut dropped.wants,
+                &mut dropped.offers,
+            ];
+            for (total, before) in all.into_iter().zip(before) {
+                *total = total.saturating_add(*before);
+            }
+        }
+    }
     /// Everything there is to show.
     pub fn report(&self, now: u64) -> Report {
         let mut peers: Vec<PeerReport> = self

@@ -165,6 +165,10 @@ impl Lineages {
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
+    /// The same, for another process that goes on with it.
+    pub fn refused_total(&self) -> &AtomicU64 {
+        &self.refused
+    }
     /// Says whether the gauges of a lineage count. The own one's always do.
     pub fn set_alive(&self, index: u16, alive: bool) {
         if index > 0

@@ -15,6 +15,7 @@ use super::{FOR_EVER, Learned, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
 use crate::handoff::frames::Frame;
 use crate::handoff::frames::tables::{Drain, Pass};
+use crate::peers::Totals;
 use crate::proxy::clock;
 use crate::shared::Shared;
 
@@ -75,6 +76,8 @@ pub struct Hubs {
     pub known: Vec<(TableId, Inheritance)>,
     /// Lineages that were alive, with the names of their nodes.
     pub lives: Vec<(Lineage, String)>,
+    /// What they had counted.
+    pub totals: Totals,
 }
 
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@ use remora_core::world::{ProxyState, World};
 use twox_hash::XxHash64;
 
 use crate::handoff::frames::tables::{Setting, Total};
+use crate::peers;
 use crate::shared::Shared;
 
 /// Counters that belong together. Each has a fixed place in its list.
@@ -18,12 +19,16 @@ enum Counters<'w> {
     Many(Vec<&'w AtomicU64>),
     Rule(u32),
     Table(&'w Table),
+    /// Of what nodes share.
+    Shared(Vec<&'w AtomicU64>),
 }
 
 impl Counters<'_> {
     fn read(&self, hits: &RuleHits) -> Vec<u64> {
         match self {
-            Counters::Many(all) => all.iter().map(|c| c.load(Relaxed)).collect(),
+            Counters::Many(all) | Counters::Shared(all) => {
+                all.iter().map(|c| c.load(Relaxed)).collect()
+            }
             Counters::Rule(number) => vec![hits.of(*number)],
             Counters::Table(table) => {
                 let events = table.events();
@@ -34,7 +39,7 @@ impl Counters<'_> {
 
     fn add(&self, hits: &RuleHits, values: &[u64]) {
         match self {
-            Counters::Many(all) => {
+            Counters::Many(all) | Counters::Shared(all) => {
                 for (counter, value) in all.iter().zip(values) {
                     counter.fetch_add(*value, Relaxed);
                 }
@@ -95,6 +100,14 @@ fn each<'w>(shared: &'w Shared, mut f: impl FnMut(&dyn Fn() -> String, Counters<
     for table in &world.tables {
         let name = || format!("table {}", table.spec().name);
         f(&name, Counters::Table(table));
+        if let Some(replica) = table.replica() {
+            let name = || format!("replica {}", table.spec().name);
+            f(&name, Counters::Shared(replica.totals()));
+        }
+    }
+    if let Some(replica) = world.tables.iter().find_map(Table::replica) {
+        let refused = vec![replica.lineages().refused_total()];
+        f(&|| String::from("lineages"), Counters::Shared(refused));
     }
 }
 
@@ -102,6 +115,8 @@ fn each<'w>(shared: &'w Shared, mut f: impl FnMut(&dyn Fn() -> String, Counters<
 #[derive(Default)]
 pub struct Told {
     values: Vec<Vec<u64>>,
+    /// Those of `peers` sections.
+    peers: peers::Totals,
     /// This process serves no more: what happens to its tables concerns nobody.
     draining: bool,
 }
@@ -117,24 +132,26 @@ impl Told {
             }
             let before = self.values.get_mut(at);
             at += 1;
-            let idle = self.draining && matches!(counters, Counters::Table(_));
+            let of_tables = matches!(counters, Counters::Table(_) | Counters::Shared(_));
+            let idle = self.draining && of_tables;
             let Some(before) = before.filter(|_| !idle && news.len() < most) else {
                 return;
             };
             let now = counters.read(&shared.world.process.rule_hits);
-            if *before == now || before.is_empty() && now.iter().all(|n| *n == 0) {
-                return;
+            if let Some(values) = added(before, now) {
+                let name = name();
+                news.push(Total { name, values });
             }
-            // A counter that was cleared by hand adds what it shows.
-            let added = now.iter().enumerate().map(|(i, now)| {
-                let before = before.get(i).copied().unwrap_or(0);
-                now.checked_sub(before).unwrap_or(*now)
-            });
-            let values = added.collect();
-            *before = now;
-            let name = name();
-            news.push(Total { name, values });
         });
+        // The hubs of a process that drains are silent.
+        if !self.draining {
+            for (name, now) in peers::totals(shared) {
+                let before = self.peers.entry(name.clone()).or_default();
+                if let Some(values) = added(before, now) {
+                    news.push(Total { name, values });
+                }
+            }
+        }
         news
     }
 
@@ -142,6 +159,21 @@ impl Told {
     pub fn drains(&mut self) {
         self.draining = true;
     }
+}
+
+/// What has come since `before`, which becomes `now`; `None`: nothing.
+fn added(before: &mut Vec<u64>, now: Vec<u64>) -> Option<Vec<u64>> {
+    if *before == now || before.is_empty() && now.iter().all(|n| *n == 0) {
+        return None;
+    }
+    // A counter that was cleared by hand adds what it shows.
+    let added = now.iter().enumerate().map(|(i, now)| {
+        let before = before.get(i).copied().unwrap_or(0);
+        now.checked_sub(before).unwrap_or(*now)
+    });
+    let added = added.collect();
+    *before = now;
+    Some(added)
 }
 
 /// Adds what another process has counted. What is not configured here any more is left out.
@@ -152,6 +184,16 @@ pub fn add(shared: &Shared, totals: &[Total]) {
         .collect();
     if by_name.is_empty() {
         return;
+    }
+    let of_peers = totals.iter().filter(|total| {
+        let mut kinds = ["door ", "hub ", "peer "].into_iter();
+        kinds.any(|kind| total.name.starts_with(kind))
+    });
+    let of_peers: peers::Totals = of_peers
+        .map(|total| (total.name.clone(), total.values.clone()))
+        .collect();
+    if !of_peers.is_empty() {
+        peers::inherit_totals(shared, &of_peers);
     }
     each(shared, |name, counters| {
         if let Some(values) = by_name.get(name().as_str()) {

@@ -22,6 +22,7 @@ mod succeed;
 mod tombs;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::lineage::{Lineage, Lineages};
@@ -408,6 +409,10 @@ impl<'t> Replica<'t> {
     /// Drops tombstones that have been kept long enough. Returns how many. `Table::maintain` does it too, in passing.
     pub fn forget_tombstones(&self, now_ms: u64) -> usize {
         tombs::forget(self.table, now_ms)
+    }
+    /// Counters of events, for another process that goes on with them: always in the same order; later ones are appended.
+    pub fn totals(&self) -> Vec<&'t AtomicU64> {
+        self.shared.counts.totals().to_vec()
     }
     /// Counters for people.
     pub fn counters(&self) -> ReplicaCounters {

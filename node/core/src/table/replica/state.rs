@@ -62,6 +62,27 @@ pub(in crate::table) struct Counts {
     pub tombstones: AtomicU64,
 }
 
+impl Counts {
+    /// Those that only grow, always in the same order; later ones are appended.
+    pub fn totals(&self) -> [&AtomicU64; 13] {
+        [
+            &self.edicts_issued,
+            &self.edicts_applied,
+            &self.edicts_dropped,
+            &self.stamps_refused,
+            &self.wants,
+            &self.offers,
+            &self.questions_dropped,
+            &self.adopted,
+            &self.rows_kept_back,
+            &self.releases_dropped,
+            &self.rows_merged,
+            &self.rows_ignored,
+            &self.rows_refused,
+        ]
+    }
+}
+
 /// One more.
 pub(in crate::table) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
