@@ -26,7 +26,7 @@ impl Seen {
     }
 }
 
-fn relay(house: &House) -> (PathBuf, PathBuf) {
+pub(crate) fn relay(house: &House) -> (PathBuf, PathBuf) {
     let dir = house.first.dir();
     (dir.join("relay.sock"), dir.join("handoff.sock"))
 }
@@ -44,7 +44,7 @@ fn has_left(supervisor: &Proxy) -> bool {
 }
 
 /// All that is said until one of them has taken over.
-const FRAMES: [&str; 15] = [
+const FRAMES: [&str; 17] = [
     "Hello",
     "Take",
     "Listeners",
@@ -59,6 +59,8 @@ const FRAMES: [&str; 15] = [
     "Held",
     "Drain",
     "Yours",
+    "Pass/Accepting",
+    "Pass/Quiet",
     "Pass/Released",
 ];
 
@@ -138,7 +140,7 @@ fn killed_after_each(old_dies: bool) {
         // Up to the last word, an old worker that dies is replaced by its own supervisor, and a new one that dies as long as
         // it might have been told it by its own, which asks once more.
         let last = if old_dies {
-            &["Yours", "Pass/Released"][..]
+            &["Yours", "Pass/Accepting", "Pass/Quiet", "Pass/Released"][..]
         } else {
             &[
                 "Hold",
@@ -146,6 +148,8 @@ fn killed_after_each(old_dies: bool) {
                 "Held",
                 "Drain",
                 "Yours",
+                "Pass/Accepting",
+                "Pass/Quiet",
                 "Pass/Released",
             ]
         };

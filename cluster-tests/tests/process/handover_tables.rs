@@ -61,6 +61,10 @@ fn chain(kinds: [&[&str]; 3]) {
     let told = house.cli().stat("be", "BACKEND", "bout");
     assert_eq!(told.parse(), Ok(bytes));
     assert_eq!(requests("hrsp_2xx"), "24");
+    for process in &later {
+        let said = process.stderr();
+        assert!(said.contains("accept gap 0 ms"), "{said}");
+    }
     let House { first, .. } = house;
     let all = std::iter::once(first).chain(later);
     for (mut process, kind) in all.zip(kinds).take(2) {

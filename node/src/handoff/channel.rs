@@ -216,6 +216,13 @@ impl Channel {
         }
     }
 
+    /// Whether nobody is at the other end any more. What has come is left there.
+    pub fn is_over(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        let now = Timespec::try_from(Duration::ZERO).unwrap_or_default();
+        rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
+    }
+
     /// Lets nothing more come in or go out. What has arrived can still be received.
     pub fn shut(&self) {
         let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
@@ -331,7 +338,9 @@ mod tests {
         for packet in Packet::listeners(&all) {
             ours.send(&packet, SOON).unwrap();
         }
+        assert!(!theirs.is_over());
         drop(ours);
+        assert!(theirs.is_over(), "also while something is to be read");
         let mut got = 0;
         while let Some((Frame::Listeners(infos), fds)) = theirs.recv(SOON).unwrap() {
             assert!(infos.iter().all(|i| *i == info));

@@ -34,10 +34,13 @@ pub enum Wish {
         Channel,
         oneshot::Sender<Result<oneshot::Receiver<()>, String>>,
     ),
-    /// Stop accepting; say when.
+    /// Show the rest of the tables; say when.
     Hold(oneshot::Sender<()>),
-    /// It did not take over: accept again.
-    Resume,
+    /// It did not take over. `held`: after [`Wish::Hold`].
+    Resume {
+        /// See there.
+        held: bool,
+    },
     /// It is ready to accept.
     Leave(Leave),
     /// From elsewhere: ways to processes that drain.
@@ -180,13 +183,14 @@ impl Giver {
         }
         let line = Line::new(Channel::new(fd)?)?;
         line.send(&Frame::hello().into()).await?;
-        let held = AtomicBool::new(false);
+        // How far it has come.
+        let (asked, held) = (AtomicBool::new(false), AtomicBool::new(false));
         self.cancelled.borrow_and_update();
         let mut cancelled = self.cancelled.clone();
         let done = tokio::select! {
             biased;
             Ok(()) = cancelled.changed() => Err(io::Error::other(*cancelled.borrow_and_update())),
-            done = self.talk(&line, &held) => done,
+            done = self.talk(&line, &asked, &held) => done,
         };
         if !matches!(done, Ok(true)) {
             // It must not take this end for a death.
@@ -196,19 +200,22 @@ impl Giver {
             };
             let _ = line.channel().try_send(&Frame::Sorry(why).into());
         }
-        if held.load(Relaxed) && !matches!(done, Ok(true)) {
-            info!("the process that wanted to take over does not; this one goes on.");
-            let _ = self.wishes.send(Wish::Resume);
+        if asked.load(Relaxed) && !matches!(done, Ok(true)) {
+            let held = held.load(Relaxed);
+            if held {
+                info!("the process that wanted to take over does not; this one goes on.");
+            }
+            let _ = self.wishes.send(Wish::Resume { held });
         }
         done.map(drop)
     }
 
     /// Whether the other process has taken over.
-    async fn talk(&self, line: &Line, held: &AtomicBool) -> io::Result<bool> {
+    async fn talk(&self, line: &Line, asked: &AtomicBool, held: &AtomicBool) -> io::Result<bool> {
         let mut kin = None;
         let mut taught = None;
         loop {
-            // Reading its configuration takes time; between `Hold` and `Drain` nobody accepts.
+            // Reading its configuration takes time; between `Hold` and `Drain` the tables are sealed.
             let patience = if held.load(Relaxed) {
                 STEP_MAX
             } else {
@@ -232,6 +239,7 @@ impl Giver {
                     hello.agree().map_err(io::Error::other)?;
                 }
                 Frame::Take => {
+                    asked.store(true, Relaxed);
                     if let Some(fd) = fds.pop() {
                         let (answer, answered) = oneshot::channel();
                         let _ = self.wishes.send(Wish::Teach(Channel::new(fd)?, answer));
@@ -376,7 +384,10 @@ mod tests {
         done.send(()).unwrap();
         assert_eq!(line.recv().await.unwrap().unwrap().0, Frame::Held);
         drop(line);
-        assert!(matches!(next(&mut wishes).await, Wish::Resume));
+        assert!(matches!(
+            next(&mut wishes).await,
+            Wish::Resume { held: true }
+        ));
     }
 
     #[tokio::test]

@@ -8,8 +8,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::channel::{Channel, Line, Packet};
@@ -64,6 +66,20 @@ impl Leaving {
         }
     }
 
+    /// To be called when the process that takes over has ended before it accepted: whether somebody will replace it, which
+    /// shows in the way, whose other end lives as long as its supervisor, or as long as itself.
+    pub async fn will_be_replaced(&self) -> bool {
+        let Some(way) = &self.kin else { return false };
+        let until = Instant::now() + END_PATIENCE;
+        while Instant::now() < until {
+            if way.is_over() {
+                return false;
+            }
+            sleep(END_PAUSE).await;
+        }
+        true
+    }
+
     /// Whether it takes over. Returns the way over which this process will hear who serves.
     pub fn settle(self, taken: bool) -> Option<Channel> {
         let _ = self.decided.send(taken);
@@ -86,6 +102,8 @@ pub async fn take_over(
     if !taker.follows() {
         return Ok(ways);
     }
+    // The process before serves as long as this one has to learn from peers.
+    shared.ready.wait().await;
     let (ours, theirs) = Channel::pair()?;
     match supervisor {
         Some(link) => {
@@ -144,3 +162,7 @@ pub async fn follow(way: Channel, teacher: Arc<Teacher>) {
         }
     }
 }
+
+/// The descriptors of a process that has ended are closed one after the other.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+const END_PAUSE: Duration = Duration::from_millis(10);

@@ -2,6 +2,7 @@
 
 mod begin;
 mod caught;
+mod parting;
 mod report;
 
 use std::os::fd::OwnedFd;
@@ -37,6 +38,7 @@ use crate::shared::Shared;
 use begin::{Beginning, accept, hold, make_way};
 pub use caught::postpone;
 use caught::{Caught, Signals};
+use parting::{Parting, parted};
 use report::{dump_state, report_stopped};
 
 /// A process whose threads run.
@@ -193,8 +195,12 @@ async fn serve_until(
     });
     // Another process wants to take over, and the supervisor has been asked.
     let mut leaving = None::<Leaving>;
+    // It may, and has not begun to accept yet.
+    let mut parting = None::<Parting>;
     // The one that learns is not of this supervisor.
     let mut teaches_stranger = false;
+    // A soft stop was asked for meanwhile.
+    let mut stops_next = false;
     // To processes that drain.
     let mut ways = Vec::<Channel>::new();
     let mut upkeep = interval(UPKEEP_PERIOD);
@@ -273,9 +279,17 @@ async fn serve_until(
             signal = signals.next() => Told::Signal(signal),
             order = next_order(link.as_deref(), orphaned) => Told::Order(order),
             Some(wish) = wishes.recv() => Told::Wish(wish),
+            accepts = parted(&parting, teacher.as_deref(), leaving.as_ref()) => Told::Parted(accepts),
         };
         let successor = match told {
             Told::Signal(Caught::Term) => {
+                if let Some(giver) = giver.take() {
+                    // Whoever learns sees that this process is dead.
+                    giver.abort();
+                }
+                if let Some(teacher) = teacher.as_ref().filter(|_| parting.is_some()) {
+                    teacher.release();
+                }
                 let ended = (!joined).then_some(&mut ended);
                 cut_off(&shared, ended, teacher.as_deref()).await;
                 return 128 + 15;
@@ -284,6 +298,16 @@ async fn serve_until(
                 let ended = (!joined).then_some(&mut ended);
                 cut_off(&shared, ended, teacher.as_deref()).await;
                 return 128 + 2;
+            }
+            Told::Signal(Caught::Int | Caught::Usr1)
+                if !draining
+                    && !stops_next
+                    && teaches_stranger
+                    && teacher.as_ref().is_some_and(|t| !t.is_over()) =>
+            {
+                stops_next = true;
+                warn!("another process is taking over: soft-stop as soon as it has.");
+                continue;
             }
             Told::Signal(Caught::Int | Caught::Usr1) => {
                 lingers = false;
@@ -410,27 +434,41 @@ async fn serve_until(
                 continue;
             }
             Told::Wish(Wish::Hold(done)) => {
-                let held_ms = clock::read().mono_ms;
-                let hold = hold(Arc::clone(&shared), Some(console.clone()), false);
+                let held = match &teacher {
+                    Some(_) => {
+                        make_way(&shared, &console);
+                        None
+                    }
+                    // Nobody would say when it is time to stop accepting.
+                    None => Some(hold(Arc::clone(&shared), Some(console.clone()), false)),
+                };
                 let teacher = teacher.clone();
                 tokio::spawn(async move {
-                    hold.await;
+                    if let Some(held) = held {
+                        held.await;
+                    }
                     if let Some(teacher) = teacher {
-                        teacher.seal(Some(held_ms)).await;
+                        teacher.seal(None).await;
                     }
                     let _ = done.send(());
                 });
                 continue;
             }
-            Told::Wish(Wish::Resume) => {
+            Told::Wish(Wish::Resume { held }) => {
                 if !draining {
                     // A reload that has begun meanwhile has its own.
                     if let Some(teacher) = teacher.take_if(|_| teaches_stranger) {
                         teacher.resume();
                     }
-                    tokio::spawn(accept(Arc::clone(&shared), console.clone()));
+                    if held {
+                        tokio::spawn(accept(Arc::clone(&shared), console.clone()));
+                    }
                 }
-                continue;
+                if draining || !std::mem::take(&mut stops_next) {
+                    continue;
+                }
+                lingers = false;
+                Successor::None
             }
             Told::Wish(Wish::Ways(more)) => {
                 ways.extend(more);
@@ -448,10 +486,9 @@ async fn serve_until(
                         leaving = Some(leaves);
                         // Whoever starts it again when it ends would have it take over in turn.
                         let stays = shared.plan.global.handoff.as_deref();
-                        lingers = stays.is_some_and(directory::is_directory);
-                        Successor::Process {
-                            orphans: orphans.into(),
-                        }
+                        lingers = !stops_next && stays.is_some_and(directory::is_directory);
+                        parting = Some(Parting::new(orphans, false));
+                        continue;
                     }
                     Err(e) => {
                         warn!("the process that wanted to take over is gone: {e}");
@@ -460,10 +497,33 @@ async fn serve_until(
                 },
             },
             Told::Order(Order::Retire { orphans }) => {
-                lingers = true;
-                Successor::Process {
-                    orphans: orphans.into(),
+                lingers = !stops_next;
+                parting = Some(Parting::new(orphans, true));
+                continue;
+            }
+            Told::Parted(accepts) => {
+                let Some(Parting { orphans, .. }) = parting.take() else {
+                    continue;
+                };
+                if !accepts {
+                    // What follows from it comes as `Wish::Resume`.
+                    lingers = false;
+                    warn!(
+                        "the process that took over has ended before it accepted: this one goes on."
+                    );
+                    if let Some(leaving) = leaving.take() {
+                        leaving.settle(false);
+                    }
+                    continue;
                 }
+                Successor::Process { orphans }
+            }
+            Told::Order(Order::Gone) if parting.is_some() => {
+                orphaned = true;
+                lingers = false;
+                warn!("the supervisor is gone: finishing what runs.");
+                let orphans = parting.take().map_or_else(Arc::default, |p| p.orphans);
+                Successor::Process { orphans }
             }
             Told::Order(Order::Gone) => {
                 orphaned = true;
@@ -558,6 +618,8 @@ enum Told {
     Signal(Caught),
     Order(Order),
     Wish(Wish),
+    /// Whoever may take over has begun to accept; or this process goes on.
+    Parted(bool),
 }
 
 async fn next_order(link: Option<&Link>, orphaned: bool) -> Order {

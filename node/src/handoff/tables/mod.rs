@@ -1,10 +1,9 @@
 //! Passing tables, counters and run-time settings to the worker that takes over.
 //!
 //! The old worker *teaches* in a thread of its own ([`Teacher`]): all entries, then what changed meanwhile, again and again;
-//! when it has stopped accepting, the last changes, and *Sealed*. From then on it tells every few milliseconds what it
-//! still counts, until its last connection is gone. The new one *learns* before it says that it is ready
-//! ([`learn`]), and keeps a ledger of what each draining process holds ([`Heritage`]): when one dies, its
-//! trackers end.
+//! when the new one is ready, the last changes, and *Sealed*. It accepts until the new one says that it does, and tells every
+//! few milliseconds what it still counts, until its last connection is gone. The new one *learns* before it says that it is
+//! ready ([`learn`]), and keeps a ledger of what each draining process holds ([`Heritage`]): when one dies, its trackers end.
 //!
 //! Every message of a draining process has a number and is acknowledged; what is not, is sent again to whoever serves then.
 //! The ledgers, with the numbers, are passed on at the next reload. So each event is counted once, in the process that
@@ -22,7 +21,7 @@ use std::time::Duration;
 
 pub use heritage::{Heritage, Hubs, Stage};
 pub use learn::{Learned, Learner, learn};
-pub use teach::Teacher;
+pub use teach::{Fate, Teacher};
 
 use super::channel::Channel;
 use super::frames::Frame;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use remora_core::peers::batch::Budget;
 use remora_core::table::{Exporter, Ledger, Replica, Slice, Table, TableId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
 use super::drain::Drainer;
@@ -50,6 +50,16 @@ pub(super) enum Command {
 pub struct Teacher {
     commands: mpsc::Sender<Command>,
     thread: JoinHandle<()>,
+    fate: watch::Receiver<Option<Fate>>,
+}
+
+/// What a successor has come to that was given everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It accepts, and this process does not any more.
+    Accepts,
+    /// It ended before.
+    Gone,
 }
 
 impl Teacher {
@@ -64,6 +74,7 @@ impl Teacher {
         over: Option<oneshot::Sender<()>>,
     ) -> io::Result<Teacher> {
         let (commands, orders) = mpsc::channel();
+        let (known, fate) = watch::channel(None);
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new()
             .name("remora-teach".into())
@@ -75,10 +86,14 @@ impl Teacher {
                         std::thread::sleep(BEFORE_PAUSE);
                     }
                 }
-                run(&shared, channel, &orders);
+                run(&shared, channel, &orders, &known);
                 drop(over);
             })?;
-        Ok(Teacher { commands, thread })
+        Ok(Teacher {
+            commands,
+            thread,
+            fate,
+        })
     }
     /// It has given up.
     pub fn is_over(&self) -> bool {
@@ -90,6 +105,13 @@ impl Teacher {
         let (done, when) = oneshot::channel();
         let _ = self.commands.send(Command::Seal { held_ms, done });
         let _ = when.await;
+    }
+    /// Completes when it is known whether the successor, which has everything, accepts.
+    pub async fn fate(&self) -> Fate {
+        let mut fate = self.fate.clone();
+        // The thread ends without a word if there is no successor any more.
+        let known = fate.wait_for(Option::is_some).await;
+        known.ok().and_then(|fate| *fate).unwrap_or(Fate::Gone)
     }
     /// This process serves on.
     pub fn resume(&self) {
@@ -121,7 +143,12 @@ impl Teacher {
     }
 }
 
-fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
+fn run(
+    shared: &Shared,
+    channel: Channel,
+    orders: &mpsc::Receiver<Command>,
+    fate: &watch::Sender<Option<Fate>>,
+) {
     let mut begun = false;
     let (told, newest) = match teach(shared, &channel, orders, &mut begun) {
         Ok(Some(sealed)) => sealed,
@@ -137,7 +164,7 @@ fn run(shared: &Shared, channel: Channel, orders: &mpsc::Receiver<Command>) {
         }
     };
     // Until the new one serves, everything can go back.
-    match verdict(shared, &channel, orders) {
+    match verdict(shared, &channel, orders, fate) {
         Ok(Command::Release) => {
             shared.heritage.leave();
             let _ = say(&channel, Pass::Released);
@@ -155,6 +182,7 @@ fn verdict(
     shared: &Shared,
     channel: &Channel,
     orders: &mpsc::Receiver<Command>,
+    fate: &watch::Sender<Option<Fate>>,
 ) -> Result<Command, mpsc::RecvError> {
     loop {
         match orders.try_recv() {
@@ -166,10 +194,16 @@ fn verdict(
             Ok(Some(Pass::Accepting)) => {
                 stop_accepting(shared);
                 let _ = say(channel, Pass::Quiet);
+                fate.send_replace(Some(Fate::Accepts));
             }
             Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
             // Who has given it the channel will say what that means.
-            _ => return orders.recv(),
+            _ => {
+                if fate.borrow().is_none() {
+                    fate.send_replace(Some(Fate::Gone));
+                }
+                return orders.recv();
+            }
         }
     }
 }

@@ -1,0 +1,100 @@
+//! Signals by hand while another process takes over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cluster_tests::middleman;
+use cluster_tests::wait::until_true;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::haproxy_lacks;
+use crate::handover_faults::relay;
+use crate::house::{HALF, House, PROBE, Probe};
+
+/// Sends this signal to the first process when that frame passes, once.
+fn signals_at(house: &House, frame: &'static str, signal: Signal) -> Arc<AtomicBool> {
+    let sent = Arc::<AtomicBool>::default();
+    let (once, first) = (Arc::clone(&sent), Pid::from_raw(house.first.pid() as i32));
+    let first = first.expect("a pid");
+    let (path, target) = relay(house);
+    middleman::listen(
+        &path,
+        &target,
+        move |passing| {
+            if passing.name == frame && !once.swap(true, Ordering::SeqCst) {
+                let _ = kill_process(first, signal);
+            }
+        },
+        |_| {},
+    );
+    sent
+}
+
+#[test]
+fn a_soft_stop_waits_for_the_process_that_takes_over() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    for frame in [
+        "Begin",
+        "Pass/Walked",
+        "Hold",
+        "Drain",
+        "Yours",
+        "Pass/Accepting",
+    ] {
+        let mut house = House::with("{{dir}}/handoff.sock", &[], PROBE);
+        let first = house.serving(0);
+        house.get(5);
+        let mut client = house.download();
+        house.becomes("conns", "conn_cur", 1);
+        let sent = signals_at(&house, frame, Signal::USR1);
+        let probe = Probe::of(&house);
+        let path = relay(&house).0.to_string_lossy().into_owned();
+        let second = house.next(&["-x", &path]);
+        assert_eq!(house.serving(first), second.pid(), "at {frame}");
+        assert!(sent.load(Ordering::SeqCst));
+        assert_eq!(probe.finish(), 0, "{frame}: refused");
+        assert_eq!(house.value("fe", "http_req_cnt"), 6, "{frame}");
+        house.gate.open();
+        let answer = client.response().expect("the whole answer");
+        assert_eq!(answer.body.len(), 2 * HALF);
+        drop(client);
+        house.becomes("conns", "conn_cur", 0);
+        assert_eq!(house.first.wait().code(), Some(0), "{frame}");
+        until_true("its bytes have arrived", || {
+            house.value("fe", "bytes_out_cnt") > 2 * HALF as i64
+        });
+    }
+}
+
+/// The other process gives up: then the stop is due.
+#[test]
+fn a_soft_stop_comes_when_nobody_takes_over_after_all() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    let mut house = House::new("{{dir}}/handoff.sock", &[]);
+    house.get(1);
+    let first = Pid::from_raw(house.first.pid() as i32).expect("a pid");
+    let (path, target) = relay(&house);
+    middleman::listen(
+        &path,
+        &target,
+        move |passing| {
+            if passing.name == "Pass/Walked" {
+                let _ = kill_process(first, Signal::USR1);
+                let _ = kill_process(passing.new, Signal::KILL);
+            }
+        },
+        |_| {},
+    );
+    let mut second = house.next(&["-x", &path.to_string_lossy()]);
+    second.wait();
+    assert_eq!(
+        house.first.wait().code(),
+        Some(0),
+        "{}",
+        house.first.stderr()
+    );
+}
