@@ -108,6 +108,7 @@ pub(super) static SECTION: &[SectionFamily] = families! {
     gauge "up" "Peers that the session of this node is up to." (|r| Some(r.up().into()));
     gauge "undialed" "Nodes that have a session to this one and are not among those it dials." (|r| Some(r.report.peers.iter().filter(|p| p.peer.is_none()).count().into()));
     gauge "lineages" "Lives of other nodes that are known, ended ones included." (|r| Some(r.report.lineages.len().into()));
+    gauge "lineage_places_held" "Of 1,024 places for lives of nodes, those that are taken: by nodes that are alive, and by any others whose counts are part of a sum. Past that, new ones are refused." (|r| Some(r.report.places_held.into()));
     counter "accepted_total" "Connections that were accepted." (|r| Some(r.accepted.into()));
     counter "crowded_total" "Connections closed at once because there were too many." (|r| Some(r.crowded.into()));
     counter "tls_failed_total" "Accepted connections that failed in the TLS handshake." (|r| Some(r.tls_failed.into()));

@@ -195,6 +195,7 @@ pub(super) static TABLE: &[TableFamily] = families! {
     counter "shares_kept_back_total" "Counts of peers that wait for what those had counted before and forgot: many, if a peer's table is too small for its keys." (|t| t.replica.map(|r| r.rows_kept_back.into()));
     counter "releases_dropped_total" "Entries that went right after their last connection ended, before a peer was told: it counts that connection until its session breaks." (|t| t.replica.map(|r| r.releases_dropped.into()));
     counter "stamps_refused_total" "Changes that came from more than a year ahead." (|t| t.replica.map(|r| r.stamps_refused.into()));
+    counter "cells_forgotten_total" "Shares of nodes that are gone, forgotten because nothing was left to be read of them." (|t| t.replica.map(|r| r.cells_forgotten.into()));
     counter "lineages_refused_total" "Lives of nodes for which there was no place." (|t| t.replica.map(|r| r.lineages_refused.into()));
 };
 

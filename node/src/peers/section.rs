@@ -513,6 +513,7 @@ fn severity(event: &Event) -> Severity {
         Event::Unreachable { stopped: false, .. }
         | Event::Misnamed { .. }
         | Event::OneWay { .. }
+        | Event::Crowd(_)
         | Event::Ready {
             why: ReadyWhy::TimedOut,
             ..

@@ -182,6 +182,8 @@ pub enum Event {
         /// It said goodbye.
         ended: bool,
     },
+    /// So many lineages hold a place: there is not room for many more.
+    Crowd(usize),
     /// Log lines were dropped.
     Dropped(u64),
 }
@@ -337,6 +339,13 @@ impl fmt::Display for Event {
                 } else {
                     "is taken for dead: its gauges no longer count"
                 }
+            ),
+            Event::Crowd(held) => write!(
+                f,
+                "{held} of {} places for lives of nodes are taken, most by killed ones that counted what still counts; when all \
+                 are, new lives are refused: find what kills nodes, and the keys with 'show table ... origins'; 'set table' to \
+                 its sum makes one share of a key, 'clear table' none",
+                crate::table::LINEAGES_MAX
             ),
             Event::Dropped(n) => write!(f, "{n} earlier log lines were dropped"),
         }

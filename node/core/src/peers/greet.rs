@@ -36,7 +36,7 @@ impl Hub {
         } else if self.stopping {
             Some((Refusal::Stopping, "this node stops".to_owned()))
         } else if self.greeted(hello.lineage, &hello.node, now).is_none() {
-            let text = format!("{LINEAGES_MAX} lineages are known already");
+            let text = format!("all {LINEAGES_MAX} places for lives of nodes are taken");
             Some((Refusal::Lineages, text))
         } else {
             None

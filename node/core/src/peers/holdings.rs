@@ -62,6 +62,17 @@ impl Shared {
             known.limit = None;
         }
     }
+    /// Cells of a lineage that was taken for gone may have been forgotten here, with trackers that count again: it has to
+    /// say everything again, or whoever hears it.
+    pub(super) fn unlearn(&mut self, lineage: Lineage) {
+        if let Some(known) = self.known.get_mut(&lineage) {
+            known.all = 0;
+        }
+        self.read_again(lineage);
+        self.filled.retain(|(_, of), _| *of != lineage);
+        self.pauses.remove(&lineage);
+        self.shown_at.remove(&lineage);
+    }
     /// A walk about a lineage has ended: how long to wait before the next one. See [`GAP_PAUSE`].
     fn pause(&mut self, lineage: Lineage, took: u64, news: bool, now: u64, jitter: u64) {
         let (times, longest) = GAP_PAUSE;

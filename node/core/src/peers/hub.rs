@@ -127,6 +127,10 @@ pub struct Hub {
     pub(super) outs: BTreeMap<SessionId, OutSession>,
     pub(super) ins: BTreeMap<SessionId, InSession>,
     pub(super) lives: BTreeMap<Lineage, Life>,
+    /// That there are many lineages was said.
+    pub(super) crowd_told: bool,
+    /// Lineages that are not alive and were never met, and since when they are known from their cells.
+    pub(super) strangers: BTreeMap<Lineage, u64>,
     /// Lineages that are heard here directly, in order: what heartbeats carry.
     pub(super) vouching: Vec<Lineage>,
     pub(super) counters: HubCounters,
@@ -229,6 +233,8 @@ impl Hub {
             outs: BTreeMap::new(),
             ins: BTreeMap::new(),
             lives: BTreeMap::new(),
+            crowd_told: false,
+            strangers: BTreeMap::new(),
             vouching: Vec::new(),
             counters: HubCounters::default(),
             turned_away: BTreeMap::new(),
@@ -308,6 +314,7 @@ impl Hub {
             self.report_acks(now);
             self.report_away(now);
             self.lend(now);
+            self.lay_to_rest(now);
             self.forget_lineages(now);
         }
         self.check_ready(now);

@@ -28,6 +28,14 @@ pub const SHORT_BREAK_MS: u64 = 2_000;
 /// What a lineage had acknowledged is remembered for so long after it was last heard.
 pub const FORGET_LINEAGE_MS: u64 = 3_600_000;
 
+/// Who has been silent for so long is taken for gone: tables forget cells of which nothing is read any more. Should it
+/// come back, it says everything again, as after any long break.
+pub const REST_MS: u64 = 10_000;
+
+/// From so many lineages on that hold a place, the operator is warned: past [`LINEAGES_MAX`](crate::table::LINEAGES_MAX) none is
+/// let in.
+pub const LINEAGES_MANY: usize = crate::table::LINEAGES_MAX / 4 * 3;
+
 /// Batches on their way in one session that have not been acknowledged.
 pub const WINDOW: usize = 8;
 /// One batch.

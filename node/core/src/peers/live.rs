@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::event::{Action, Ended, Event};
 use super::hub::Hub;
 use super::limits::{
-    BROKEN_MAX, FORGET_LINEAGE_MS, LEASE_MS, LEND_MS, MISMATCHES_SAID_MAX, ONE_WAY_MS, RENEWAL_MS,
-    SHORT_BREAK_MS, SILENCE_MS,
+    BROKEN_MAX, FORGET_LINEAGE_MS, LEASE_MS, LEND_MS, LINEAGES_MANY, MISMATCHES_SAID_MAX,
+    ONE_WAY_MS, RENEWAL_MS, REST_MS, SHORT_BREAK_MS, SILENCE_MS,
 };
 use super::peer::Peer;
-use crate::table::{LINEAGES_MAX, Lineage, TOMBSTONE_MIN_MS};
+use crate::table::{LINEAGES_MAX, Lineage, Rest, TOMBSTONE_MIN_MS};
 
 /// What is known of another lineage.
 #[derive(Clone, Debug)]
@@ -192,6 +192,7 @@ impl Hub {
             }
         }
         let mut changed = Vec::new();
+        let mut back = Vec::new();
         for (lineage, life) in &mut self.lives {
             life.is_known = !life.ended
                 && (heard.binary_search(lineage).is_ok() || vouched.binary_search(lineage).is_ok());
@@ -208,6 +209,9 @@ impl Hub {
                     self.config.lineages.find(*lineage)
                 };
                 if let Some(index) = index {
+                    if self.config.lineages.rest(index) == Rest::Trackers {
+                        back.push(*lineage);
+                    }
                     self.config.lineages.set_alive(index, alive);
                 }
                 changed.push(Event::Alive {
@@ -216,6 +220,11 @@ impl Hub {
                     alive,
                     ended: life.ended,
                 });
+            }
+        }
+        for lineage in back {
+            for shared in &mut self.tables {
+                shared.unlearn(lineage);
             }
         }
         for event in changed {
@@ -277,6 +286,7 @@ impl Hub {
     pub(super) fn report_acks(&mut self, now: u64) {
         let strangers = self.peers.values().any(Peer::is_stranger);
         let lives = &self.lives;
+        let names = alive_names(lives);
         for (table, shared) in self.tables.iter_mut().enumerate() {
             let Some(store) = self.stores.store(shared.id) else {
                 continue;
@@ -284,7 +294,7 @@ impl Hub {
             shared.acked.retain(|lineage, _| {
                 lives.get(lineage).is_some_and(|life| {
                     let recent = life.alive_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS);
-                    recent && !superseded(lives, *lineage, life)
+                    recent && !superseded(&names, life)
                 })
             });
             let waiting = self.outs.values().filter_map(|out| out.acked(table));
@@ -296,12 +306,12 @@ impl Hub {
 
     /// Whether a node that was alive may come back.
     pub(super) fn is_anyone_away(&self, now: u64) -> bool {
-        let lives = &self.lives;
-        lives.iter().any(|(lineage, life)| {
+        let names = alive_names(&self.lives);
+        self.lives.values().any(|life| {
             life.may_return(now)
                 && !life.is_heard(now)
                 && !life.is_inherited(now)
-                && !superseded(lives, *lineage, life)
+                && !superseded(&names, life)
         })
     }
     /// Tells the tables whether somebody is away: who was alive, here or by hearsay, and may come back. Who has come back gets some time to
@@ -407,6 +417,39 @@ impl Hub {
         }
     }
 
+    /// Says what tables may forget of those who have been silent for long. Who was never met, because it was gone before
+    /// this node came, is silent from when its cells came.
+    pub(super) fn lay_to_rest(&mut self, now: u64) {
+        let lineages = &self.config.lineages;
+        let (lives, strangers) = (&self.lives, &mut self.strangers);
+        for index in 1..lineages.len() {
+            let index = index as u16;
+            if lineages.is_alive(index) {
+                continue;
+            }
+            let lineage = lineages.id(index);
+            let (since, rest) = match lives.get(&lineage) {
+                Some(life) if life.ended => (life.alive_at, Rest::Blank),
+                Some(life) => (life.alive_at.or(Some(life.met_at)), Rest::Trackers),
+                None => (
+                    Some(*strangers.entry(lineage).or_insert(now)),
+                    Rest::Trackers,
+                ),
+            };
+            if since.is_none_or(|at| now >= at + REST_MS) {
+                lineages.set_rest(index, rest);
+            }
+        }
+        let unmet = |lineage: &Lineage| !lives.contains_key(lineage);
+        strangers.retain(|lineage, _| unmet(lineage) && lineages.find(*lineage).is_some());
+        let held = lineages.held();
+        if held < LINEAGES_MANY / 2 {
+            self.crowd_told = false;
+        } else if held >= LINEAGES_MANY && !std::mem::replace(&mut self.crowd_told, true) {
+            self.log(Event::Crowd(held));
+        }
+    }
+
     /// Drops what is remembered of lineages past the bound: the dead ones of which no table holds anything.
     pub(super) fn forget_lineages(&mut self, now: u64) {
         if self.lives.len() <= LINEAGES_MAX {
@@ -436,11 +479,13 @@ impl Hub {
     }
 }
 
+/// Names of nodes that are alive.
+fn alive_names(lives: &BTreeMap<Lineage, Life>) -> BTreeSet<&str> {
+    let alive = lives.values().filter(|life| life.alive);
+    alive.map(|life| &life.node[..]).collect()
+}
+
 /// Whether a later lineage of the same node has been heard since: then this one will not come back.
-fn superseded(lives: &BTreeMap<Lineage, Life>, lineage: Lineage, life: &Life) -> bool {
-    !life.alive
-        && !life.node.is_empty()
-        && lives
-            .iter()
-            .any(|(other, l)| *other != lineage && l.alive && l.node == life.node)
+fn superseded(names: &BTreeSet<&str>, life: &Life) -> bool {
+    !life.alive && !life.node.is_empty() && names.contains(&life.node[..])
 }

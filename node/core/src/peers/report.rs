@@ -258,6 +258,9 @@ pub struct Report {
     pub peers: Vec<PeerReport>,
     /// Lineages, in order.
     pub lineages: Vec<LineageReport>,
+    /// Lineages that hold one of the [`LINEAGES_MAX`](crate::table::LINEAGES_MAX) places: this one, those that are alive, and
+    /// those that tables hold counts of.
+    pub places_held: usize,
     /// Tables.
     pub tables: Vec<SharedReport>,
     /// Counts since the hub was made.
@@ -343,6 +346,7 @@ impl Hub {
             entries_learned: self.entries_learned,
             peers,
             lineages: self.report_lineages(now),
+            places_held: self.config.lineages.held(),
             tables: tables.collect(),
             counters: self.counters,
         }

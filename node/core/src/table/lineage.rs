@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -30,6 +30,27 @@ pub struct Stamp {
     pub lineage: Lineage,
 }
 
+/// What may be forgotten of a lineage that is not alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: it may be back in a moment.
+    Nothing,
+    /// Cells that hold nothing. It said goodbye, and its successor may go on where it was.
+    Blank,
+    /// Cells that hold nothing but trackers. If it comes back after all, it is asked to say everything again.
+    Trackers,
+}
+
+impl Rest {
+    fn from_bits(bits: u8) -> Rest {
+        match bits {
+            0 => Rest::Nothing,
+            1 => Rest::Blank,
+            _ => Rest::Trackers,
+        }
+    }
+}
+
 /// Most lineages a process remembers, its own included.
 pub const LINEAGES_MAX: usize = 1024;
 
@@ -40,6 +61,8 @@ pub struct Lineages {
     ids: Box<[AtomicU64]>,
     /// Read whenever a gauge is evaluated.
     alive: Box<[AtomicBool]>,
+    /// [`Rest`] of those that are not alive.
+    rest: Box<[AtomicU8]>,
     /// Cells that tables store under each index: without any, the index of a dead lineage can be given to another.
     cells: Box<[AtomicU32]>,
     /// Lineage to index.
@@ -53,6 +76,7 @@ impl Lineages {
         let lineages = Lineages {
             ids: (0..LINEAGES_MAX).map(|_| AtomicU64::new(0)).collect(),
             alive: (0..LINEAGES_MAX).map(|_| AtomicBool::new(false)).collect(),
+            rest: (0..LINEAGES_MAX).map(|_| AtomicU8::new(0)).collect(),
             cells: (0..LINEAGES_MAX).map(|_| AtomicU32::new(0)).collect(),
             met: Mutex::new(BTreeMap::new()),
             refused: AtomicU64::new(0),
@@ -95,6 +119,7 @@ impl Lineages {
         if let Some(alive) = self.alive.get(usize::from(index)) {
             alive.store(index == 0, Relaxed);
         }
+        self.set_rest(index, Rest::Nothing);
         if met.len() == self.ids.len() {
             met.remove(&Lineage(id.load(Relaxed)));
         }
@@ -122,6 +147,7 @@ impl Lineages {
             if let Some(alive) = self.alive.get(usize::from(index)) {
                 alive.store(false, Relaxed);
             }
+            self.set_rest(index, Rest::Nothing);
         }
         true
     }
@@ -161,6 +187,14 @@ impl Lineages {
     pub fn len(&self) -> usize {
         self.met.lock().len()
     }
+    /// Places that another lineage cannot have: of the own one, of those that are alive, and of those that tables hold cells of.
+    pub fn held(&self) -> usize {
+        let held = |index: &usize| {
+            let cells = self.cells.get(*index).map_or(0, |n| n.load(Relaxed));
+            *index == 0 || cells > 0 || self.is_alive(*index as u16)
+        };
+        (0..self.len()).filter(held).count()
+    }
     /// How often [`Lineages::index`] had no place for a new one.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
@@ -169,12 +203,31 @@ impl Lineages {
     pub fn refused_total(&self) -> &AtomicU64 {
         &self.refused
     }
-    /// Says whether the gauges of a lineage count. The own one's always do.
+    /// Says whether the gauges of a lineage count. The own one's always do. Whatever was to be forgotten of one that is
+    /// alive again is not any more.
     pub fn set_alive(&self, index: u16, alive: bool) {
         if index > 0
             && let Some(bit) = self.alive.get(usize::from(index))
         {
+            if alive {
+                self.set_rest(index, Rest::Nothing);
+            }
             bit.store(alive, Relaxed);
+        }
+    }
+    /// Says what tables may forget of a lineage while it is not alive.
+    pub fn set_rest(&self, index: u16, rest: Rest) {
+        if let Some(bits) = self.rest.get(usize::from(index)) {
+            bits.store(rest as u8, Relaxed);
+        }
+    }
+    /// What tables may forget of a lineage: nothing of one that is alive.
+    pub fn rest(&self, index: u16) -> Rest {
+        let bits = self.rest.get(usize::from(index));
+        match bits.map_or(0, |bits| bits.load(Relaxed)) {
+            0 => Rest::Nothing,
+            _ if self.is_alive(index) => Rest::Nothing,
+            bits => Rest::from_bits(bits),
         }
     }
     /// Whether the gauges of a lineage count.

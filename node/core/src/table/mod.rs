@@ -34,7 +34,7 @@ pub use data_type::{
 pub use entry::{Entry, EntryMut};
 pub use handoff::{Definition, Delta, Exporter, Importer, Ledger, Op, Share, Slice, Step};
 pub use key::{Key, KeyType, key_sample, v6_to_v4, write_key};
-pub use lineage::{LINEAGES_MAX, Lineage, Lineages, Stamp};
+pub use lineage::{LINEAGES_MAX, Lineage, Lineages, Rest, Stamp};
 pub use rate::{Rate, age_ms};
 pub use replica::{
     Applied, Collected, EXPIRED_GRACE_MS, JournalRead, OFFERS_MAX, Origin, Replica,

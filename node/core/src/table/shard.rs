@@ -471,7 +471,7 @@ impl Shard {
             settle_lifetime(schema, record, now);
         }
         if let Some(replica) = &mut self.replica {
-            replica.settle(schema, record, now);
+            replica.settle(schema, record, slot, now);
         }
         for cell in schema.rates() {
             let mut rate = super::schema::rate(record, cell.at);

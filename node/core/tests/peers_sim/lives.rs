@@ -2,7 +2,8 @@
 
 use remora_core::table::{DataType, EntryRef, Key};
 
-use crate::scenarios::{cut, read, short_lived};
+use crate::scenarios::{cut, read, short_lived, spec};
+use crate::stores::Mutant;
 use crate::world::{World, keys};
 
 impl World {
@@ -176,4 +177,132 @@ fn killed_lives_go_with_their_entries() {
         "{} are remembered",
         report.lineages.len()
     );
+}
+
+/// How many cells a node has of a key, its own included.
+fn cells(world: &mut World, node: usize, key: u32) -> usize {
+    let mono = world.mono(node);
+    let stores = world.life(node).stores.clone();
+    let replica = stores.tables[0].table.replica().unwrap();
+    let mut cells = 0;
+    replica.origins(&Key::from_stored(&key.to_be_bytes()), mono, |_| cells += 1);
+    cells
+}
+
+/// A key that is never idle, in a table where nothing expires, is counted by more lives than a process has places for: of
+/// the killed ones, rates fade and trackers do not count, and then nobody need know of them.
+#[test]
+fn killed_lives_leave_keys_that_live_on() {
+    let mut world = World::new(7, (1, 3), Mutant::None);
+    for _ in 0..2 {
+        let mut spec = spec(1_000);
+        spec.expire_ms = None;
+        spec.store.retain(|s| s.data_type != DataType::Gpc0);
+        world.add_node(vec![spec], 0);
+        world.start(world.nodes.len() - 1);
+    }
+    world.live(2_000);
+    for life in 0..1_200_u32 {
+        world.track(1, 5);
+        world.count(1, 5);
+        if life % 8 == 0 {
+            world.count(0, 5);
+            world.count(1, 1_000 + life);
+        }
+        world.live(40);
+        world.kill(1, false);
+        world.live(100);
+        world.start(1);
+        world.live(160);
+    }
+    world.live(20_000);
+    world.count(1, 5);
+    world.live(200);
+    assert_eq!(world.all(5, DataType::HttpReqRate), [1, 1]);
+    assert_eq!(world.all(5, DataType::ConnCur), [0, 0]);
+    let stores = world.life(0).stores.clone();
+    let left = stores.tables[0].table.replica().unwrap().counters();
+    assert_eq!(left.lineages_refused, 0);
+    assert!(left.cells_forgotten > 1_000, "{left:?}");
+    assert_eq!(cells(&mut world, 0, 5), 2);
+    // Keys are there as they were, also for who comes later.
+    world.kill(1, false);
+    world.start(1);
+    world.live(4_000);
+    assert_eq!((world.has(0), world.has(1)), (151, 151));
+}
+
+/// What the dead have counted stays. Who assigns the sum has it alone, and they are forgotten.
+#[test]
+fn an_assigned_sum_replaces_shares_of_the_dead() {
+    let mut world = short_lived(&[100; 3]);
+    for _ in 0..10 {
+        world.hit(1, 5);
+        world.live(200);
+        world.kill(1, false);
+        world.live(400);
+        world.start(1);
+        world.live(2_000);
+        world.hit(0, 5);
+    }
+    world.live(2_000);
+    world.hit(2, 5);
+    for _ in 0..8 {
+        world.live(2_000);
+        world.hit(0, 5);
+    }
+    world.live(200);
+    let sum = 10 + 10 + 1 + 8;
+    assert_eq!(world.all(5, DataType::Gpc0), [sum; 3]);
+    assert_eq!(cells(&mut world, 2, 5), 12, "10 dead ones, 2 that live");
+    let mono = world.mono(2);
+    let stores = world.life(2).stores.clone();
+    let table = &stores.tables[0].table;
+    let key = Key::from_stored(&5_u32.to_be_bytes());
+    let set = table.upsert(&key, mono, |mut e| e.set(DataType::Gpc0, 0, sum, mono));
+    assert!(set.is_ok());
+    world.pump(2);
+    world.live(2_000);
+    assert_eq!(world.all(5, DataType::Gpc0), [sum; 3]);
+    world.hit(1, 5);
+    world.live(2_000);
+    assert_eq!(world.all(5, DataType::Gpc0), [sum + 1; 3]);
+    for node in 0..3 {
+        assert!(cells(&mut world, node, 5) <= 3, "node {node}");
+    }
+}
+
+/// A node that was silent for so long that its cells were forgotten says what it holds when it is back, be it that only
+/// others hear it.
+#[test]
+fn who_was_forgotten_is_heard_again() {
+    for relayed in [false, true] {
+        let mut world = World::new(7, (1, 3), Mutant::None);
+        for node in 0..3 {
+            let mut spec = spec(100);
+            spec.expire_ms = None;
+            world.add_node(vec![spec], 0);
+            world.start(node);
+        }
+        world.live(2_000);
+        world.hit(2, 5);
+        world.track(0, 5);
+        let gone = world.track(0, 6);
+        world.live(200);
+        for node in [1, 2] {
+            assert_eq!(read(&mut world, node, 5, DataType::ConnCur), 1);
+            cut(&mut world, 0, node, true);
+        }
+        world.live(30_000);
+        assert_eq!((cells(&mut world, 1, 5), cells(&mut world, 2, 5)), (2, 1));
+        world.untrack(0, gone);
+        cut(&mut world, 0, 2, false);
+        if !relayed {
+            cut(&mut world, 0, 1, false);
+        }
+        world.live(10_000);
+        assert_eq!(world.all(5, DataType::ConnCur), [1; 3], "{relayed}");
+        assert_eq!(world.all(6, DataType::ConnCur), [0; 3], "{relayed}");
+        assert_eq!(world.all(5, DataType::Gpc0), [1; 3], "{relayed}");
+    }
 }

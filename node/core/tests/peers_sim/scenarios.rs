@@ -5,7 +5,7 @@ use remora_core::table::{DataType, Key, KeyType, Stored, TableSpec};
 use crate::stores::Mutant;
 use crate::world::{LEARN_TIMEOUT, World};
 
-fn spec(size: usize) -> TableSpec {
+pub fn spec(size: usize) -> TableSpec {
     let stored = |data_type, period_ms| Stored {
         data_type,
         elements: 1,
@@ -66,7 +66,7 @@ impl World {
         let until = self.now + ms;
         self.run_until(until);
     }
-    fn count(&mut self, node: usize, key: u32) {
+    pub fn count(&mut self, node: usize, key: u32) {
         let mono = self.mono(node);
         let stores = self.life(node).stores.clone();
         let key = Key::from_stored(&key.to_be_bytes());

@@ -227,8 +227,8 @@ fn tables(shared: &Shared, report: &Report, out: &mut String) {
             let _ = write!(
                 out,
                 " edicts_issued={} edicts_applied={} edicts_dropped={} tombstones={} stamps_refused={} wants={} \
-                 offers={} questions_dropped={} adopted={} rows_kept_back={} releases_dropped={} rows_merged={} rows_ignored={} rows_refused={} lineages={} \
-                 lineages_refused={}",
+                 offers={} questions_dropped={} adopted={} rows_kept_back={} releases_dropped={} rows_merged={} rows_ignored={} rows_refused={} cells_forgotten={} \
+                 lineages={} lineages_refused={}",
                 c.edicts_issued,
                 c.edicts_applied,
                 c.edicts_dropped,
@@ -243,6 +243,7 @@ fn tables(shared: &Shared, report: &Report, out: &mut String) {
                 c.rows_merged,
                 c.rows_ignored,
                 c.rows_refused,
+                c.cells_forgotten,
                 c.lineages,
                 c.lineages_refused,
             );

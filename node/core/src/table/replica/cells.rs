@@ -1,7 +1,10 @@
 //! Cells of other lineages: chains of fixed-size records in a slab of the shard, and the sums over them.
 
-use super::state::{ReplicaShard, flags};
+use smallvec::SmallVec;
+
+use super::state::{ReplicaShard, count, flags};
 use crate::table::data_type::Kind;
+use crate::table::lineage::Rest;
 use crate::table::rate::RateSum;
 use crate::table::schema::{
     CELL_LINEAGE, CELL_NEXT, CELL_VERSION, CHAIN, Cell, FLAGS, ReplicaLayout, rate, set_rate,
@@ -99,6 +102,18 @@ impl ReplicaLayout {
             .iter()
             .all(|column| is_zero(column, cell, column.remote, now_ms))
     }
+    /// Whether nothing is lost with a cell of which this may be forgotten.
+    pub(super) fn may_go(&self, rest: Rest, cell: &[u8], held: bool, now_ms: u64) -> bool {
+        match rest {
+            Rest::Nothing => false,
+            Rest::Blank => !held && self.is_blank(cell, now_ms),
+            Rest::Trackers => self
+                .summed()
+                .iter()
+                .filter(|column| column.kind != Kind::Gauge)
+                .all(|column| is_zero(column, cell, column.remote, now_ms)),
+        }
+    }
     /// The same of the own cell, which is part of the record.
     pub(super) fn is_own_blank(&self, record: &[u8], now_ms: u64) -> bool {
         self.summed()
@@ -168,6 +183,35 @@ impl ReplicaShard {
             self.cells.give_back(slot);
             return;
         }
+    }
+    /// Forgets cells of lineages that are gone, as far as nothing is read of them any more. Others may do so earlier or
+    /// later: a cell that holds nothing reads like none. Returns whether there were any.
+    pub fn drop_remains(
+        &mut self,
+        layout: &ReplicaLayout,
+        record: &mut [u8],
+        slot: u32,
+        now_ms: u64,
+    ) -> bool {
+        let mut gone: SmallVec<[u16; 4]> = SmallVec::new();
+        for cell in self.chain(record) {
+            let rest = self.shared.lineages.rest(cell.lineage());
+            if layout.may_go(rest, cell.bytes, cell.is_held(), now_ms) {
+                gone.push(cell.lineage());
+            }
+        }
+        for lineage in &gone {
+            self.drop_cell(record, *lineage);
+            count(&self.shared.counts.cells_forgotten);
+        }
+        if !gone.is_empty()
+            && word(record, FLAGS) & flags::EXT != 0
+            && let Some(ext) = self.ext_mut(slot)
+        {
+            // The index may be another lineage's one day.
+            ext.epochs.retain(|(of, _)| !gone.contains(of));
+        }
+        !gone.is_empty()
     }
     /// Whether a living lineage has trackers of this entry.
     pub fn is_held_elsewhere(&self, record: &[u8]) -> bool {

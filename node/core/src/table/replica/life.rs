@@ -94,9 +94,12 @@ impl ReplicaShard {
         }
         set_word(record, FLAGS, bits & flags::LISTED);
     }
-    /// Periodic upkeep: no 32-bit stamp may become ambiguous.
-    pub fn settle(&mut self, schema: &Schema, record: &mut [u8], now: u64) {
+    /// Periodic upkeep: no 32-bit stamp may become ambiguous, and the dead are not remembered for nothing.
+    pub fn settle(&mut self, schema: &Schema, record: &mut [u8], slot: u32, now: u64) {
         const LONG_MS: u32 = 1 << 31;
+        if let Some(layout) = &schema.replica {
+            self.drop_remains(layout, record, slot, now);
+        }
         let mut limit = |at| {
             if age_ms(now as u32, word(record, at)) > LONG_MS {
                 set_word(record, at, (now as u32).wrapping_sub(LONG_MS));

@@ -153,6 +153,8 @@ pub struct ReplicaCounters {
     pub lineages_refused: u64,
     /// Tombstones held.
     pub tombstones: u64,
+    /// Cells of lineages that are gone, forgotten because nothing was left to be read of them.
+    pub cells_forgotten: u64,
 }
 
 /// One lineage's share of an entry.
@@ -434,6 +436,7 @@ impl<'t> Replica<'t> {
             lineages: self.shared.lineages.len(),
             lineages_refused: self.shared.lineages.refused(),
             tombstones: c.tombstones.load(Relaxed),
+            cells_forgotten: c.cells_forgotten.load(Relaxed),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::state::{ReplicaShard, flags};
 use super::{JournalRead, Replica, Which};
 use crate::peers::batch::{BatchWriter, Budget, EdictRow, RowFlags, RowHead, zigzag};
 use crate::table::data_type::Kind;
+use crate::table::lineage::Rest;
 use crate::table::rate::age_ms;
 use crate::table::schema::{BORN, Cell, FLAGS, TOUCHED, USES, VERSION, rate, wide, word};
 use crate::table::shard::Shard;
@@ -185,7 +186,8 @@ impl RowWriter<'_> {
             self.other(shard, slot, &cell, first);
             first = false;
         }
-        if first && self.is_assigned(record) {
+        // Also one of which nothing is left but that it is there.
+        if first && (self.is_assigned(record) || !ReplicaShard::is_tomb(record)) {
             self.assigned(shard, slot);
         }
     }
@@ -196,6 +198,16 @@ impl RowWriter<'_> {
             || registers
                 .iter()
                 .any(|register| register_stamp(record, register) > NEVER)
+    }
+    /// Whether an entry has no cell at all.
+    fn is_bare(&self, record: &[u8], replica: &ReplicaShard) -> bool {
+        wide(record, VERSION) == 0
+            && !ReplicaShard::is_tomb(record)
+            && replica.chain(record).next().is_none()
+    }
+    fn is_gone(&self, lineage: Option<u16>) -> bool {
+        let lineages = &self.replica.shared.lineages;
+        lineage.is_none_or(|index| lineages.rest(index) != Rest::Nothing)
     }
     /// The rows of an entry that a lineage walk shows.
     fn of_lineage(&mut self, shard: &mut Shard, slot: u32, of: crate::table::Lineage, after: u64) {
@@ -226,6 +238,10 @@ impl RowWriter<'_> {
                 self.other(shard, slot, &cell, true);
             }
             None if edicts || registers => self.assigned(shard, slot),
+            // Its cell may have been forgotten here: then this is what is left of it.
+            None if self.is_bare(record, replica) && self.is_gone(index) => {
+                self.assigned(shard, slot);
+            }
             _ => {}
         }
     }

@@ -60,11 +60,12 @@ pub(in crate::table) struct Counts {
     pub rows_ignored: AtomicU64,
     pub rows_refused: AtomicU64,
     pub tombstones: AtomicU64,
+    pub cells_forgotten: AtomicU64,
 }
 
 impl Counts {
     /// Those that only grow, always in the same order; later ones are appended.
-    pub fn totals(&self) -> [&AtomicU64; 13] {
+    pub fn totals(&self) -> [&AtomicU64; 14] {
         [
             &self.edicts_issued,
             &self.edicts_applied,
@@ -79,6 +80,7 @@ impl Counts {
             &self.rows_merged,
             &self.rows_ignored,
             &self.rows_refused,
+            &self.cells_forgotten,
         ]
     }
 }

@@ -358,23 +358,28 @@ impl World {
 
     /// What survivors hold of the dead now is what must still be there at the end.
     fn set_floors(&mut self) {
-        let dead: Vec<Lineage> = self.dead.keys().copied().collect();
-        for lineage in dead {
-            let mut floor = Counted::new();
-            for node in 0..self.nodes.len() {
-                for (place, value) in self.cells(node, lineage) {
-                    let most = floor.entry(place).or_insert(0);
+        for dead in self.dead.values_mut() {
+            dead.floor = Counted::new();
+        }
+        for node in 0..self.nodes.len() {
+            for (lineage, cells) in self.all_cells(node) {
+                let Some(dead) = self.dead.get_mut(&lineage) else {
+                    continue;
+                };
+                for (place, value) in cells {
+                    let most = dead.floor.entry(place).or_insert(0);
                     *most = (*most).max(value);
                 }
-            }
-            if let Some(dead) = self.dead.get_mut(&lineage) {
-                dead.floor = floor;
             }
         }
     }
     /// What a node's tables hold of a lineage, what is 0 left out.
     pub fn cells(&self, node: usize, lineage: Lineage) -> Counted {
-        let mut cells = Counted::new();
+        self.all_cells(node).remove(&lineage).unwrap_or_default()
+    }
+    /// The same of all lineages.
+    pub fn all_cells(&self, node: usize) -> BTreeMap<Lineage, Counted> {
+        let mut cells: BTreeMap<Lineage, Counted> = BTreeMap::new();
         let Some(life) = &self.nodes[node].life else {
             return cells;
         };
@@ -383,15 +388,13 @@ impl World {
             let replica = table.table.replica().unwrap();
             for key in keys(&table.table, mono) {
                 replica.origins(&Key::from_stored(&key), mono, |origin| {
-                    if origin.lineage != lineage {
-                        return;
-                    }
                     for stored in &table.table.spec().store {
                         for index in 0..stored.elements {
                             let what = (stored.data_type, index);
                             let value = origin.get(what.0, what.1, mono).unwrap_or(0);
                             if value > 0 {
-                                cells.insert((t, key.clone(), what), value);
+                                let of = cells.entry(origin.lineage).or_default();
+                                of.insert((t, key.clone(), what), value);
                             }
                         }
                     }

@@ -83,8 +83,11 @@ impl Merger<'_> {
                 }
             }
         }
+        let rest = replica.shared.lineages.rest(row.lineage);
         let at = match old.map(|old| old.slot) {
             Some(at) => at,
+            // It would be forgotten again.
+            None if layout.may_go(rest, &self.cell, row.is(RowFlags::HELD), now) => return false,
             None => match replica.add_cell(record, row.lineage) {
                 Some(at) => at,
                 None => return false,
