@@ -253,7 +253,10 @@ fn what_was_set_at_run_time_stays() {
         "type ipv6 size 10k expire 10m store conn_cnt,conn_cur,",
     );
     let said = master(&proxy).ask("reload");
-    assert!(said.contains("its keys are of another type now"), "{said}");
+    assert!(
+        said.contains("its keys are of type ipv6 now, and were ip"),
+        "{said}"
+    );
     assert_eq!(value(&proxy, "fe", "http_req_cnt"), -1);
 }
 

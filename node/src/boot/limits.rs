@@ -40,5 +40,19 @@ pub(super) fn raise(maxconn: u32, others: u64, wanted: Option<u64>) -> Result<()
     ))
 }
 
+/// Whether there are as many descriptors as it takes to listen.
+///
+/// # Errors
+/// There are fewer; the text says how many.
+pub(super) fn enough(needed: u64) -> Result<(), String> {
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < needed => Err(format!(
+            "FD limit ({limit}) too low to listen: at least {needed} are needed, and some for each connection. Please raise \
+             'ulimit -n'."
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// HAProxy's `fd-hard-limit` default: containers often have a hard limit of thousands of millions.
 const FILES_MAX: u64 = 1_048_576;

@@ -169,6 +169,8 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     if let Err(why) = limits::raise(plan.global.maxconn, others, plan.global.ulimit_n) {
         warn!("{why}");
     }
+    // A listening socket takes two, and an event loop some.
+    limits::enough((2 * binds as u64 + 4) * u64::from(plan.global.nbthread) + 16)?;
 
     let mut pool = above
         .as_mut()

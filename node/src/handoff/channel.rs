@@ -13,6 +13,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tracing::warn;
 
 use super::frames::ListenerInfo;
 use super::frames::{DESCRIPTORS_MAX, FRAME_MAX, Frame};
@@ -186,18 +187,19 @@ impl Channel {
         if got.bytes == 0 {
             return Ok(None);
         }
-        if got
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
-            return Err(io::Error::other("a frame was cut; are descriptors scarce?"));
+        if got.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::Error::other("a frame was cut"));
+        }
+        if got.flags.contains(ReturnFlags::CTRUNC) {
+            // Who is told something without what belongs to it leaves it undone, and the other side notices.
+            warn!("descriptors are scarce: what came over a channel is incomplete");
         }
         let frame = Frame::decode(bytes.get(..got.bytes).unwrap_or_default())?;
         if let Some(Frame::Listeners(infos)) = &frame
             && infos.len() != fds.len()
         {
             return Err(io::Error::other(
-                "descriptors do not match their description",
+                "descriptors do not match their description; are they scarce?",
             ));
         }
         Ok(Some((frame, fds)))

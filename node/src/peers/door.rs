@@ -100,7 +100,8 @@ impl Door {
             }
         };
         loop {
-            if section.becomes(|door| door != section::Door::Held).await == section::Door::Closed {
+            let opens = |door| matches!(door, section::Door::Open | section::Door::Closed);
+            if section.becomes(opens).await == section::Door::Closed {
                 return;
             }
             let accepted = tokio::select! {
@@ -139,7 +140,7 @@ impl Door {
                 };
                 tokio::select! {
                     () = visit => {}
-                    // The peer dials again, and reaches the process that has taken over.
+                    // The peer dials again, and reaches the process that takes over.
                     () = section.left() => {}
                 }
                 drop(place);

@@ -94,6 +94,8 @@ pub(super) enum Door {
     Open,
     /// Not now.
     Held,
+    /// Not now, and whoever has come in is to come again: that is for another process.
+    Aside,
     /// Never again: another process has the sockets.
     Closed,
 }
@@ -285,19 +287,32 @@ impl Section {
         self.with_hub(|hub, now| hub.closed_by_stranger(id, reason, now));
     }
 
-    /// Says whether it accepts. [`Door::Closed`] ends the sessions that peers opened, lets go of the sockets, and is final.
+    /// Says whether it accepts. [`Door::Aside`] and [`Door::Closed`] end the sessions that peers opened; the latter lets go of
+    /// the sockets, and is final.
     pub(super) fn set_door(&self, to: Door) {
         self.door.send_if_modified(|door| {
-            let changes = *door != to && *door != Door::Closed;
+            let opens_too_early = (*door, to) == (Door::Aside, Door::Open);
+            let changes = *door != to && *door != Door::Closed && !opens_too_early;
             if changes {
                 *door = to;
             }
             changes
         });
     }
-    /// Completes when its door is closed.
+    /// Opens a door that was [`Door::Aside`].
+    pub(super) fn come_back(&self) {
+        self.door.send_if_modified(|door| {
+            let changes = *door == Door::Aside;
+            if changes {
+                *door = Door::Open;
+            }
+            changes
+        });
+    }
+    /// Completes when those who came in are to go.
     pub(super) async fn left(&self) {
-        self.becomes(|door| door == Door::Closed).await;
+        self.becomes(|door| matches!(door, Door::Aside | Door::Closed))
+            .await;
     }
     /// Completes when its door is such.
     pub(super) async fn becomes(&self, such: impl Fn(Door) -> bool) -> Door {

@@ -262,7 +262,22 @@ pub fn hold(shared: &Shared) {
     doors(shared, section::Door::Held);
 }
 
-/// It did not.
+/// Another process is about to learn from the peers, under a lineage of its own: whoever dials this node is for that one, and
+/// this one, which shares nothing, has nothing to say meanwhile. [`resume`] ends it.
+pub fn step_aside(shared: &Shared) {
+    doors(shared, section::Door::Aside);
+    let _ = suspend(shared);
+}
+
+/// The other process did not take over: goes on after [`suspend`] or [`step_aside`].
+pub fn resume(shared: &Shared) {
+    for section in shared.peers.get().map_or(&[][..], Vec::as_slice) {
+        section.resume();
+        section.come_back();
+    }
+}
+
+/// The other process did not take the sockets.
 pub fn accept(shared: &Shared) {
     doors(shared, section::Door::Open);
 }
@@ -306,13 +321,6 @@ pub fn inherit_totals(shared: &Shared, more: &Totals) {
     let mut hubs = shared.heritage.hubs.lock();
     for (name, values) in more {
         section::add(hubs.totals.entry(name.clone()).or_default(), values);
-    }
-}
-
-/// The other process did not take over: goes on.
-pub fn resume(shared: &Shared) {
-    for section in shared.peers.get().map_or(&[][..], Vec::as_slice) {
-        section.resume();
     }
 }
 

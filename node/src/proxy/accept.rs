@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use remora_core::rule::action::Verdict;
 use remora_core::rule::cx::{ConnState, Msgs};
+use remora_core::world::ProxyId;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags, sockopt};
@@ -26,15 +27,21 @@ use crate::proxy::{mentions, session};
 const BATCH: usize = 64;
 /// Connections of a round before which the queue is asked whether it is empty.
 const SPARSE: usize = 3;
-/// Rounds of [`BATCH`] taken from a queue before it is closed.
-const LAST_BATCHES: usize = 64;
+/// Connections taken from a queue before it is closed.
+const QUEUE_MAX: usize = 64 * BATCH;
 /// How long accepting pauses when descriptors or memory have run out.
 const STARVED_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every accepted connection of a listener needs to know.
 struct Door {
     th: Rc<Thread>,
-    listener: Rc<Listener>,
+    frontend: ProxyId,
+    /// Position of the `bind`.
+    bind: u16,
+    /// See [`Listener::born_to_reset`].
+    born_to_reset: bool,
+    /// `None`: it is closed already.
+    listener: Option<Rc<Listener>>,
     /// The address clients connect to is the listener's own.
     fixed_dst: Option<SocketAddr>,
     /// Connection rules look at the destination address.
@@ -56,23 +63,64 @@ pub(crate) async fn run(th: Rc<Thread>, listener: Rc<Listener>) {
     }
 }
 
-/// Takes what waits in the queue of a listener that is about to be closed: closing would reset it.
-pub(crate) async fn empty_queue(th: Rc<Thread>, listener: Rc<Listener>) {
-    let waits = |fd: &OwnedFd| {
-        let mut fds = [PollFd::new(fd, PollFlags::IN)];
-        matches!(rustix::event::poll(&mut fds, Some(&Timespec::default())), Ok(n) if n > 0)
-    };
-    if !waits(&listener.fd) {
+/// Takes what waits in the queue of a listener and closes it, as closing alone would reset what waits. It is served in a task
+/// of its own, as places become free.
+pub(crate) fn empty_queue(th: &Rc<Thread>, listener: Listener) {
+    let mut waiting = Vec::new();
+    // Never waits: another thread may listen on the same socket, and be faster.
+    while waiting.len() < QUEUE_MAX {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match net::acceptfrom_with(&listener.fd, flags) {
+            Ok((fd, address)) => {
+                waiting.push((fd, address.and_then(|any| SocketAddr::try_from(any).ok())));
+            }
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(Errno::AGAIN) => break,
+            Err(err) => {
+                let text = io::Error::from(err);
+                tracing::warn!("what waits at a socket that is closed is not served: {text}");
+                break;
+            }
+        }
+    }
+    let door = Door::new(Rc::clone(th), &listener, None);
+    drop(listener);
+    if waiting.is_empty() {
         return;
     }
-    let Some((door, socket)) = open(th, Rc::clone(&listener)) else {
-        return;
-    };
-    for _ in 0..LAST_BATCHES {
-        if !waits(&listener.fd) || socket.readable().await.is_err() {
-            return;
+    // The thread does not end meanwhile.
+    let stay = Stay::new(th);
+    tokio::task::spawn_local(async move {
+        for (served, (fd, src)) in waiting.into_iter().enumerate() {
+            while !door.take_places() {
+                tokio::select! {
+                    () = door.wait_for_places() => {}
+                    () = stay.0.cut() => return,
+                }
+            }
+            if !door.admit(fd, src) {
+                door.give_places_back();
+            }
+            if served % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
         }
-        door.take_batch(&socket).await;
+    });
+}
+
+/// Something that its thread waits for before it ends.
+struct Stay(Rc<Thread>);
+
+impl Stay {
+    fn new(th: &Rc<Thread>) -> Stay {
+        th.conn_begins();
+        Stay(Rc::clone(th))
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.conn_ends();
     }
 }
 
@@ -89,21 +137,26 @@ fn open(th: Rc<Thread>, listener: Rc<Listener>) -> Option<(Door, TcpStream)> {
             return None;
         }
     };
-    let rules = &th.shared.world.proxies[usize::from(listener.frontend.0)].rules;
-    let rules_want_dst = mentions::rules(&rules.tcp_connection, "dst");
-    let fixed_dst = listener
-        .address
-        .filter(|address| !address.ip().is_unspecified());
-    let door = Door {
-        th: Rc::clone(&th),
-        listener,
-        fixed_dst,
-        rules_want_dst,
-    };
+    let door = Door::new(th, &listener, Some(Rc::clone(&listener)));
     Some((door, socket))
 }
 
 impl Door {
+    fn new(th: Rc<Thread>, of: &Listener, listener: Option<Rc<Listener>>) -> Door {
+        let rules = &th.shared.world.proxies[usize::from(of.frontend.0)].rules;
+        let rules_want_dst = mentions::rules(&rules.tcp_connection, "dst");
+        let fixed_dst = of.address.filter(|address| !address.ip().is_unspecified());
+        Door {
+            th,
+            frontend: of.frontend,
+            bind: of.bind,
+            born_to_reset: of.born_to_reset,
+            listener,
+            fixed_dst,
+            rules_want_dst,
+        }
+    }
+
     /// Accepts until the queue is empty or the batch is full (`true`).
     async fn take_batch(&self, socket: &TcpStream) -> bool {
         // A refused connection leaves its place to the next one: a flood does not touch the shared counters.
@@ -175,7 +228,7 @@ impl Door {
         if counters::take_place(&process.curr_conns, limit).is_none() {
             return false;
         }
-        let proxy = &shared.world.proxies[usize::from(self.listener.frontend.0)];
+        let proxy = &shared.world.proxies[usize::from(self.frontend.0)];
         let limit = self::limit(proxy.maxconn.load(Ordering::Relaxed));
         match counters::take_place(&proxy.front.scur, limit) {
             Some(now) => counters::raise(&proxy.front.smax, now),
@@ -190,7 +243,7 @@ impl Door {
         if counters::take_place(self.bind_conns(), limit).is_none() {
             proxy.front.scur.fetch_sub(1, Ordering::SeqCst);
             process.curr_conns.fetch_sub(1, Ordering::SeqCst);
-            shared.plane.front(self.listener.frontend).gate.open();
+            shared.plane.front(self.frontend).gate.open();
             shared.plane.process_gate.open();
             return false;
         }
@@ -198,31 +251,32 @@ impl Door {
     }
 
     fn bind_limit(&self) -> Option<u32> {
-        let proxy = &self.th.shared.plan.proxies[usize::from(self.listener.frontend.0)];
-        proxy.binds[usize::from(self.listener.bind)].maxconn
+        let proxy = &self.th.shared.plan.proxies[usize::from(self.frontend.0)];
+        proxy.binds[usize::from(self.bind)].maxconn
     }
 
     fn bind_conns(&self) -> &std::sync::atomic::AtomicU32 {
-        &self.th.shared.world.proxies[usize::from(self.listener.frontend.0)].bind_conns
-            [usize::from(self.listener.bind)]
+        &self.th.shared.world.proxies[usize::from(self.frontend.0)].bind_conns
+            [usize::from(self.bind)]
     }
 
     /// Another process that shares the socket, or did, may have wanted it.
     fn may_be_born_to_reset(&self) -> bool {
-        self.listener.born_to_reset
-            || self.listener.mixed.load(Ordering::Relaxed)
+        let mixed = |listener: &Rc<Listener>| listener.mixed.load(Ordering::Relaxed);
+        self.born_to_reset
+            || self.listener.as_ref().is_none_or(mixed)
             || self.th.shared.plane.yields.load(Ordering::Relaxed)
     }
 
     fn give_places_back(&self) {
-        client::give_places_back(&self.th, self.listener.frontend, self.listener.bind);
+        client::give_places_back(&self.th, self.frontend, self.bind);
     }
 
     /// Connections stay in the kernel's queue until there is room.
     async fn wait_for_places(&self) {
         let shared = &self.th.shared;
         let process = &shared.world.process;
-        let proxy = &shared.world.proxies[usize::from(self.listener.frontend.0)];
+        let proxy = &shared.world.proxies[usize::from(self.frontend.0)];
         let process_full = || {
             process.curr_conns.load(Ordering::SeqCst)
                 >= limit(process.maxconn.load(Ordering::Relaxed))
@@ -234,7 +288,7 @@ impl Door {
         }
         shared
             .plane
-            .front(self.listener.frontend)
+            .front(self.frontend)
             .gate
             .wait(|| {
                 proxy.front.scur.load(Ordering::SeqCst)
@@ -267,7 +321,7 @@ impl Door {
         {
             tracing::warn!("accepting connections goes on");
         }
-        let proxy = &world.proxies[usize::from(self.listener.frontend.0)];
+        let proxy = &world.proxies[usize::from(self.frontend.0)];
         add(&world.process.cum_conns, 1);
         counters::tick(&world.process.conn_rate, now.mono_ms);
         add(&proxy.front.conn_tot, 1);
@@ -278,8 +332,8 @@ impl Door {
             dst = local_address(&fd);
         }
         let conn = ConnState::new(
-            self.listener.frontend,
-            self.listener.bind,
+            self.frontend,
+            self.bind,
             src,
             dst,
             world.process.stick_counters,
@@ -287,7 +341,7 @@ impl Door {
         );
         let rules = &proxy.rules.tcp_connection;
         if !rules.rules.is_empty() {
-            let cx = th.cx(&conn, None, self.listener.frontend);
+            let cx = th.cx(&conn, None, self.frontend);
             let verdict = rules.run(&cx, &mut Msgs::default());
             let refused = match verdict {
                 Verdict::Pass | Verdict::Wait => false,
@@ -296,7 +350,7 @@ impl Door {
                     true
                 }
                 _ => {
-                    if !self.listener.born_to_reset {
+                    if !self.born_to_reset {
                         let _ = sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
                     }
                     true

@@ -49,7 +49,7 @@ pub(crate) fn idle_until(client: &Client) -> u64 {
             .or(timeouts.client)
     };
     let until = limit.map_or(0, |limit| client.idle_since.get() + u64::from(limit));
-    match client.th.drain_idle_until() {
+    match client.th.drain_idle_until(client.idle_since.get()) {
         Some(drain) if until == 0 || drain < until => drain,
         _ => until,
     }

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use remora_core::rule::cx::{ConnState, Cx, StreamState};
 use remora_core::world::ProxyId;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinHandle as JoinTask, spawn_local};
 
@@ -34,6 +35,9 @@ const TASKS_PER_ROUND: u32 = 256;
 /// `close-spread-time` says otherwise.
 const DRAIN_IDLE_MS: u64 = 1000;
 
+/// It drains since the beginning of time: nothing has any left.
+const CUT: u64 = 1;
+
 /// What the connections of one thread share. Never leaves the thread.
 pub(crate) struct Thread {
     pub(crate) index: u16,
@@ -46,8 +50,10 @@ pub(crate) struct Thread {
     pub(crate) works: Works,
     pub(crate) streams: Streams,
     pub(crate) reaper: Reaper,
-    /// Since when (ms) this thread drains; 0 = it does not.
+    /// Since when (ms) this thread drains; 0 = it does not; [`CUT`].
     drain_since: Cell<u64>,
+    /// Rings when everything is to end at once.
+    cut: Notify,
     /// Meanwhile another process serves, and connections without a request have all the time they always had: closing one
     /// while its next request is on the way would lose that.
     idle_stays: Cell<bool>,
@@ -73,6 +79,7 @@ impl Thread {
             streams: Streams::default(),
             reaper: Reaper::default(),
             drain_since: Cell::new(0),
+            cut: Notify::new(),
             idle_stays: Cell::new(false),
             graced: Cell::new(false),
             conns: Cell::new(0),
@@ -105,8 +112,13 @@ impl Thread {
     }
 
     /// When an idle keep-alive connection has to go because of draining; `None` while there is no draining.
-    pub(crate) fn drain_idle_until(&self) -> Option<u64> {
-        let since = self.drain_since.get();
+    /// `idle_since`: it waits since then.
+    pub(crate) fn drain_idle_until(&self, idle_since: u64) -> Option<u64> {
+        let since = match self.drain_since.get() {
+            known @ (0 | CUT) => known,
+            // It may have come in later, from a queue.
+            since => since.max(idle_since),
+        };
         let spread = u64::from(self.shared.plan.global.close_spread_time_ms);
         (since != 0 && !(self.idle_stays.get() && spread == 0)).then(|| {
             if spread == 0 {
@@ -115,6 +127,11 @@ impl Thread {
                 since + self.random() % spread
             }
         })
+    }
+
+    /// Completes when everything is to end at once.
+    pub(crate) async fn cut(&self) {
+        self.cut.notified().await;
     }
 
     /// A pseudo-random number (xorshift64*), for choices that nobody should be able to line up with.
@@ -209,10 +226,10 @@ async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedRece
                     .process
                     .stopping
                     .store(true, Ordering::Relaxed);
-                doors.close(&th, &successor).await;
                 th.idle_stays
                     .set(matches!(successor, Successor::Process { .. }));
                 th.drain_since.set(th.clock.ms().max(1));
+                doors.close(&th, &successor).await;
                 th.wheel.ring_all();
             }
             Some(ask) => th.answer(ask),
@@ -257,15 +274,20 @@ impl Doors {
         }
     }
 
+    /// Closes the sockets; what waits in the queues of those that nobody else serves is served.
     async fn close(&mut self, th: &Rc<Thread>, successor: &Successor) {
-        self.hold(false);
+        for accept in self.loops.drain(..) {
+            accept.abort();
+            // It holds the socket.
+            let _ = accept.await;
+        }
         for listener in self.listeners.drain(..) {
             let orphan = match successor {
                 Successor::None => !self.paused,
                 Successor::Process { orphans } => orphans.contains(&listener.id),
             };
-            if orphan {
-                accept::empty_queue(Rc::clone(th), listener).await;
+            if let Some(listener) = Rc::into_inner(listener).filter(|_| orphan) {
+                accept::empty_queue(th, listener);
             }
         }
     }
@@ -314,9 +336,10 @@ impl Thread {
                 if self.draining() {
                     // Connections between two requests have no stream.
                     self.idle_stays.set(false);
-                    self.drain_since.set(1);
+                    self.drain_since.set(CUT);
                     self.wheel.ring_all();
                 }
+                self.cut.notify_waiters();
             }
             Ask::Drain(Successor::None) if self.idle_stays.get() => {
                 self.idle_stays.set(false);

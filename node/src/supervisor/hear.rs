@@ -1,6 +1,10 @@
 //! What workers say, and that they have ended.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::sleep;
 
 use super::links::Incoming;
 use super::machine::{Event, Id, Status};
@@ -14,8 +18,15 @@ impl Supervisor<'_> {
         let known = self.known.entry(id).or_default();
         known.reaped = Some(status);
         if known.ended || known.link.is_none() {
-            self.buried(id);
+            return self.buried(id);
         }
+        // Somebody else may hold the other end, who keeps it open: all that was said is there already.
+        let inbox = self.to_inbox.clone();
+        spawn_local(async move {
+            sleep(LAST_WORDS).await;
+            // The supervisor itself may be about to end.
+            let _ = inbox.send((id, Incoming::End));
+        });
     }
 
     pub(super) fn buried(&mut self, id: Id) {
@@ -134,3 +145,6 @@ impl Supervisor<'_> {
         }
     }
 }
+
+/// How long it takes to read what a process that has ended had said.
+const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -350,6 +350,22 @@ impl Table {
             events.expirations += before.expirations;
         }
     }
+    /// So many evictions were another process's, which counts them itself.
+    fn forget_evictions(&self, mut n: u64) {
+        for shard in &self.shards {
+            if n == 0 {
+                return;
+            }
+            let evictions = &mut shard.lock().events.evictions;
+            let some = n.min(*evictions);
+            *evictions -= some;
+            n -= some;
+        }
+    }
+    /// Whether a key has the form that this table stores: text that is not too long, or the right number of bytes.
+    pub fn fits(&self, key: &Key) -> bool {
+        self.schema.fits(key.as_bytes())
+    }
     /// Bytes of memory in use for entries and index.
     pub fn memory_bytes(&self) -> usize {
         let journal = self.shared.as_ref().map_or(0, |s| s.journal.lock().bytes());
@@ -492,13 +508,16 @@ impl Table {
                 && now_ms < self.next_expiry.load(Relaxed)
                 && shard.evict(&self.schema, now_ms))
     }
+    /// Finds a place that no living entry needs, `home` first.
+    fn find_room(&self, home: usize, now_ms: u64) -> bool {
+        self.sweep(now_ms, SWEEP_SLICE);
+        self.reserve()
+            || self.shared.as_ref().is_some_and(|s| s.hidden() > 0)
+                && self.reclaim_any(home, now_ms)
+    }
     /// Finds a place anywhere, `home` first: expired entries, then the oldest one of a shard that has any to evict.
     fn make_room(&self, home: usize, now_ms: u64) -> bool {
-        self.sweep(now_ms, SWEEP_SLICE);
-        if self.reserve() {
-            return true;
-        }
-        if self.shared.as_ref().is_some_and(|s| s.hidden() > 0) && self.reclaim_any(home, now_ms) {
+        if self.find_room(home, now_ms) {
             return true;
         }
         if self.spec.nopurge || self.supply.load(Relaxed) == Supply::NONE {

@@ -483,8 +483,16 @@ impl Shard {
 
     /// Puts an entry that is nowhere where its date belongs.
     pub fn place(&mut self, schema: &Schema, slot: u32, now: u64) {
+        // Without a lifetime it has just been touched, or its place does not matter.
+        self.place_if(schema.lifetime.is_some(), slot, now);
+    }
+    /// As [`Shard::place`]; by its date, also without a lifetime.
+    pub fn place_by_date(&mut self, slot: u32, now: u64) {
+        self.place_if(true, slot, now);
+    }
+    fn place_if(&mut self, dated: bool, slot: u32, now: u64) {
         let mut after = self.tail;
-        if schema.lifetime.is_some() {
+        if dated {
             // Not ages: those of what a thread with a later clock touched are all 0, though not all the same.
             let touched = date(now, self.word(slot, TOUCHED));
             let mut steps = 0;

@@ -68,6 +68,21 @@ impl TableSpec {
             .and_then(|at| self.name.get(at..))
             .unwrap_or(&self.name)
     }
+    /// What keeps a table like this one from taking over entries with such keys, if anything does. Text of another length is
+    /// no obstacle: keys that are not too long stay the same.
+    pub fn differs(&self, key_type: KeyType, key_len: usize) -> Option<String> {
+        if key_type != self.key_type {
+            let (now, before) = (self.key_type.name(), key_type.name());
+            return Some(format!("its keys are of type {now} now, and were {before}"));
+        }
+        let same = key_len == self.key_len || key_type == KeyType::String;
+        (!same).then(|| {
+            format!(
+                "its keys are {} bytes long now, and were {key_len}",
+                self.key_len
+            )
+        })
+    }
     /// Whether keys of one table can be looked up in the other: same type and length.
     pub fn same_keys_as(&self, other: &TableSpec) -> bool {
         self.key_type == other.key_type && self.key_len == other.key_len

@@ -1,5 +1,6 @@
 //! A table passes from one process to the next while it is in use: nothing is lost, nothing counts twice.
 
+mod changed;
 mod replicated;
 mod strip;
 #[path = "../table_common/mod.rs"]
@@ -398,7 +399,8 @@ fn what_still_fits_survives_another_definition() {
     );
     old.follow(true);
     let mut exporter = Exporter::new(&old);
-    let importer = Importer::new(&new, exporter.definition()).unwrap();
+    let mut importer = Importer::new(&new, exporter.definition()).unwrap();
+    importer.shrinks();
     assert_eq!(
         importer.dropped(),
         ["gpc0", "http_req_rate(10000ms)", "bytes_in_rate(1000ms)"]
@@ -415,6 +417,9 @@ fn what_still_fits_survives_another_definition() {
     for other in [spec("ipv6"), spec("integer"), spec("string")] {
         assert!(Importer::new(&new, definition(other)).is_err());
     }
+    let arrays = table(spec("ip").store("gpc(2)"));
+    let importer = Importer::new(&arrays, definition(spec("ip").store("gpc(4)"))).unwrap();
+    assert_eq!(importer.dropped(), ["gpc[2]", "gpc[3]"]);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn journal(t: &Table, after: u64, now: u64) -> Vec<String> {
     }
 }
 
-fn pass(from: &Table, to: &Table, after: &mut u64, lineage: Lineage, now: u64) {
+pub(crate) fn pass(from: &Table, to: &Table, after: &mut u64, lineage: Lineage, now: u64) {
     let replica = from.replica().unwrap();
     let columns = replica.columns().to_vec();
     replica.collect(now, 10_000);

@@ -81,6 +81,8 @@ pub struct Tables {
     /// Of these tables, if they are not replicated but were: under which lineage, and the journal's last number then. `0, 0`
     /// for all others; `0, 1` if they were, but that cannot go on.
     pub shared_as: Vec<(u64, u64)>,
+    /// How many entries these tables may have.
+    pub sizes: Vec<u64>,
 }
 
 /// A table's definition.

@@ -51,9 +51,9 @@ pub fn infos(tables: &[Table]) -> Vec<(Vec<TableInfo>, bool)> {
     parts
 }
 
-/// At most so many bytes go over the channel for a table beside its name and columns, seed, numbers and former lineage included,
-/// and for a column.
-const INFO_BYTES: usize = 80;
+/// At most so many bytes go over the channel for a table beside its name and columns, seed, numbers, size and former lineage
+/// included, and for a column.
+const INFO_BYTES: usize = 90;
 const COLUMN_BYTES: usize = 9;
 /// So many fit easily into a frame, one more table included.
 const PART_BYTES: usize = 32 * 1024;
@@ -80,18 +80,23 @@ pub fn definition(info: &TableInfo, lineage: Lineage) -> Option<Definition> {
     })
 }
 
-/// Where tables of another process are here, by their position there: those with the same name and the same keys.
+/// Where tables of another process are here, by their position there: those with the same name and keys that may be looked up.
 pub fn positions(tables: &[Table], there: &[TableInfo]) -> Vec<Option<TableId>> {
     let same = |info: &TableInfo| {
-        let at = tables.iter().position(|table| {
-            let spec = table.spec();
-            spec.name == info.name
-                && spec.key_type.name() == info.key_type
-                && spec.key_len == info.key_len as usize
-        })?;
+        let at = tables
+            .iter()
+            .position(|table| table.spec().name == info.name && differs(table, info).is_none())?;
         u16::try_from(at).ok().map(TableId)
     };
     there.iter().map(same).collect()
+}
+
+/// What keeps a table here from taking over entries of that one.
+pub fn differs(table: &Table, info: &TableInfo) -> Option<String> {
+    match KeyType::from_name(&info.key_type) {
+        Some(key_type) => table.spec().differs(key_type, info.key_len as usize),
+        None => Some(format!("its keys were of type {}", info.key_type)),
+    }
 }
 
 fn data_type(bit: u8) -> Option<DataType> {

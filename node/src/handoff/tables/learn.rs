@@ -55,6 +55,7 @@ impl Learner {
                     there.seeds.extend(part.seeds);
                     there.entries.extend(part.entries);
                     there.shared_as.extend(part.shared_as);
+                    there.sizes.extend(part.sizes);
                 }
                 None => there = Some(part),
             }
@@ -158,6 +159,7 @@ fn tables(
                     importer.settle(now_ms);
                     learned.tables += 1;
                 }
+                report_lost(tables, there, &positions, &importers);
                 learned.ms = begun.elapsed().as_millis();
                 patience = FOR_EVER;
                 let _ = report.send(Ok(learned));
@@ -167,8 +169,13 @@ fn tables(
             Some(Pass::Shares(shares)) => {
                 let (seq, ledger) = others.entry(shares.child).or_default();
                 *seq = shares.seq;
+                // Keys that are too long here hold nothing.
                 for (table, key, uses, gauge) in &shares.shares {
-                    if let Some(here) = positions.get(usize::from(*table)).copied().flatten() {
+                    let here = positions.get(usize::from(*table)).copied().flatten();
+                    let table = here.and_then(|TableId(at)| tables.get(usize::from(at)));
+                    if let (Some(here), Some(table)) = (here, table)
+                        && table.fits(&Key::from_stored(key))
+                    {
                         ledger.set(here, key, *uses, *gauge);
                     }
                 }
@@ -290,18 +297,16 @@ fn importers<'w>(
     for (at, (info, here)) in there.tables.iter().zip(positions).enumerate() {
         let table = here.and_then(|TableId(at)| shared.world.tables.get(usize::from(at)));
         let Some(table) = table else {
-            let named = shared
-                .world
-                .tables
-                .iter()
-                .any(|t| t.spec().name == info.name);
-            if named {
-                warn!(
-                    "table '{}': its keys are of another type now, so it begins empty.",
-                    info.name
-                );
-            } else {
-                info!("table '{}' is not configured any more.", info.name);
+            let lost = match there.entries.get(at) {
+                Some(0) | None => String::new(),
+                Some(1) => ": its entry is dropped".into(),
+                Some(many) => format!(": its {many} entries are dropped"),
+            };
+            let mut here = shared.world.tables.iter();
+            let named = here.find(|t| t.spec().name == info.name);
+            match named.and_then(|table| convert::differs(table, info)) {
+                Some(how) => warn!("table '{}' begins empty, because {how}{lost}.", info.name),
+                None => info!("table '{}' is not configured any more{lost}.", info.name),
             }
             all.push(None);
             continue;
@@ -342,7 +347,13 @@ fn importers<'w>(
                 if let Some(newest) = replaces {
                     importer.replace(newest);
                 }
+                let size = table.spec().size as u64;
                 let entries = there.entries.get(at).copied().unwrap_or(0);
+                // An older process tells no size.
+                let room = there.sizes.get(at).copied().unwrap_or(entries);
+                if room > size {
+                    importer.shrinks();
+                }
                 table.expect(usize::try_from(entries).unwrap_or(usize::MAX));
                 let dropped = importer.dropped();
                 if !dropped.is_empty() {
@@ -361,6 +372,42 @@ fn importers<'w>(
         }
     }
     all
+}
+
+/// What of all that was shown has no place here.
+fn report_lost(
+    tables: &[Table],
+    there: &Tables,
+    positions: &[Option<TableId>],
+    importers: &[Option<Importer<'_>>],
+) {
+    for ((info, here), importer) in there.tables.iter().zip(positions).zip(importers) {
+        let table = here.and_then(|TableId(at)| tables.get(usize::from(at)));
+        let (Some(table), Some(importer)) = (table, importer) else {
+            continue;
+        };
+        let spec = table.spec();
+        let entries = |many: u64| if many == 1 { "entry" } else { "entries" };
+        let many = importer.too_long();
+        if many > 0 {
+            warn!(
+                "table '{}': its keys are at most {} bytes long now, and were {}: {many} {} with longer ones dropped.",
+                spec.name,
+                spec.key_len,
+                info.key_len,
+                entries(many)
+            );
+        }
+        let many = importer.evicted();
+        if many > 0 {
+            warn!(
+                "table '{}' is smaller now: {many} {} dropped, refreshed before the {} that are kept.",
+                spec.name,
+                entries(many),
+                table.count()
+            );
+        }
+    }
 }
 
 fn unexpected(what: Option<Pass>) -> io::Error {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use remora_core::peers::batch::Budget;
-use remora_core::table::{Exporter, Ledger, Replica, Slice, Table, TableId};
+use remora_core::table::{Exporter, Ledger, Lineage, Replica, Slice, Table, TableId};
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
@@ -266,6 +266,11 @@ fn teach(
         }
     }
     *begun = true;
+    if lineage(shared).is_none() {
+        // The new process has no lineage to go on with, so it does not wait until this one falls silent, but asks its peers at
+        // once for what they know. They answer by dialing sockets that both processes listen on.
+        peers::step_aside(shared);
+    }
     introduce(shared, channel)?;
     let mut told = Told::default();
     let mut exporters = walk(shared, channel, &mut told)?;
@@ -293,13 +298,18 @@ fn teach(
     }
 }
 
+/// Which lineage the new process goes on with.
+fn lineage(shared: &Shared) -> Option<Lineage> {
+    let replica = shared.world.tables.iter().find_map(Table::replica);
+    let lineage = replica.map(|replica| replica.lineages().own());
+    lineage.or_else(|| shared.heritage.last_lineage())
+}
+
 /// Who this is, and what there is.
 fn introduce(shared: &Shared, channel: &Channel) -> io::Result<()> {
     let tables = &shared.world.tables;
     let heritage = &shared.heritage;
-    let replica = tables.iter().find_map(Table::replica);
-    let lineage = replica.map(|replica| replica.lineages().own());
-    let lineage = lineage.or_else(|| heritage.last_lineage());
+    let lineage = lineage(shared);
     let shared_as = |at| convert::shared_as(heritage.once_shared(TableId(at)));
     let mut shared_as = (0..=u16::MAX).map(shared_as);
     let mut described = tables.iter();
@@ -308,6 +318,7 @@ fn introduce(shared: &Shared, channel: &Channel) -> io::Result<()> {
         let hello = Tables {
             seeds: these.iter().map(|table| table.seed()).collect(),
             entries: these.iter().map(|table| table.count() as u64).collect(),
+            sizes: these.iter().map(|t| t.spec().size as u64).collect(),
             child: heritage.child,
             shared_as: shared_as.by_ref().take(these.len()).collect(),
             lineage: lineage.map_or(0, |lineage| lineage.0),

@@ -34,9 +34,18 @@ pub struct Machine {
     /// A process of somebody else has taken over: no worker is started any more.
     left: bool,
     stopping: Option<u8>,
+    /// A hard stop: since when it counts, and when whoever is left is killed.
+    ends: Option<Ends>,
     /// Workers that were told to cut what runs, and when they are killed if they do not.
     cut: Vec<(Id, u64)>,
     out: VecDeque<Action>,
+}
+
+/// See [`Machine`].
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    since_ms: u64,
+    until_ms: u64,
 }
 
 /// How long a worker may take to read its configuration and to open its sockets.
@@ -49,6 +58,11 @@ pub const GO_PATIENCE_MS: u64 = 10_000;
 pub const TAKE_PATIENCE_MS: u64 = 60_000;
 /// How long a worker may take to cut its connections, and to say what it counted last.
 pub const CUT_PATIENCE_MS: u64 = 5_000;
+/// How long everything may take to end at once: a worker that answers needs less, even when its peers are slow.
+pub const STOP_PATIENCE_MS: u64 = 20_000;
+/// A second order to end at once means it only so long after the first: one that is sent to a whole group of processes, and passed
+/// on by another one, comes twice.
+pub const STOP_AGAIN_MS: u64 = 1_000;
 /// Pauses before a crashed worker is replaced: none, then doubling.
 const BACKOFF_FIRST_MS: u64 = 100;
 const BACKOFF_MAX_MS: u64 = 10_000;
@@ -82,7 +96,8 @@ impl Machine {
             _ => None,
         });
         let cut = self.cut.iter().map(|(_, at)| *at);
-        patience.chain(self.restart_ms).chain(cut).min()
+        let end = self.ends.map(|ends| ends.until_ms);
+        patience.chain(self.restart_ms).chain(cut).chain(end).min()
     }
 
     /// The number that a reload asked for now will be answered with.
@@ -175,8 +190,8 @@ impl Machine {
             Event::Broken { id, why } => self.broken(id, why, now_ms),
             Event::Exited { pid, status } => self.exited(pid, status, now_ms),
             Event::Reload { hard } => self.reload(hard, now_ms),
-            Event::Term => self.stop(0, Signal::Term),
-            Event::Int => self.stop(128 + 2, Signal::Term),
+            Event::Term => self.end(0, now_ms),
+            Event::Int => self.end(128 + 2, now_ms),
             Event::SoftStop => self.stop(0, Signal::Usr1),
             Event::PassOn(signal) => self.kill_all(signal),
             Event::Tick => self.tick(now_ms),
@@ -481,6 +496,35 @@ impl Machine {
         }
     }
 
+    /// A hard stop. Whoever does not end is killed: after a while, or when this is asked for again.
+    fn end(&mut self, code: u8, now_ms: u64) {
+        let ends = self.ends.get_or_insert(Ends {
+            since_ms: now_ms,
+            until_ms: now_ms + STOP_PATIENCE_MS,
+        });
+        if now_ms >= ends.since_ms + STOP_AGAIN_MS {
+            ends.until_ms = now_ms;
+            self.tick(now_ms);
+        } else {
+            self.stop(code, Signal::Term);
+        }
+    }
+
+    /// Kills who did not end in time, once.
+    fn end_of_patience(&mut self, now_ms: u64) {
+        let Some(ends) = self.ends.as_mut().filter(|e| now_ms >= e.until_ms) else {
+            return;
+        };
+        ends.until_ms = u64::MAX;
+        for w in self.workers.clone() {
+            self.say(true, format!("Worker ({}) does not end: killed.", w.pid));
+            self.out.push_back(Action::Kill {
+                id: w.id,
+                signal: Signal::Kill,
+            });
+        }
+    }
+
     fn stop(&mut self, code: u8, signal: Signal) {
         if self.stopping.is_none() {
             self.out.push_back(Action::Stopping);
@@ -550,6 +594,7 @@ impl Machine {
             }
             now_ms < *at
         });
+        self.end_of_patience(now_ms);
         let Some(w) = self.candidate().cloned() else {
             return;
         };

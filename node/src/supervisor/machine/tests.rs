@@ -285,6 +285,32 @@ fn stopping() {
 }
 
 #[test]
+fn whoever_does_not_end_is_killed() {
+    let kill = |id, signal| Action::Kill { id, signal };
+    for again in [false, true] {
+        let mut b = Bench::served();
+        b.reloads(0, 1);
+        let both = [kill(0, Signal::Term), kill(1, Signal::Term)];
+        let done = b.on(Event::Term);
+        assert!(both.iter().all(|action| done.contains(action)), "{done:?}");
+        // The same once more: a group of processes was meant.
+        let done = b.on(Event::Term);
+        assert!(!done.contains(&kill(1, Signal::Kill)), "{done:?}");
+        b.dies(0);
+        let done = if again {
+            b.now_ms += STOP_AGAIN_MS;
+            b.on(Event::Int)
+        } else {
+            b.now_ms = b.machine.deadline().unwrap();
+            b.on(Event::Tick)
+        };
+        assert_eq!(done, [kill(1, Signal::Kill)]);
+        assert_eq!(b.on(Event::Tick), [], "once");
+        assert_eq!(b.dies(1), [Action::Exit { code: 0 }]);
+    }
+}
+
+#[test]
 fn a_worker_that_left_is_not_replaced() {
     let mut b = Bench::served();
     assert!(

@@ -8,9 +8,9 @@ use crate::peers::batch::{
 };
 use crate::table::data_type::Kind;
 use crate::table::rate::Rate;
-use crate::table::replica::Late;
+use crate::table::replica::{Late, register_stamp};
 use crate::table::schema::{Cell, PREV, TOUCHED, USES, set_rate, set_wide, set_word, word};
-use crate::table::shard::{HELD, Shard};
+use crate::table::shard::{HELD, Shard, date as shard_date};
 use crate::table::{Lineage, Stamp, Table};
 
 /// Fills a table that nobody uses yet.
@@ -29,6 +29,12 @@ pub struct Importer<'t> {
     cell: Vec<u8>,
     /// Rows that had no place.
     refused: u64,
+    /// See [`Importer::shrinks`].
+    shrinks: Option<Shrinks>,
+    /// See [`Importer::too_long`].
+    too_long: u64,
+    /// All has been shown once.
+    shown: bool,
     /// No number of the sender's lineage was given to content above this one.
     newest: Option<u64>,
     /// Entries had to go to make room for others.
@@ -39,6 +45,17 @@ pub struct Importer<'t> {
 
 /// Shard and slot of an entry.
 type Place = (usize, u32);
+
+/// The sender's table has room for more entries than this one.
+#[derive(Default)]
+struct Shrinks {
+    /// Entries that had to go.
+    dropped: u64,
+    /// Of each shard that is sorted, a date: no entry that nobody holds was touched before it.
+    oldest: Vec<u64>,
+    /// Entries that the sender holds: marked as held until all is sealed, so that they stay.
+    held: Vec<Place>,
+}
 
 /// The shard whose entries come: as long as they follow each other, it is locked once for all of them.
 struct Open<'t> {
@@ -71,17 +88,11 @@ impl<'t> Importer<'t> {
     /// For tables of this definition.
     ///
     /// # Errors
-    /// Their keys are different; the text says how.
+    /// Their keys are different ([`TableSpec::differs`]).
     pub fn new(table: &'t Table, sender: Definition) -> Result<Importer<'t>, String> {
         let spec = &table.spec;
-        if spec.key_type != sender.key_type || spec.key_len != sender.key_len {
-            return Err(format!(
-                "its keys were of type {} (length {}) and now are of type {} (length {})",
-                sender.key_type.name(),
-                sender.key_len,
-                spec.key_type.name(),
-                spec.key_len
-            ));
+        if let Some(how) = spec.differs(sender.key_type, sender.key_len) {
+            return Err(how);
         }
         let own = crate::peers::batch::columns_of(&spec.store);
         let targets = sender
@@ -104,6 +115,9 @@ impl<'t> Importer<'t> {
             sorted: false,
             late: None,
             refused: 0,
+            shrinks: None,
+            too_long: 0,
+            shown: false,
             newest: None,
             evicted: false,
             whole: false,
@@ -114,13 +128,34 @@ impl<'t> Importer<'t> {
         let columns = self.columns.iter().zip(&self.targets);
         let mut names: Vec<String> = columns
             .filter(|(_, target)| target.is_none())
-            .map(|(column, _)| match column.period_ms {
-                0 => column.data_type.info().name.to_owned(),
-                ms => format!("{}({ms}ms)", column.data_type.info().name),
+            .map(|(column, _)| {
+                let name = column.data_type.info().name;
+                let same = |other: &&ColumnDef| other.data_type == column.data_type;
+                let element = match self.columns.iter().filter(same).count() {
+                    0 | 1 => String::new(),
+                    _ => format!("[{}]", column.index),
+                };
+                match column.period_ms {
+                    0 => format!("{name}{element}"),
+                    ms => format!("{name}{element}({ms}ms)"),
+                }
             })
             .collect();
         names.dedup();
         names
+    }
+    /// The sender's table is larger. While entries come for which there is no place, those that were not touched for the
+    /// longest time go, whichever came first, and count as evicted.
+    pub fn shrinks(&mut self) {
+        self.shrinks = Some(Shrinks::default());
+    }
+    /// Entries for which there is no place any more, so far: see [`Importer::shrinks`].
+    pub fn evicted(&self) -> u64 {
+        self.shrinks.as_ref().map_or(0, |shrinks| shrinks.dropped)
+    }
+    /// Entries that were left out because their keys are longer than those of this table, when all had been shown once.
+    pub fn too_long(&self) -> u64 {
+        self.too_long
     }
     /// The sender's lineage went on in a process that has died, from this number: what the sender has counted since gets it,
     /// so that whatever anybody has heard from that process is newer.
@@ -167,7 +202,10 @@ impl<'t> Importer<'t> {
         let mut reader = BatchReader::new(&slice.columns, columns)?;
         let table = self.table;
         let width = table.schema.exact_width();
-        if width.is_none() || reader.key_width() != width {
+        if width.is_none() {
+            // They may be too long for this table.
+            reader.check_keys(|key| !key.contains(&0))?;
+        } else if reader.key_width() != width {
             reader.check_keys(|key| table.schema.fits(key))?;
         }
         let mut open = Open { table, shard: None };
@@ -204,9 +242,12 @@ impl<'t> Importer<'t> {
                 head,
                 edicts: edicts.collect(),
             };
-            let place = if first {
+            let place = if first && !table.schema.fits(key) {
+                self.too_long += u64::from(!self.shown);
+                None
+            } else if first {
                 entries += 1;
-                let found = self.place_of(&row, now_ms, &mut open);
+                let found = self.place_of(&row, uses > 0, now_ms, &mut open);
                 known = found.is_some_and(|(_, known)| known);
                 found.map(|(place, _)| place)
             } else {
@@ -214,7 +255,6 @@ impl<'t> Importer<'t> {
             };
             last = Some((key, place));
             let Some((home, slot)) = place else {
-                self.refused += u64::from(first);
                 continue;
             };
             let Some(shard) = open.at(home) else {
@@ -227,6 +267,7 @@ impl<'t> Importer<'t> {
                     shard.set_word(slot, PREV, HELD);
                     shard.inherit_tomb(slot, age, now_ms);
                 }
+                self.hold(shard, (home, slot), uses > 0, now_ms);
                 if self.sorted {
                     table.note_evictable(shard, now_ms);
                 }
@@ -253,10 +294,11 @@ impl<'t> Importer<'t> {
         }
     }
 
-    /// Finds or makes the entry of a first row, and makes it blank. Tells also whether it was there.
+    /// Finds or makes the entry of a first row, and makes what the row replaces blank. Tells also whether it was there.
     fn place_of(
         &mut self,
         row: &Row<'_>,
+        held: bool,
         now_ms: u64,
         open: &mut Open<'t>,
     ) -> Option<(Place, bool)> {
@@ -281,15 +323,22 @@ impl<'t> Importer<'t> {
                 open.close();
                 // Whoever is full needs the order to know who goes.
                 self.sort(now_ms);
-                if !table.make_room(home, now_ms) {
-                    return None;
+                match self.make_room(home, (!held).then_some(touched), now_ms) {
+                    Room::Made => {}
+                    Room::Older => return None,
+                    Room::None => {
+                        self.refused += 1;
+                        return None;
+                    }
                 }
                 reserved = true;
                 self.evicted = true;
                 continue;
             }
+            let mut told = false;
             let slot = match known {
                 Some(slot) => {
+                    told = replicated && self.own.is_none() && !shard.is_hidden(slot);
                     shard.take_out(slot, now_ms);
                     shard.set_word(slot, PREV, HELD);
                     slot
@@ -304,6 +353,15 @@ impl<'t> Importer<'t> {
                     slot
                 }
             };
+            if told {
+                // Peers may have told of it, of whom the sender knows nothing: only what was counted here is replaced.
+                let age = |touched| crate::table::age_ms(now_ms as u32, touched);
+                if age(touched) < age(shard.word(slot, TOUCHED)) {
+                    shard.set_word(slot, TOUCHED, touched);
+                }
+                self.settle_in(shard, slot, now_ms);
+                return Some(((home, slot), true));
+            }
             let journaled = shard.wipe(schema, slot);
             shard.set_word(slot, TOUCHED, touched);
             let born = (now_ms as u32).wrapping_sub(row.head.born_age_ms);
@@ -317,11 +375,98 @@ impl<'t> Importer<'t> {
             } else {
                 shard.inherit_nothing(journaled);
             }
-            // Entries in use are put into their order when their users go.
-            if self.sorted && word(shard.record(slot), USES) == 0 {
-                shard.place(schema, slot, now_ms);
-            }
+            self.settle_in(shard, slot, now_ms);
+            self.note_oldest(home, touched, now_ms);
             return Some(((home, slot), known.is_some()));
+        }
+    }
+    /// Puts an entry that is nowhere into the order, if there is one yet.
+    fn settle_in(&self, shard: &mut Shard, slot: u32, now_ms: u64) {
+        // Entries in use are put into their order when their users go.
+        if self.sorted && word(shard.record(slot), USES) == 0 {
+            shard.place_by_date(slot, now_ms);
+        }
+    }
+    /// Finds a place in a full table for an entry that was touched then; `None`: it must have one.
+    fn make_room(&mut self, home: usize, touched: Option<u32>, now_ms: u64) -> Room {
+        let table = self.table;
+        let Some(shrinks) = &mut self.shrinks else {
+            // The sender is as full, and has evicted the same one. It counts that.
+            let before = table.events().evictions;
+            let made = table.make_room(home, now_ms);
+            table.forget_evictions(table.events().evictions - before);
+            return if made { Room::Made } else { Room::None };
+        };
+        if table.find_room(home, now_ms) {
+            return Room::Made;
+        }
+        loop {
+            let oldest = shrinks.oldest.iter().copied().enumerate();
+            let Some((at, date)) = oldest.min_by_key(|(_, date)| *date) else {
+                return Room::None;
+            };
+            let older = touched.is_some_and(|touched| shard_date(now_ms, touched) <= date);
+            let Some(padded) = table.shards.get(if older { home } else { at }) else {
+                return Room::None;
+            };
+            let mut shard = padded.lock();
+            if older {
+                shard.events.evictions += 1;
+                shrinks.dropped += 1;
+                return Room::Older;
+            }
+            if date == u64::MAX {
+                return Room::None; // all are in use
+            }
+            let known = oldest_of(&mut shard, now_ms);
+            if let Some(date) = shrinks.oldest.get_mut(at) {
+                *date = known;
+            }
+            if known == date && shard.evict(&table.schema, now_ms) {
+                shrinks.dropped += 1;
+                return Room::Made;
+            }
+        }
+    }
+    /// Remembers whether the sender holds an entry.
+    fn hold(&mut self, shard: &mut Shard, (home, slot): Place, is_held: bool, now_ms: u64) {
+        let Some(shrinks) = &mut self.shrinks else {
+            return;
+        };
+        let was_held = word(shard.record(slot), USES) > 0;
+        if is_held && !was_held {
+            shard.take_out(slot, now_ms);
+            shard.set_word(slot, PREV, HELD);
+            shard.set_word(slot, USES, 1);
+            shrinks.held.push((home, slot));
+        } else if was_held && !is_held {
+            shard.set_word(slot, USES, 0);
+            self.settle_in(shard, slot, now_ms);
+            let touched = shard.word(slot, TOUCHED);
+            self.note_oldest(home, touched, now_ms);
+        }
+    }
+    /// All entries are held only by whom they will be from now on.
+    fn let_go(&mut self, now_ms: u64) {
+        let held = self.shrinks.as_mut().map(|s| std::mem::take(&mut s.held));
+        for (home, slot) in held.unwrap_or_default() {
+            let Some(padded) = self.table.shards.get(home) else {
+                continue;
+            };
+            let mut shard = padded.lock();
+            if shard.is_taken(slot) && word(shard.record(slot), USES) > 0 {
+                shard.set_word(slot, USES, 0);
+                self.settle_in(&mut shard, slot, now_ms);
+                self.table.note_evictable(&shard, now_ms);
+            }
+        }
+    }
+    /// An entry that was touched then is in the order now.
+    fn note_oldest(&mut self, home: usize, touched: u32, now_ms: u64) {
+        if let Some(shrinks) = &mut self.shrinks
+            && let Some(oldest) = shrinks.oldest.get_mut(home)
+        {
+            *oldest = (*oldest).min(shard_date(now_ms, touched));
         }
     }
     fn is_own(&self, head: &RowHead) -> bool {
@@ -437,7 +582,9 @@ impl<'t> Importer<'t> {
     }
     fn register(&self, shard: &mut Shard, slot: u32, cell: &Cell, value: u32, stamp: Stamp) {
         if self.table.shared.is_some() {
-            shard.inherit_register(slot, cell, value, stamp);
+            if self.own.is_some() || stamp >= register_stamp(shard.record(slot), cell) {
+                shard.inherit_register(slot, cell, value, stamp);
+            }
         } else {
             let (record, _) = shard.parts(slot);
             set_word(record, cell.at, value);
@@ -465,6 +612,9 @@ impl<'t> Importer<'t> {
                 shard.place(&table.schema, slot, now_ms);
             }
             table.note_evictable(&shard, now_ms);
+            if let Some(shrinks) = &mut self.shrinks {
+                shrinks.oldest.push(oldest_of(&mut shard, now_ms));
+            }
         }
     }
 
@@ -472,6 +622,7 @@ impl<'t> Importer<'t> {
     /// once.
     pub fn settle(&mut self, now_ms: u64) {
         self.sort(now_ms);
+        self.shown = true;
         let Some(replica) = self.table.replica() else {
             return;
         };
@@ -492,7 +643,25 @@ impl<'t> Importer<'t> {
     /// The other process has sealed its table: the last call.
     pub fn seal(mut self, now_ms: u64) {
         self.settle(now_ms);
+        self.let_go(now_ms);
     }
+}
+
+/// See [`Importer::make_room`].
+enum Room {
+    Made,
+    /// All others were touched later.
+    Older,
+    None,
+}
+
+/// When the entry of a shard that goes first was touched; the end of time if all are in use.
+fn oldest_of(shard: &mut Shard, now_ms: u64) -> u64 {
+    let lent = shard.replica.as_ref().and_then(|r| r.lent.first());
+    let oldest = lent.or_else(|| shard.oldest(now_ms));
+    oldest.map_or(u64::MAX, |slot| {
+        shard_date(now_ms, shard.word(slot, TOUCHED))
+    })
 }
 
 /// Where a value goes: into the record, or into the cell that is being read.

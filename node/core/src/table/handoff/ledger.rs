@@ -79,7 +79,7 @@ impl Ledger {
             }
         }
     }
-    /// Adds what the other process has counted.
+    /// Adds what the other process has counted. A key that has no form here is left out.
     ///
     /// # Errors
     /// The table is full.
@@ -94,6 +94,9 @@ impl Ledger {
         let Some(table) = tables.get(usize::from(id.0)) else {
             return Ok(());
         };
+        if !table.fits(key) {
+            return Ok(());
+        }
         table.apply_delta(key, delta, now_ms)?;
         let gauge = delta.ops.iter().fold(0, |sum, (what, _, op)| match op {
             Op::Add(n) if *what == DataType::ConnCur => n.saturating_add(sum),

@@ -98,7 +98,7 @@ impl Ext {
 }
 
 /// The stamp of a register; `NEVER`: not assigned.
-pub(super) fn register_stamp(record: &[u8], cell: &Cell) -> Stamp {
+pub(in crate::table) fn register_stamp(record: &[u8], cell: &Cell) -> Stamp {
     Stamp {
         ms: wide(record, cell.at + 4),
         lineage: crate::table::lineage::Lineage(wide(record, cell.at + 12)),

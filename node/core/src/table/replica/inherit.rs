@@ -37,6 +37,11 @@ impl Shard {
         schema.blank_data(record);
         known
     }
+    /// Whether an entry is a tombstone, or expired and kept for what arrives late.
+    pub fn is_hidden(&self, slot: u32) -> bool {
+        self.replica.is_some()
+            && word(self.record(slot), FLAGS) & (flags::TOMB | flags::GRACED) != 0
+    }
     /// Says that an own cell came from a process that did not replicate: nobody has heard of it. `whole`: what anybody has of
     /// this lineage is in it, and must not be added to it again.
     pub fn publish(&mut self, slot: u32, whole: bool) {

@@ -31,6 +31,7 @@ use super::{Cursor, DataType, Entry, Key, Table};
 use crate::peers::batch::{BadBatch, BatchReader, BatchWriter, Budget, ColumnDef};
 
 pub(in crate::table) use cells::RemoteCell;
+pub(in crate::table) use edicts::register_stamp;
 pub(in crate::table) use inherit::Late;
 pub(in crate::table) use state::{ReplicaShard, Shared};
 

@@ -1,0 +1,142 @@
+//! Workers that do not end when they should, and some that have ended and do not look so.
+
+use std::time::Duration;
+
+use cluster_tests::cluster::Spec;
+use cluster_tests::server::Gate;
+use cluster_tests::tools::lacks_as_root;
+use cluster_tests::wait::{observe_for, until_true, until_within};
+use cluster_tests::{Client, Server, get};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+
+use crate::common::{HEAD, haproxy_lacks};
+use crate::house::serve_supervised;
+use crate::reload_tables::reload_node;
+use crate::supervisor::{kill, master, supervised, worker, workers};
+
+#[test]
+fn a_second_order_ends_a_frozen_worker() {
+    if haproxy_lacks("waits for ever") {
+        return;
+    }
+    let mut proxy = supervised(HEAD).start();
+    let first = worker(&proxy);
+    kill(first, Signal::STOP);
+    proxy.signal(Signal::TERM);
+    // The same at once is the same order.
+    proxy.signal(Signal::TERM);
+    observe_for(Duration::from_millis(300));
+    assert!(proxy.try_wait().is_none());
+    let ended = until_within(Duration::from_secs(10), || {
+        let ended = proxy.try_wait();
+        if ended.is_none() {
+            proxy.signal(Signal::TERM);
+        }
+        ended
+    });
+    let status = ended.expect("the second one ends it");
+    assert_eq!(status.code(), Some(0), "{}", proxy.stderr());
+    let said = proxy.stderr();
+    assert!(
+        said.contains(&format!("Worker ({first}) does not end: killed.")),
+        "{said}"
+    );
+}
+
+/// Whoever holds a dead worker's end of the channel does not make it look alive.
+#[test]
+fn the_end_of_a_process_is_its_exit_status() {
+    if haproxy_lacks("this channel") {
+        return;
+    }
+    let mut proxy = supervised(HEAD).start();
+    for last in [false, true] {
+        let pid = worker(&proxy);
+        let process = Pid::from_raw(pid as i32).expect("a pid");
+        let process = pidfd_open(process, PidfdFlags::empty()).expect("it lives");
+        let held = match pidfd_getfd(process, 0, PidfdGetfdFlags::empty()) {
+            Ok(held) => held,
+            Err(e) => return lacks_as_root(&format!("no descriptors of other processes: {e}")),
+        };
+        if last {
+            proxy.signal(Signal::USR1);
+            assert_eq!(proxy.wait().code(), Some(0));
+        } else {
+            kill(pid, Signal::KILL);
+            until_true("another one serves", || worker(&proxy) != pid);
+            assert_eq!(get(proxy.addr("fe"), "/").map(|a| a.status), Ok(200));
+            until_true("it is gone", || !workers(&proxy).contains(&pid));
+        }
+        drop(held);
+    }
+}
+
+/// Several workers have something to finish when everything is to end at once: what they had sent is counted, and known to the
+/// peer.
+#[test]
+fn workers_that_drain_end_with_the_others() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    const MANY: i64 = 3;
+    let gate = Gate::default();
+    let server = Server::half_a_download(&gate);
+    let mut cluster = Spec::of(2)
+        .append(&format!(
+            "
+frontend down
+  bind unix@{{{{dir}}}}/down.sock
+  http-request track-sc0 str(down) table downs
+  default_backend origin
+backend downs
+  stick-table type string size 100 expire 10m store conn_cur,http_req_cnt,bytes_out_cnt peers p
+backend origin
+  server s1 {}
+",
+            server.addr()
+        ))
+        .prepare();
+    serve_supervised(&mut cluster, &[0]);
+    let entry = |name| {
+        let entry = cluster.node(1).proxy().cli().entry("downs", "down");
+        entry.map_or(-1, |entry| entry.get(name))
+    };
+    let mut clients = Vec::new();
+    for many in 1..=MANY {
+        let path = cluster.node(0).proxy().dir().join("down.sock");
+        let mut client = Client::connect_unix(&path);
+        client.get("/long");
+        clients.push(client);
+        until_true("the peer hears of it", || {
+            entry("conn_cur") == many && entry("bytes_out_cnt") > many * 100_000
+        });
+        reload_node(cluster.node(0));
+    }
+    let bytes = entry("bytes_out_cnt");
+    let all = workers(cluster.node(0).proxy());
+    assert_eq!(
+        all.len() as i64,
+        MANY + 1,
+        "{}",
+        master(cluster.node(0).proxy()).ask("show proc")
+    );
+    let said = cluster.node_mut(0).end_with(Signal::TERM);
+    assert!(said.contains("All workers exited"), "{said}");
+    assert!(!said.contains("does not end"), "{said}");
+    for pid in all {
+        assert!(
+            !std::path::Path::new(&format!("/proc/{pid}")).exists(),
+            "{pid}"
+        );
+    }
+    for mut client in clients {
+        assert!(client.response().is_err(), "it was cut");
+    }
+    let entry = |name| {
+        let entry = cluster.node(1).proxy().cli().entry("downs", "down");
+        entry.map_or(-1, |entry| entry.get(name))
+    };
+    until_true("nothing is open any more", || entry("conn_cur") == 0);
+    assert_eq!(entry("http_req_cnt"), MANY);
+    assert!(entry("bytes_out_cnt") >= bytes);
+}
