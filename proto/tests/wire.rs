@@ -104,6 +104,7 @@ fn hello_factor() -> Push {
         mono_ms: 5_000_000,
         wall_ms: 1_790_000_000_000,
         tables: vec![table],
+        more: false,
     })
 }
 
@@ -117,6 +118,7 @@ fn pushes() -> Vec<(&'static str, Push)> {
         mono_ms: 5_000_000,
         wall_ms: 1_790_000_000_000,
         tables: vec![table()],
+        more: false,
     };
     let heartbeat = PushHeartbeat {
         mono_ms: 5_000_000,
@@ -173,7 +175,26 @@ fn pushes() -> Vec<(&'static str, Push)> {
                 heir: true,
             }),
         ),
+        ("hello-more", hello_more()),
+        (
+            "more-tables",
+            Push::MoreTables(MoreTables {
+                tables: vec![table()],
+                more: true,
+            }),
+        ),
     ]
+}
+
+/// A hello of which more follows.
+fn hello_more() -> Push {
+    match hello_factor() {
+        Push::Hello(hello) => Push::Hello(Hello {
+            more: true,
+            ..hello
+        }),
+        other => other,
+    }
 }
 
 fn replies() -> Vec<(&'static str, Reply)> {
@@ -190,6 +211,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
             mismatches: vec!["size 10".into()],
         }],
         estate: None,
+        more: false,
     };
     let refuse = Refuse {
         why: Refusal::Cluster as i32,
@@ -243,6 +265,20 @@ fn replies() -> Vec<(&'static str, Reply)> {
                         number: 300,
                     }],
                 }),
+                ..welcome.clone()
+            }),
+        ),
+        (
+            "more-answers",
+            Reply::MoreAnswers(MoreAnswers {
+                tables: welcome.tables.clone(),
+                more: true,
+            }),
+        ),
+        (
+            "welcome-more",
+            Reply::Welcome(Welcome {
+                more: true,
                 ..welcome
             }),
         ),

@@ -152,6 +152,7 @@ pub(crate) fn hello(version: u32) -> Hello {
                 factor: 0,
             }],
         }],
+        more: false,
     }
 }
 

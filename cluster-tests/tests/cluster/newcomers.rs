@@ -193,3 +193,61 @@ fn a_teacher_that_dies() {
     cluster.node(2).hit("a", 1, &mut tally);
     cluster.settled(&Expected::of(&tally));
 }
+
+/// Greetings of nodes with thousands of tables come in parts, and so do the answers.
+#[test]
+fn thousands_of_tables() {
+    let table = |number: usize| {
+        format!("a-table-with-a-name-of-sixty-letters-as-generated-files-have-{number:04}")
+    };
+    let store = "gpc0,gpc1,http_req_rate(10s),http_err_cnt,bytes_in_rate(1m),bytes_out_rate(1m),conn_cur,conn_rate(3s),gpt0";
+    let lines = |count: usize, size: usize| {
+        let line = |number| {
+            format!(
+                "  table {} type ip size {size} expire 1h store {store}\n",
+                table(number)
+            )
+        };
+        (0..count).map(line).collect::<String>()
+    };
+    // Node 1 has a few fewer, all of another size.
+    let mut cluster = Spec::of(2)
+        .peers(&lines(TABLES, 10))
+        .peers_on(1, &lines(TABLES - 3, 20))
+        .start();
+    let set = |cluster: &Cluster, node: usize, number: usize, value: u64| {
+        let command = format!(
+            "set table p/{} key 192.0.2.1 data.gpc0 {value}",
+            table(number)
+        );
+        cluster.node(node).order(&command);
+    };
+    let get = |cluster: &Cluster, node: usize, number: usize| {
+        let entry = cluster
+            .node(node)
+            .proxy()
+            .cli()
+            .entry(&format!("p/{}", table(number)), "192.0.2.1");
+        entry.map_or(0, |entry| entry.get("gpc0"))
+    };
+    set(&cluster, 0, 0, 5);
+    set(&cluster, 1, TABLES - 4, 7);
+    set(&cluster, 0, TABLES - 1, 9);
+    until_true("both have what both share", || {
+        get(&cluster, 1, 0) == 5 && get(&cluster, 0, TABLES - 4) == 7
+    });
+    let shown = cluster.node(1).ask("show peers");
+    let lacking = format!("mismatch table=/{}: only node0 has it", table(TABLES - 1));
+    assert!(shown.contains(&lacking), "{shown}");
+    cluster.node_mut(1).kill();
+    cluster.node_mut(1).start();
+    assert_eq!((get(&cluster, 1, 0), get(&cluster, 1, TABLES - 4)), (5, 7));
+    let said = cluster.node(1).proxy().stderr();
+    let line = format!(
+        "learned {} tables with 2 entries from peer node0 in ",
+        TABLES - 2
+    );
+    assert!(said.contains(&line), "{said}");
+}
+
+const TABLES: usize = 6_000;

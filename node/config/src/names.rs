@@ -1,5 +1,7 @@
 //! First pass: what other statements may refer to by name.
 
+use std::collections::BTreeMap;
+
 use remora_core::table::TableId;
 
 use crate::ast::{Section, SectionKind, Statement, shown};
@@ -135,10 +137,9 @@ fn resolve_peers(peers: &[&Section], scope: &mut Scope<'_>, tables: &mut Tables)
         );
         scope.diags.alert(*place, &text);
     }
+    let disabled: Vec<bool> = peers.iter().map(|p| crate::peers::is_disabled(p)).collect();
     for (id, section) in &tables.shared {
-        let switched_off = peers
-            .get(*section)
-            .is_none_or(|p| crate::peers::is_disabled(p));
+        let switched_off = disabled.get(*section).is_none_or(|disabled| *disabled);
         if let Some(spec) = scope.tables.get_mut(usize::from(id.0))
             && !switched_off
         {
@@ -149,7 +150,7 @@ fn resolve_peers(peers: &[&Section], scope: &mut Scope<'_>, tables: &mut Tables)
 
 /// The `table` lines of a `peers` section.
 fn peers_tables(section: &Section, index: usize, scope: &mut Scope<'_>, tables: &mut Tables) {
-    let mut own: Vec<(String, Place)> = Vec::new();
+    let mut own: BTreeMap<String, Place> = BTreeMap::new();
     for s in section.statements.iter().filter(|s| s.keyword() == "table") {
         let name = s.arg(0);
         if name.is_empty() {
@@ -166,7 +167,7 @@ fn peers_tables(section: &Section, index: usize, scope: &mut Scope<'_>, tables: 
             scope.diags.alert(s.place, &text);
             continue;
         }
-        if let Some((_, first)) = own.iter().find(|(n, _)| *n == name) {
+        if let Some(first) = own.get(&name) {
             let text = format!(
                 "table: '{name}' was already declared at {}.",
                 scope.diags.at(*first)
@@ -174,7 +175,7 @@ fn peers_tables(section: &Section, index: usize, scope: &mut Scope<'_>, tables: 
             scope.diags.alert(s.place, &text);
             continue;
         }
-        own.push((name.clone(), s.place));
+        own.insert(name.clone(), s.place);
         let full = format!("{}/{name}", section.name);
         if let Some((id, peers)) = add_table("table", &full, s, 1, scope, tables) {
             if peers.is_some() {

@@ -31,6 +31,7 @@ use tonic::codegen::Service;
 use tonic::{Code, Status, Streaming};
 
 use super::door;
+use super::greeting::{Joined, Joiner};
 use super::outbox::{Outbox, Outflow, Requests};
 use super::section::Section;
 use super::sniff::{Expected, Head, Sniffed};
@@ -353,6 +354,7 @@ async fn exchange(
 ) -> Over {
     let mut client = client(service);
     let answered = timeout(HANDSHAKE_PATIENCE, client.push(Requests(flow))).await;
+    let mut joiner = Joiner::default();
     let mut replies = match answered {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return Over::by(&status),
@@ -360,7 +362,11 @@ async fn exchange(
     };
     loop {
         match replies.message().await {
-            Ok(Some(message)) => take(section, outbox, message),
+            Ok(Some(message)) => match joiner.take(message) {
+                Joined::Whole(message) => take(section, outbox, message),
+                Joined::Partial => {}
+                Joined::Wrong(why) => return Over::because(why),
+            },
             Ok(None) => {
                 return Over {
                     text: None,
@@ -378,9 +384,14 @@ pub(super) async fn listen(
     outbox: &Outbox<PushMessage>,
     replies: &mut Streaming<ReplyMessage>,
 ) -> Option<String> {
+    let mut joiner = Joiner::default();
     loop {
         match replies.message().await {
-            Ok(Some(message)) => take(section, outbox, message),
+            Ok(Some(message)) => match joiner.take(message) {
+                Joined::Whole(message) => take(section, outbox, message),
+                Joined::Partial => {}
+                Joined::Wrong(why) => return Some(why.to_owned()),
+            },
             Ok(None) => return None,
             Err(status) => return Some(said(&status)),
         }

@@ -30,6 +30,7 @@ use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::dial::{self, root, said};
+use super::greeting::{Joined, Joiner};
 use super::outbox::{Outbox, Outflow, Responses};
 use super::section::{self, Section};
 use super::sniff::{Expected, Head, Sniffed};
@@ -484,8 +485,17 @@ pub(super) async fn receive(
     mut pushes: Streaming<proto::PushMessage>,
 ) {
     let mut is_new = true;
+    let mut joiner = Joiner::default();
     let reason = loop {
-        match pushes.message().await {
+        let message = match pushes.message().await {
+            Ok(Some(message)) => match joiner.take(message) {
+                Joined::Whole(message) => Ok(Some(message)),
+                Joined::Partial => continue,
+                Joined::Wrong(why) => break Some(why.to_owned()),
+            },
+            other => other,
+        };
+        match message {
             Ok(Some(message)) => match wire::push(message) {
                 Some(push) => {
                     section.with_hub(|hub, now| hub.handle_push(outbox.id(), push, now));

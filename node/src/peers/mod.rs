@@ -10,6 +10,7 @@ pub mod discover;
 mod door;
 pub(crate) mod expiry;
 mod follow;
+mod greeting;
 mod outbox;
 mod ready;
 mod section;

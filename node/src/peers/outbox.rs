@@ -1,6 +1,7 @@
 //! What waits to be written to one stream: nothing, as a rule. The hub is asked for the next message when the stream has
 //! room for one, so that the tables' journals stay the only queue.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,11 +12,12 @@ use remora_proto::peers::v1 as proto;
 use tokio::sync::Notify;
 use tonic::codegen::tokio_stream::Stream;
 
+use super::greeting::{Parts, cut};
 use super::section::Section;
 use super::wire;
 
 /// A kind of message that hubs give out.
-pub(super) trait Outgoing: Send + Sized + 'static {
+pub(super) trait Outgoing: Parts + Send + 'static {
     /// The next one for this session.
     fn poll(hub: &mut Hub, id: SessionId, now: u64) -> Option<Self>;
     /// Nothing follows it: the stream ends behind it, and the other side, once it has read that, ends its own.
@@ -55,6 +57,8 @@ pub(super) struct Outbox<M> {
 struct State<M> {
     /// Put there while the stream waited.
     next: Option<M>,
+    /// What follows the message before: parts of a greeting.
+    rest: VecDeque<M>,
     /// The stream waits.
     waiting: Option<Waker>,
     /// Nothing more is to come.
@@ -69,6 +73,7 @@ impl<M: Outgoing> Outbox<M> {
             id,
             state: Mutex::new(State {
                 next: None,
+                rest: VecDeque::new(),
                 waiting: None,
                 ending: false,
                 fault: None,
@@ -91,7 +96,7 @@ impl<M: Outgoing> Outbox<M> {
         }
         if let Some(message) = M::poll(hub, self.id, now) {
             state.ending |= message.is_last();
-            state.next = Some(message);
+            state.next = Some(cut(message, &mut state.rest));
             if let Some(waker) = state.waiting.take() {
                 waker.wake();
             }
@@ -134,7 +139,8 @@ impl<M: Outgoing> Outbox<M> {
     fn poll_next(&self, section: &Section, cx: &mut Context<'_>) -> Poll<Option<M>> {
         {
             let mut state = self.state.lock();
-            if let Some(message) = state.next.take() {
+            let state = &mut *state;
+            if let Some(message) = state.next.take().or_else(|| state.rest.pop_front()) {
                 return Poll::Ready(Some(message));
             }
             if state.ending {
@@ -142,8 +148,9 @@ impl<M: Outgoing> Outbox<M> {
             }
         }
         if let Some(message) = section.next_message::<M>(self.id) {
-            self.state.lock().ending |= message.is_last();
-            return Poll::Ready(Some(message));
+            let mut state = self.state.lock();
+            state.ending |= message.is_last();
+            return Poll::Ready(Some(cut(message, &mut state.rest)));
         }
         // All of this happens on one thread, but for reports: nobody fills the outbox in between.
         let mut state = self.state.lock();

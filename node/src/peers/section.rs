@@ -400,8 +400,14 @@ impl Section {
     /// ends.
     pub(super) async fn run(self: Arc<Self>) {
         let (mut tick_at, mut ticked_at) = (0, 0);
+        let tables = self.hub.lock().tables();
+        let pause = Duration::from_micros(if tables < MANY_TABLES {
+            0
+        } else {
+            tables as u64
+        });
         loop {
-            let at = {
+            let (at, turned) = {
                 let now = clock::read();
                 let mut hub = self.hub.lock();
                 if now.mono_ms >= tick_at {
@@ -422,8 +428,12 @@ impl Section {
                 }
                 tick_at = hub.next_deadline(now.mono_ms).min(ticked_at + TICK_MS);
                 let wait = tick_at.saturating_sub(now.mono_ms);
-                Instant::now() + Duration::from_millis(wait)
+                let turned = Instant::now();
+                (turned + Duration::from_millis(wait), turned)
             };
+            if !pause.is_zero() {
+                sleep_until(turned + pause.min(PAUSE_MAX)).await;
+            }
             tokio::select! {
                 () = self.bell.notified() => {}
                 () = sleep_until(at) => {}
@@ -543,5 +553,9 @@ fn severity(event: &Event) -> Severity {
 const TICK_MS: u64 = 1_000;
 /// So many peers that were discovered once, and are not now, go along from process to process.
 const BEFORE_MAX: usize = 256;
+/// A turn looks at every table, and every message asks for one. With this many tables there is a pause between two turns, of a
+/// microsecond for each table; streams that have room are served in between.
+const MANY_TABLES: usize = 256;
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Connections of strangers that get a log line each.
 const STRANGERS_SAID: u64 = 20;

@@ -24,6 +24,7 @@ pub(super) fn push_message(push: Push) -> proto::PushMessage {
             mono_ms: hello.mono_ms,
             wall_ms: hello.wall_ms,
             tables: hello.tables.into_iter().map(table_out).collect(),
+            more: false,
         }),
         Push::Batch(batch) => Kind::Batch(batch_out(batch)),
         Push::Taught { table, holdings } => Kind::Taught(proto::Taught {
@@ -63,6 +64,7 @@ pub(super) fn push_message(push: Push) -> proto::PushMessage {
 pub(super) fn push(message: proto::PushMessage) -> Option<Push> {
     use push_message::Kind;
     Some(match message.kind? {
+        Kind::MoreTables(_) => return None, // a part is no message: see `greeting`
         Kind::Hello(hello) => Push::Hello(Hello {
             version: hello.version,
             cluster: hello.cluster,
@@ -127,6 +129,7 @@ pub(super) fn reply_message(reply: Reply) -> proto::ReplyMessage {
                 lineage: estate.lineage.0,
                 numbers: numbers_out(estate.numbers),
             }),
+            more: false,
         }),
         Reply::Refuse { why, text } => Kind::Refuse(proto::Refuse {
             why: refusal_out(why) as i32,
@@ -155,6 +158,7 @@ pub(super) fn reply_message(reply: Reply) -> proto::ReplyMessage {
 pub(super) fn reply(message: proto::ReplyMessage) -> Option<Reply> {
     use reply_message::Kind;
     Some(match message.kind? {
+        Kind::MoreAnswers(_) => return None, // a part is no message: see `greeting`
         Kind::Welcome(welcome) => Reply::Welcome(Welcome {
             version: welcome.version,
             cluster: welcome.cluster,

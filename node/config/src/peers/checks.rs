@@ -1,6 +1,8 @@
 //! What can only be said about a whole `peers` section: who this node is in it, where it listens, and whether strangers
 //! could read or write what it shares.
 
+use remora_core::peers::limits::TABLES_MAX;
+
 use super::Builder;
 use crate::known;
 use crate::plan::{Address, PeerAddress, Place, Verify, is_loopback};
@@ -11,6 +13,7 @@ impl Builder<'_> {
         if self.out.disabled {
             return;
         }
+        self.count(scope);
         self.local(scope);
         self.listener(scope);
         self.same_addresses(scope);
@@ -18,6 +21,18 @@ impl Builder<'_> {
         self.plaintext(scope);
         self.strangers(scope);
         self.names_in_a_chroot(scope);
+    }
+
+    /// Nodes tell each other of each table when they meet.
+    fn count(&self, scope: &mut Scope<'_>) {
+        let tables = self.out.tables.len();
+        if tables > TABLES_MAX {
+            let text = format!(
+                "peers section '{}': {tables} tables are shared, and nodes take no more than {TABLES_MAX} of a section.",
+                self.out.name
+            );
+            scope.diags.alert(self.out.place, &text);
+        }
     }
 
     /// This node must be one of those listed, or find the others by itself.

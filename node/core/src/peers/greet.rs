@@ -1,5 +1,7 @@
 //! The first message of a peer: who it is, whether it may stay, and which tables both have.
 
+use std::collections::BTreeMap;
+
 use super::event::{Ended, Event, SessionId};
 use super::hub::Hub;
 use super::limits::{HEARTBEAT_MS, NAME_MAX, SHORT_BREAK_MS, TABLES_MAX, TURNED_AWAY_MAX};
@@ -89,9 +91,12 @@ impl Hub {
     fn agree(&mut self, id: SessionId, hello: Hello, now: u64) {
         let mut theirs = vec![None; self.tables.len()];
         let mut tables = Vec::with_capacity(hello.tables.len());
+        let named = self.tables.iter().enumerate();
+        let named: BTreeMap<String, usize> =
+            named.map(|(own, t)| (t.def.name.clone(), own)).collect();
         let mut answers = Vec::with_capacity(hello.tables.len());
         for (number, table) in hello.tables.into_iter().enumerate() {
-            let own = self.tables.iter().position(|t| t.def.name == table.name);
+            let own = named.get(&table.name).copied();
             let ours = own.and_then(|own| self.tables.get(own));
             let here = (&self.config.node[..], ours.map(|t| &t.def));
             let answer = compare((&hello.node, &table), here);

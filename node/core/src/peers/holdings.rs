@@ -198,7 +198,7 @@ impl Hub {
             self.prove(own, &holdings, whole);
         }
         self.was_taught(id, own, now);
-        self.ask_for_gaps(now);
+        self.ask_for_gaps_in(own, now);
         Ok(())
     }
 
@@ -235,46 +235,48 @@ impl Hub {
     /// Asks those who have more of a lineage than we do, where no session of that lineage's own will bring it.
     pub(super) fn ask_for_gaps(&mut self, now: u64) {
         for own in 0..self.tables.len() {
-            // What was known of them may be gone here, with entries that live on there.
-            let steady = self.is_steady(own, now);
-            for (id, claims) in self.gaps(own, now) {
-                let (Some(shared), Some(session)) =
-                    (self.tables.get_mut(own), self.ins.get_mut(&id))
-                else {
-                    continue;
-                };
-                let Some(theirs) = session.theirs(own) else {
-                    continue;
-                };
-                let reply = if claims.len() >= TEACH_FROM {
-                    session.ask_for_all(own, now);
-                    Reply::Teach { table: theirs }
-                } else {
-                    let after = claims
-                        .iter()
-                        .map(|claim| {
-                            let known = shared.known(claim.lineage).all;
-                            (claim.lineage, if steady { known } else { 0 })
-                        })
-                        .collect();
-                    if let Some(table) = session.table_mut(theirs) {
-                        table.asked = Some(Asked {
-                            all: false,
-                            claims,
-                            at: now,
-                            begun: false,
-                            left: Vec::new(),
-                            news: false,
-                        });
-                    }
-                    Reply::Gap {
-                        table: theirs,
-                        after,
-                    }
-                };
-                session.replies.push_back(reply);
-                self.counters.gaps_asked += 1;
-            }
+            self.ask_for_gaps_in(own, now);
+        }
+    }
+    fn ask_for_gaps_in(&mut self, own: usize, now: u64) {
+        // What was known of them may be gone here, with entries that live on there.
+        let steady = self.is_steady(own, now);
+        for (id, claims) in self.gaps(own, now) {
+            let (Some(shared), Some(session)) = (self.tables.get_mut(own), self.ins.get_mut(&id))
+            else {
+                continue;
+            };
+            let Some(theirs) = session.theirs(own) else {
+                continue;
+            };
+            let reply = if claims.len() >= TEACH_FROM {
+                session.ask_for_all(own, now);
+                Reply::Teach { table: theirs }
+            } else {
+                let after = claims
+                    .iter()
+                    .map(|claim| {
+                        let known = shared.known(claim.lineage).all;
+                        (claim.lineage, if steady { known } else { 0 })
+                    })
+                    .collect();
+                if let Some(table) = session.table_mut(theirs) {
+                    table.asked = Some(Asked {
+                        all: false,
+                        claims,
+                        at: now,
+                        begun: false,
+                        left: Vec::new(),
+                        news: false,
+                    });
+                }
+                Reply::Gap {
+                    table: theirs,
+                    after,
+                }
+            };
+            session.replies.push_back(reply);
+            self.counters.gaps_asked += 1;
         }
     }
 

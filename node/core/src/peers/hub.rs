@@ -421,6 +421,10 @@ impl Hub {
         });
         lags.sum()
     }
+    /// How many tables there are.
+    pub fn tables(&self) -> usize {
+        self.tables.len()
+    }
     /// Whether [`Action::Ready`] was given out, or is about to be.
     pub fn is_ready(&self) -> bool {
         self.ready

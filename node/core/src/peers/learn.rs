@@ -49,31 +49,33 @@ impl Hub {
     /// Finds a teacher for tables that want one, and starts the journals that need not wait for one.
     pub(super) fn learn(&mut self, now: u64) {
         for table in 0..self.tables.len() {
-            if self.learning(table) == Some(Learn::Wanting) {
-                self.find_teacher(table, now);
-            }
-            let learn = self.learning(table);
-            let ready = self.ready;
-            let Some(shared) = self.tables.get(table) else {
+            self.learn_table(table, now);
+        }
+    }
+    fn learn_table(&mut self, table: usize, now: u64) {
+        if self.learning(table) == Some(Learn::Wanting) {
+            self.find_teacher(table, now);
+        }
+        let learn = self.learning(table);
+        let ready = self.ready;
+        let Some(shared) = self.tables.get(table) else {
+            return;
+        };
+        for (id, session) in &mut self.ins {
+            // Who was born at the same time has only its own counts to give; others' journals wait, as the walk of the
+            // teacher brings most of what they would.
+            let waits = learn != Some(Learn::Done)
+                && !session.newcomer
+                && !(ready && learn != Some(Learn::From(*id)));
+            if waits {
                 continue;
-            };
-            for (id, session) in &mut self.ins {
-                // Who was born at the same time has only its own counts to give; others' journals wait, as the walk of
-                // the teacher brings most of what they would.
-                let waits = learn != Some(Learn::Done)
-                    && !session.newcomer
-                    && !(ready && learn != Some(Learn::From(*id)));
-                if waits {
-                    continue;
-                }
-                // Who says everything says which trackers it has: what others have said of them may be long past.
-                if session.start(table, shared) == Some(0)
-                    && let Some((lineage, store)) =
-                        session.pusher().zip(self.stores.store(shared.id))
-                    && store.highest(lineage) > 0
-                {
-                    store.forget_held(lineage);
-                }
+            }
+            // Who says everything says which trackers it has: what others have said of them may be long past.
+            if session.start(table, shared) == Some(0)
+                && let Some((lineage, store)) = session.pusher().zip(self.stores.store(shared.id))
+                && store.highest(lineage) > 0
+            {
+                store.forget_held(lineage);
             }
         }
     }
@@ -83,7 +85,7 @@ impl Hub {
 
     fn find_teacher(&mut self, table: usize, now: u64) {
         // One that teaches another table already is as good as any, and then there is one less to be busy.
-        let busy = |id: &SessionId| self.tables.iter().any(|t| t.learn == Learn::From(*id));
+        let busy = |id: &SessionId| self.lessons.contains_key(id);
         let candidates = self.ins.iter().filter(|(_, s)| s.can_teach(table));
         let Some((&id, _)) = candidates.min_by_key(|(id, _)| (!busy(id), **id)) else {
             return;
@@ -130,7 +132,7 @@ impl Hub {
                 }
             }
         }
-        self.learn(now);
+        self.learn_table(table, now);
         self.check_ready(now);
     }
     /// A session is gone: who learned from it has to find another teacher. What was merged stays; it proves nothing.

@@ -82,9 +82,10 @@ pub const LEND_MS: (u64, u64) = (1_000, 5_000);
 pub const WALKS_MAX: usize = 64;
 /// Lacking this many lineages, a node asks for all cells rather than for those of each.
 pub const TEACH_FROM: usize = 4;
-/// Tables in a hello.
-pub const TABLES_MAX: usize = 4_096;
-/// Replies that wait to be sent in one session: past this the peer does not read, and the session is closed.
+/// Tables that nodes share: those of a hello.
+pub const TABLES_MAX: usize = 32_768;
+/// Replies that wait to be sent in one session, with two more for each of its tables: past this the peer does not read, and the
+/// session is closed.
 pub const REPLIES_MAX: usize = 4_096;
 /// Sessions that peers opened.
 pub const SESSIONS_IN_MAX: usize = 1_024;

@@ -232,7 +232,6 @@ impl Hub {
             return None;
         }
         if reply.is_some() {
-            session.traffic.messages += 1;
             return reply;
         }
         if !session.is_up() || now < session.heartbeat_at {
@@ -254,6 +253,7 @@ impl Hub {
             return;
         };
         session.heard_at = now;
+        session.traffic.messages += 1;
         if session.phase == Phase::Refused {
             return; // it may not have read yet that it is refused
         }
@@ -291,7 +291,7 @@ impl Hub {
         let unread = self
             .ins
             .get(&id)
-            .is_some_and(|s| s.replies.len() > REPLIES_MAX);
+            .is_some_and(|s| s.replies.len() > REPLIES_MAX + 2 * s.tables.len());
         let result = if unread { Err(Ended::Unread) } else { result };
         if let Err(why) = result {
             self.counters.note_fault(&why);

@@ -87,8 +87,10 @@ impl Hub {
             let text = format!("it belongs to '{}'", welcome.cluster);
             return Err(Ended::Refused(Refusal::Cluster, text));
         }
-        if welcome.tables.len() != self.tables.len() {
-            return Err(Ended::Protocol("welcome does not answer for every table"));
+        if welcome.tables.len() > self.tables.len() {
+            return Err(Ended::Protocol(
+                "welcome answers for tables that nobody has",
+            ));
         }
         if self.greeted(welcome.lineage, &welcome.node, now).is_none() {
             let text = "no room for its lineage".to_owned();

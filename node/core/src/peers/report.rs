@@ -13,7 +13,7 @@ use crate::table::{Lineage, TableId};
 /// What went over one or more sessions in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Messages sent.
+    /// Messages of the side that counts, heartbeats too: what one side has sent the other has received.
     pub messages: u64,
     /// Batches.
     pub batches: u64,
