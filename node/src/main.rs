@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             1
         }
     };
+    messages::settle();
     ExitCode::from(code)
 }
 

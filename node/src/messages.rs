@@ -1,7 +1,12 @@
 //! Messages of the process on standard error, in the form `[NOTICE]   (PID) : text` (reference: config-dialect 9.1).
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
+use parking_lot::{Condvar, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer as _;
@@ -51,7 +56,104 @@ pub fn copy_to(copy: Option<Copy>) {
 /// Takes copies of messages. Must not write messages itself.
 pub type Copy = Box<dyn Fn(&str) + Send>;
 
-static COPY: parking_lot::Mutex<Option<Copy>> = parking_lot::Mutex::new(None);
+static COPY: Mutex<Option<Copy>> = Mutex::new(None);
+
+/// From now on a thread of its own writes the messages: whoever reads standard error may stop reading, and nobody here
+/// waits for it. What does not fit into the queue is lost and counted. To be called once privileges are given up, which
+/// the kernel does thread by thread. Only the first call has an effect.
+///
+/// # Errors
+/// There can be no more threads; messages are written as before.
+pub fn in_background() -> std::io::Result<()> {
+    if std::mem::replace(&mut QUEUE.lock().open, true) {
+        return Ok(());
+    }
+    // The thread inherits this: signals are for those who wait for them.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let started = std::thread::Builder::new()
+        .name("messages".into())
+        .spawn(write_for_ever);
+    before.thread_set_mask()?;
+    if let Err(e) = started {
+        QUEUE.lock().open = false;
+        return Err(e);
+    }
+    Ok(())
+}
+
+/// Waits until everything said so far is written, at most a moment: before the process ends or changes what its standard
+/// error is.
+pub fn settle() {
+    let until = Instant::now() + PATIENCE;
+    let mut queue = QUEUE.lock();
+    while queue.writing || !queue.lines.is_empty() {
+        if CHANGED.wait_until(&mut queue, until).timed_out() {
+            return;
+        }
+    }
+}
+
+/// How many messages were lost because nobody read standard error.
+pub fn lost() -> u64 {
+    QUEUE.lock().lost
+}
+
+/// Messages that wait for the thread that writes them.
+struct Queue {
+    /// There is such a thread.
+    open: bool,
+    lines: VecDeque<Vec<u8>>,
+    /// It is at one.
+    writing: bool,
+    lost: u64,
+    /// How many of these have been reported.
+    told: u64,
+}
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue {
+    open: false,
+    lines: VecDeque::new(),
+    writing: false,
+    lost: 0,
+    told: 0,
+});
+static CHANGED: Condvar = Condvar::new();
+
+fn write_for_ever() {
+    let mut queue = QUEUE.lock();
+    loop {
+        let line = if let Some(line) = queue.lines.pop_front() {
+            line
+        } else if queue.lost > queue.told {
+            let lines = queue.lost - queue.told;
+            queue.told = queue.lost;
+            lost_line(lines).into_bytes()
+        } else {
+            queue.writing = false;
+            CHANGED.notify_all();
+            CHANGED.wait(&mut queue);
+            continue;
+        };
+        queue.writing = true;
+        drop(queue);
+        // One that is closed takes nothing; there is no other place to say so.
+        let _ = std::io::stderr().write_all(&line);
+        queue = QUEUE.lock();
+    }
+}
+
+fn lost_line(lines: u64) -> String {
+    format!(
+        "{}({}) : {lines} messages are lost: standard error was not read.\n",
+        label(Level::WARN),
+        std::process::id()
+    )
+}
+
+/// So many messages wait at most.
+const LINES_MAX: usize = 1024;
+/// How long an end waits for whoever reads standard error.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Standard error, and whoever wants a copy. A message comes in one piece.
 struct Output;
@@ -61,7 +163,16 @@ impl std::io::Write for Output {
         if let Some(copy) = COPY.lock().as_ref() {
             copy(&String::from_utf8_lossy(bytes));
         }
-        std::io::stderr().write_all(bytes)?;
+        let mut queue = QUEUE.lock();
+        if !queue.open {
+            drop(queue);
+            std::io::stderr().write_all(bytes)?;
+        } else if queue.lines.len() >= LINES_MAX {
+            queue.lost += 1;
+        } else {
+            queue.lines.push_back(bytes.to_vec());
+            CHANGED.notify_all();
+        }
         Ok(bytes.len())
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use cluster_tests::server::Gate;
 use cluster_tests::wait::{observe_for, until_true};
 use cluster_tests::{Client, Launch, Server, get, ports};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
@@ -237,4 +238,114 @@ fn the_configuration_may_ask_for_a_supervisor() {
     assert_ne!(pid, Some(proxy.pid().to_string()), "a worker serves");
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_start_by_mistake_takes_nothing_away() {
+    if haproxy_lacks("it keeps its master CLI") {
+        return;
+    }
+    let proxy = supervised(HEAD).arg("-p").arg("{{dir}}/pid").start();
+    let before = worker(&proxy);
+    let again = std::process::Command::new(cluster_tests::locate::program(
+        cluster_tests::locate::Kind::Remora,
+    ))
+    .current_dir(proxy.dir())
+    .args(["-W", "-S", "master.sock", "-p", "pid", "-f", "test.cfg"])
+    .output()
+    .expect("it can be executed");
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.status.code(), Some(1), "{said}");
+    assert!(said.contains("Address already in use"), "{said}");
+    assert_eq!(worker(&proxy), before, "the master CLI still answers");
+    let pid = std::fs::read_to_string(proxy.dir().join("pid")).expect("a pid file");
+    assert_eq!(pid.trim(), proxy.pid().to_string());
+    let leftover = std::fs::read_dir(proxy.dir())
+        .expect("a directory")
+        .any(|e| {
+            let name = e.expect("an entry").file_name();
+            name.to_string_lossy().ends_with(".tmp")
+        });
+    assert!(!leftover);
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_is_a_failed_start() {
+    if haproxy_lacks("it goes on with an empty file") {
+        return;
+    }
+    let output = supervised(HEAD).arg("-p").arg("/dev/full").run();
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("Cannot create pidfile /dev/full : "),
+        "{}",
+        output.stderr
+    );
+}
+
+/// A log shipper that is stuck, or a pager that waits for a key.
+#[test]
+fn nobody_waits_for_whoever_reads_standard_error() {
+    if haproxy_lacks("its master waits for ever") {
+        return;
+    }
+    let to_fifo = ["sh", "-c", r#"mkfifo err && exec "$@" 2<>err"#, "sh"];
+    let mut proxy = supervised(HEAD).wrapper(&to_fifo).start();
+    let flags = OFlags::RDWR | OFlags::NONBLOCK;
+    let fifo = rustix::fs::open(proxy.dir().join("err"), flags, Mode::empty()).expect("a fifo");
+    for size in [4096, 1] {
+        while rustix::io::write(&fifo, &vec![b'x'; size]).is_ok() {}
+    }
+    for _ in 0..3 {
+        let answer = master(&proxy).ask("reload");
+        assert!(answer.starts_with("Success=1"), "{answer}");
+    }
+    let before = worker(&proxy);
+    kill(before, Signal::KILL);
+    until_true("it is replaced", || worker(&proxy) != before);
+    assert_eq!(
+        get(proxy.addr("fe"), "/").map(|r| r.text()),
+        Ok("one".into())
+    );
+    // Nothing that fits into the queues is lost.
+    let mut said = Vec::new();
+    until_true("messages come when they are read", || {
+        let mut bytes = [0; 4096];
+        while let Ok(n) = rustix::io::read(&fifo, &mut bytes) {
+            said.extend_from_slice(&bytes[..n]);
+        }
+        let said = String::from_utf8_lossy(&said);
+        said.matches("Loading success.").count() == 4 && said.contains("killed by signal 9")
+    });
+    for size in [4096, 1] {
+        while rustix::io::write(&fifo, &vec![b'x'; size]).is_ok() {}
+    }
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn the_master_cli_says_that_it_is_full() {
+    if haproxy_lacks("it keeps further ones waiting") {
+        return;
+    }
+    let proxy = supervised(HEAD).start();
+    let m = master(&proxy);
+    let idle: Vec<_> = (0..16)
+        .map(|_| {
+            let mut session = m.open();
+            session.send("prompt\n");
+            session.read_until("master> ");
+            session
+        })
+        .collect();
+    let answer = m.ask("show proc");
+    assert!(
+        answer.starts_with("Too many sessions: at most 16."),
+        "{answer}"
+    );
+    drop(idle);
+    until_true("there is room again", || {
+        m.ask("show proc").starts_with("#<PID>")
+    });
 }

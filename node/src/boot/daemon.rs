@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, Stdio};
 
 use crate::cli::DETACHED;
+use crate::messages;
 
 /// Starts the detached half and waits until it is ready or dead. Returns this process's exit code.
 pub(crate) fn launch() -> io::Result<u8> {
@@ -51,6 +52,7 @@ pub(crate) fn leave_session() -> io::Result<()> {
 pub(crate) fn report_ready() -> io::Result<()> {
     rustix::io::write(rustix::stdio::stdin(), b"1")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
+    messages::settle();
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;

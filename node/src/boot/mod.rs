@@ -220,6 +220,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         write_pidfile(&path)?;
     }
     identity::give_up_privileges(&plan)?;
+    messages::in_background().map_err(|e| format!("cannot start the messages' thread: {e}"))?;
 
     let learner = above.as_mut().and_then(|a| a.learn.take());
     let learner = learner.or_else(|| taker.tables());

@@ -209,6 +209,7 @@ impl Link {
                 .read(true)
                 .write(true)
                 .open("/dev/null");
+            messages::settle();
             if let Ok(null) = null {
                 let _ = rustix::stdio::dup2_stdout(&null);
                 let _ = rustix::stdio::dup2_stderr(&null);

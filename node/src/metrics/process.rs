@@ -102,6 +102,7 @@ pub(super) static PROCESS: &[ProcessFamily] = families! {
     gauge "jobs" "Connections and listeners." (|p| Some((u64::from(p.shared.world.process.curr_conns.load(Relaxed)) + p.listeners).into()));
     gauge "connected_peers" "Peers with a session from or to this node." (|p| Some(p.peers.0.into()));
     gauge "active_peers" "Peers that the session of this node is up to." (|p| Some(p.peers.1.into()));
+    counter "lost_messages_total" "Messages lost because standard error was not read." (|_| Some(crate::messages::lost().into()));
     counter "dropped_logs_total" "Log lines lost." (|p| Some((p.shared.world.process.dropped_logs.load(Relaxed) + p.shared.logs.lost()).into()));
     counter "bytes_out_total" "Bytes sent." (|p| Some(p.shared.world.process.bytes_out.load(Relaxed).into()));
     counter "spliced_bytes_out_total" "Bytes sent through a kernel pipe." (|p| Some(p.shared.world.process.spliced_bytes_out.load(Relaxed).into()));

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -392,6 +392,53 @@ pub fn unix_socket(
     gid: Option<u32>,
     backlog: i32,
 ) -> Result<OwnedFd, String> {
+    let (fd, name) = unix_socket_aside(kind, path, mode, uid, gid, backlog)?;
+    name.put_in_place()?;
+    Ok(fd)
+}
+
+/// The name of a socket that listens already, but not yet where its clients look for it. Vanishes with this value.
+#[derive(Debug)]
+pub struct Aside {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Aside {
+    /// Replaces what is at the path.
+    ///
+    /// # Errors
+    /// The directory does not let it.
+    pub fn put_in_place(self) -> Result<(), String> {
+        std::fs::rename(&self.temporary, &self.path)
+            .map_err(|err| format!("cannot put the UNIX socket in place ({err})"))
+    }
+
+    /// Whether somebody accepts connections at the path now.
+    pub fn is_taken(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(&self.path).is_ok()
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Gone when it has been put in place.
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+/// A listening UNIX socket that the path does not lead to yet.
+///
+/// # Errors
+/// As [`open_unix`].
+pub fn unix_socket_aside(
+    kind: SocketType,
+    path: &Path,
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    backlog: i32,
+) -> Result<(OwnedFd, Aside), String> {
     if let Ok(there) = std::fs::symlink_metadata(path)
         && !there.file_type().is_socket()
     {
@@ -400,26 +447,24 @@ pub fn unix_socket(
     let fd = socket(AddressFamily::UNIX, kind)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = Path::new(&temporary);
-    let _ = std::fs::remove_file(temporary);
-    let clean = |why: String| {
-        let _ = std::fs::remove_file(temporary);
-        why
+    let name = Aside {
+        temporary: temporary.into(),
+        path: path.to_owned(),
     };
+    let temporary = name.temporary.as_path();
+    let _ = std::fs::remove_file(temporary);
     let address = net::SocketAddrUnix::new(temporary)
         .map_err(|err| format!("cannot use this path ({})", message(err)))?;
     net::bind(&fd, &address)
-        .map_err(|err| clean(format!("cannot bind UNIX socket ({})", message(err))))?;
+        .map_err(|err| format!("cannot bind UNIX socket ({})", message(err)))?;
     if let Some(mode) = mode {
         rustix::fs::chmod(temporary, rustix::fs::Mode::from_raw_mode(mode))
-            .map_err(|err| clean(format!("cannot change its mode ({})", message(err))))?;
+            .map_err(|err| format!("cannot change its mode ({})", message(err)))?;
     }
     if uid.is_some() || gid.is_some() {
         std::os::unix::fs::chown(temporary, uid, gid)
-            .map_err(|err| clean(format!("cannot change its owner ({err})")))?;
+            .map_err(|err| format!("cannot change its owner ({err})"))?;
     }
-    net::listen(&fd, backlog).map_err(|err| clean(format!("cannot listen ({})", message(err))))?;
-    std::fs::rename(temporary, path)
-        .map_err(|err| clean(format!("cannot put the UNIX socket in place ({err})")))?;
-    Ok(fd)
+    net::listen(&fd, backlog).map_err(|err| format!("cannot listen ({})", message(err)))?;
+    Ok((fd, name))
 }

@@ -24,7 +24,7 @@ impl Parting {
     pub(super) fn new(orphans: Vec<u64>, is_final: bool) -> Parting {
         Parting {
             orphans: orphans.into(),
-            is_final: is_final,
+            is_final,
             until: Instant::now() + ACCEPT_MAX,
         }
     }

@@ -12,6 +12,7 @@ use rustix::process::{Pid, WaitOptions};
 
 use super::machine::{self, Status};
 use crate::cli::{DETACHED, RESUMED, WORKER};
+use crate::messages;
 
 /// How to start this program again.
 #[derive(Clone, Debug)]
@@ -69,6 +70,7 @@ impl Program {
     /// Becomes the program at the path, which takes over the state that can be read from `state`. Returns only if that
     /// failed.
     pub fn execute(&self, state: OwnedFd) -> io::Error {
+        messages::settle();
         self.command(RESUMED).stdin(Stdio::from(state)).exec()
     }
 

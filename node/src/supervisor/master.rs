@@ -69,9 +69,6 @@ pub async fn serve(
     places: Arc<Semaphore>,
 ) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         let session = Session {
             level,
             name: name.clone(),
@@ -83,24 +80,43 @@ pub async fn serve(
             mode: Mode::Once,
         };
         let accepted = match &listener {
-            Listener::Unix(l) => l.accept().await.map(|(stream, _)| {
-                spawn_local(async move {
-                    let _gone = session.run(stream).await;
-                    drop(place);
-                });
-            }),
-            Listener::Tcp(l) => l.accept().await.map(|(stream, _)| {
-                spawn_local(async move {
-                    let _gone = session.run(stream).await;
-                    drop(place);
-                });
-            }),
+            Listener::Unix(l) => l
+                .accept()
+                .await
+                .map(|(stream, _)| admit(session, stream, &places)),
+            Listener::Tcp(l) => l
+                .accept()
+                .await
+                .map(|(stream, _)| admit(session, stream, &places)),
         };
         if accepted.is_err() {
             // Descriptors are scarce: let others end before the next attempt.
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
+}
+
+/// Runs a session, or turns it away: a client that waits without a word would look as if the supervisor hung.
+fn admit<S>(session: Session, mut stream: S, places: &Arc<Semaphore>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let place = Arc::clone(places).try_acquire_owned();
+    spawn_local(async move {
+        let Ok(_place) = place else {
+            let full = format!(
+                "Too many sessions: at most {SESSIONS_MAX}. Idle ones end after {} s.",
+                IDLE_MAX.as_secs()
+            );
+            let refuse = async {
+                session.answer(&mut stream, &full).await?;
+                session.close(stream).await
+            };
+            let _gone = timeout(LEFTOVER_PATIENCE, refuse).await;
+            return;
+        };
+        let _gone = session.run(stream).await;
+    });
 }
 
 /// How long a session lasts.
@@ -543,6 +559,8 @@ const READ_SIZE: usize = 4096;
 /// Input that is read and thrown away after the last answer, and for how long.
 const LEFTOVER_MAX: usize = 4 * 1024 * 1024;
 const LEFTOVER_PATIENCE: Duration = Duration::from_millis(500);
+/// Sessions at a time; others are turned away.
+pub(super) const SESSIONS_MAX: usize = 16;
 /// A session that says nothing for so long is closed; reloads and answers may take longer.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

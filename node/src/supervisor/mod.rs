@@ -34,6 +34,7 @@ use crate::cli::Args;
 use crate::handoff::channel::Packet;
 use crate::handoff::frames::{Frame, Reloads, SeenFile};
 use crate::handoff::inherited::Offer;
+use crate::messages;
 use children::Program;
 use links::{Incoming, Link};
 use machine::{Action, Event, Id, Machine, Status};
@@ -165,6 +166,7 @@ impl<'a> Supervisor<'a> {
     ) -> Result<Supervisor<'a>, String> {
         signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
         let signals = Signals::open().map_err(|e| format!("cannot read signals: {e}"))?;
+        messages::in_background().map_err(|e| format!("cannot start the messages' thread: {e}"))?;
         let watch = match start.args.watch.then(Watch::open).transpose() {
             Ok(watch) => watch,
             Err(e) => return Err(format!("cannot watch files: {e}")),

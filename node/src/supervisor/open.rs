@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use remora_config::plan::{Address, CliLevel};
-use rustix::net::{AddressFamily, sockopt};
+use remora_config::plan::{Address, CliLevel, StatsSocket};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::spawn_local;
 
 use super::master::{self, Ask, Listener};
-use crate::proxy::listen::unix_listener;
+use crate::proxy::listen::{Aside, unix_socket_aside};
 
 /// A listening socket of the master CLI.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Door {
     pub(super) text: String,
     pub(super) level: CliLevel,
     pub(super) fd: Arc<OwnedFd>,
+    /// Somebody still answers at its path. Only who serves takes that away: a start by mistake must not.
+    pub(super) aside: Option<Aside>,
 }
 
 impl Door {
@@ -34,7 +36,18 @@ impl Door {
                 _ => CliLevel::Admin,
             },
             fd: Arc::new(fd),
+            aside: None,
         }
+    }
+
+    /// The path leads here from now on.
+    pub(super) fn put_in_place(&mut self) -> Result<(), String> {
+        let Some(aside) = self.aside.take() else {
+            return Ok(());
+        };
+        aside
+            .put_in_place()
+            .map_err(|e| format!("the master CLI ('-S {}'): {e}", self.text))
     }
 }
 
@@ -47,23 +60,39 @@ fn door(text: &str) -> Result<Door, String> {
     let mut system = crate::boot::sources::System::default();
     let socket = remora_config::master_socket(text, &mut system)
         .map_err(|e| format!("the master CLI ('-S {text}'): {e}"))?;
-    let fd = match &socket.address {
-        Address::Unix(path) => unix_listener(
-            Path::new(path),
-            socket.mode,
-            socket.uid,
-            socket.gid,
-            BACKLOG,
-        ),
-        Address::Ip(address) => tcp(*address).map_err(|e| e.to_string()),
-        Address::Fd(n) => crate::fds::adopt(*n).map_err(|e| e.to_string()),
+    let opened = match &socket.address {
+        Address::Unix(path) => unix(Path::new(path), &socket),
+        Address::Ip(address) => tcp(*address).map(plain).map_err(|e| e.to_string()),
+        Address::Fd(n) => crate::fds::adopt(*n).map(plain).map_err(|e| e.to_string()),
     };
-    let fd = fd.map_err(|e| format!("the master CLI ('-S {text}') cannot listen: {e}"))?;
+    let (fd, aside) =
+        opened.map_err(|e| format!("the master CLI ('-S {text}') cannot listen: {e}"))?;
     Ok(Door {
         text: text.split(',').next().unwrap_or(text).to_owned(),
         level: socket.level,
         fd: Arc::new(fd),
+        aside,
     })
+}
+
+fn plain(fd: OwnedFd) -> (OwnedFd, Option<Aside>) {
+    (fd, None)
+}
+
+fn unix(path: &Path, socket: &StatsSocket) -> Result<(OwnedFd, Option<Aside>), String> {
+    let (fd, aside) = unix_socket_aside(
+        SocketType::STREAM,
+        path,
+        socket.mode,
+        socket.uid,
+        socket.gid,
+        BACKLOG,
+    )?;
+    if aside.is_taken() {
+        return Ok((fd, Some(aside)));
+    }
+    aside.put_in_place()?;
+    Ok((fd, None))
 }
 
 fn tcp(address: std::net::SocketAddr) -> std::io::Result<OwnedFd> {
@@ -72,7 +101,7 @@ fn tcp(address: std::net::SocketAddr) -> std::io::Result<OwnedFd> {
 
 /// Serves them within the current event loop.
 pub(super) fn serve(doors: &mut [Door], asks: &UnboundedSender<Ask>) -> Result<(), String> {
-    let places = Arc::new(Semaphore::new(SESSIONS_MAX));
+    let places = Arc::new(Semaphore::new(master::SESSIONS_MAX));
     for door in doors {
         let listener =
             listener(door).map_err(|e| format!("the master CLI ('-S {}'): {e}", door.text))?;
@@ -101,5 +130,3 @@ fn listener(door: &Door) -> std::io::Result<Listener> {
 }
 
 const BACKLOG: i32 = 64;
-/// Sessions at a time; others wait.
-const SESSIONS_MAX: usize = 16;

@@ -3,6 +3,7 @@
 use tracing::error;
 
 use super::machine::Event;
+use super::open::Door;
 use super::{Supervisor, now_ms};
 use crate::boot::daemon;
 use crate::handoff::frames::Frame;
@@ -60,11 +61,9 @@ impl Supervisor<'_> {
 
     /// The first worker serves: everybody who waited may know.
     pub(super) fn started(&mut self) -> Result<(), u8> {
-        if let Some(path) = &self.start.pidfile
-            && let Err(why) = crate::boot::write_pidfile(path)
-        {
+        if let Err(why) = self.show_itself() {
             error!("{why}");
-            self.machine.handle(Event::Term, now_ms());
+            self.machine.handle(Event::Unfit, now_ms());
             return Ok(());
         }
         self.say(false, "Loading success.");
@@ -76,5 +75,12 @@ impl Supervisor<'_> {
             return Err(1);
         }
         Ok(())
+    }
+    /// Others find this process from now on.
+    fn show_itself(&mut self) -> Result<(), String> {
+        if let Some(path) = &self.start.pidfile {
+            crate::boot::write_pidfile(path)?;
+        }
+        self.doors.iter_mut().try_for_each(Door::put_in_place)
     }
 }

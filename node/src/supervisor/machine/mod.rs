@@ -191,6 +191,7 @@ impl Machine {
             Event::Exited { pid, status } => self.exited(pid, status, now_ms),
             Event::Reload { hard } => self.reload(hard, now_ms),
             Event::Term => self.end(0, now_ms),
+            Event::Unfit => self.end(1, now_ms),
             Event::Int => self.end(128 + 2, now_ms),
             Event::SoftStop => self.stop(0, Signal::Usr1),
             Event::PassOn(signal) => self.kill_all(signal),

@@ -35,6 +35,8 @@ pub enum Event {
     Reload { hard: bool },
     /// SIGTERM.
     Term,
+    /// It serves, but this supervisor cannot do its own part.
+    Unfit,
     /// SIGINT.
     Int,
     /// SIGUSR1.
