@@ -1,8 +1,10 @@
 //! Reloads that change what a table is: what still fits stays, what does not is said.
 
+use std::time::Duration;
+
 use cluster_tests::cluster::Spec;
 use cluster_tests::hits::Tally;
-use cluster_tests::wait::until_true;
+use cluster_tests::wait::{pace, until_true};
 use cluster_tests::{Launch, Proxy, get};
 use rustix::process::Signal;
 
@@ -20,7 +22,9 @@ backend t
   stick-table type string len 20 size 1k expire 1h store http_req_cnt,gpc(3)
 ";
 
+/// Each in a millisecond of its own.
 fn hit(proxy: &Proxy, key: &str) {
+    pace(Duration::from_millis(3));
     let answer = get(proxy.addr("fe"), &format!("/?k={key}"));
     assert_eq!(answer.map(|a| a.status), Ok(200));
 }
