@@ -28,6 +28,9 @@ impl Shared {
         known.resume = known.resume.max(upto);
         if whole {
             known.raise(upto);
+            if std::mem::take(&mut known.again) {
+                known.revision = known.revision.wrapping_add(1); // who was shown less should look again
+            }
         }
     }
     /// Something of a lineage came and was not taken.
@@ -60,6 +63,7 @@ impl Shared {
         if let Some(known) = self.known.get_mut(&lineage) {
             known.resume = 0;
             known.limit = None;
+            known.again = true;
         }
     }
     /// Cells of a lineage that was taken for gone may have been forgotten here, with trackers that count again: it has to

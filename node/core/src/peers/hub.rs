@@ -99,6 +99,9 @@ pub(super) struct Known {
     pub(super) resume: u64,
     /// See [`Held::revision`].
     pub(super) revision: u32,
+    /// Its journal is read again from the beginning: until its end, trackers may be missing here that rows below `all` would
+    /// bring.
+    pub(super) again: bool,
     /// Something with the next number came and was not taken: `all` stops here, until it is asked for again.
     pub(super) limit: Option<u64>,
 }
@@ -109,6 +112,14 @@ impl Known {
         match self.limit {
             Some(_) => self.resume.min(self.all),
             None => self.resume,
+        }
+    }
+    /// What may be vouched for towards others: those who take it for all would never hear of trackers that are missing here.
+    pub(super) fn vouched(&self, alive: bool) -> u64 {
+        if alive && self.again {
+            self.resume.min(self.all)
+        } else {
+            self.all
         }
     }
     /// Everything up to that number came, and was taken as far as the limit.

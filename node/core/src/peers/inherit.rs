@@ -64,6 +64,7 @@ impl Hub {
                 all: *all,
                 resume: *resume,
                 revision: *revision,
+                again: resume < all,
                 limit: None,
             };
             shared.known.insert(*lineage, known);

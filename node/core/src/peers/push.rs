@@ -383,7 +383,10 @@ impl Hub {
             if walk.holdings.is_none() {
                 let mut holdings = Holdings::new();
                 if steady {
-                    holdings.extend(shared.known.iter().map(|(l, k)| (*l, k.all)));
+                    let lives = &self.lives;
+                    let alive = |of| lives.get(of).is_some_and(|life| life.alive);
+                    let known = shared.known.iter();
+                    holdings.extend(known.map(|(l, k)| (*l, k.vouched(alive(l)))));
                 }
                 holdings.push((self.own, store.newest()));
                 if let Some(asked) = &walk.lineages {

@@ -28,6 +28,10 @@ pub enum Mutant {
     MergesTwice,
     /// Asks nobody about what others hold.
     NeverWants,
+    /// Continues a lineage without its counts and numbers.
+    SucceedsInName,
+    /// A process that takes over reads on after what its predecessor had read of others.
+    InheritsTooMuch,
 }
 
 pub struct SimStores {
@@ -169,6 +173,14 @@ impl Store for SimTable {
     }
     fn forget_held(&self, lineage: Lineage) {
         self.table.forget_held(lineage);
+    }
+    fn can_succeed(&self, of: Lineage) -> bool {
+        self.table.can_succeed(of)
+    }
+    fn succeed(&self, of: Lineage, newest: u64, now_ms: u64) {
+        if self.mutant != Mutant::SucceedsInName {
+            self.table.succeed(of, newest, now_ms);
+        }
     }
     fn set_acked_by_all(&self, number: u64, now_ms: u64) {
         self.table.set_acked_by_all(number, now_ms);

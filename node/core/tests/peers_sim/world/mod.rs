@@ -4,6 +4,7 @@
 //! when they break, what was on its way is lost from some point on.
 
 mod links;
+mod reload;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use remora_core::peers::messages::{Push, Reply};
-use remora_core::peers::{Action, Hub, HubConfig, PeerIx, SessionId};
+use remora_core::peers::{Action, Event, Hub, HubConfig, PeerIx, SessionId};
 use remora_core::table::{DataType, EntryRef, Key, Lineage, Lineages, Table, TableId, TableSpec};
 
 use crate::rng::Rng;
@@ -48,6 +49,11 @@ pub struct World {
     pub messages: u64,
     pub mutant: Mutant,
     pub trace: bool,
+    /// Nodes that end leave their lineages, and newcomers continue them.
+    pub sole: bool,
+    /// Lineages that were continued: by newcomers, and by reloads.
+    pub successions: u64,
+    pub reloads: u64,
 }
 
 pub struct Dead {
@@ -174,6 +180,9 @@ impl World {
             messages: 0,
             mutant,
             trace: false,
+            sole: false,
+            successions: 0,
+            reloads: 0,
         }
     }
     pub fn add_node(&mut self, specs: Vec<TableSpec>, wall_offset: i64) {
@@ -208,41 +217,55 @@ impl World {
 
     /// Starts a process of a node, with empty tables and a lineage of its own.
     pub fn start(&mut self, node: usize) {
-        let n = self.nodes.len();
         let lineage = Lineage(self.rng.next() | 1);
         let lineages = Arc::new(Lineages::new(lineage));
         // A new process counts from a new origin: it may even be below that of the last one. As real ones do, clocks begin
         // far enough above 0 for ages to be subtracted.
         let mono_offset = self.now - (1 << 32) - self.rng.below(100_000);
         let seed = self.rng.next();
-        let mutant = self.mutant;
         let it = &mut self.nodes[node];
         assert!(it.life.is_none());
-        it.lives += 1;
         it.mono_offset = mono_offset;
-        let stores = Arc::new(SimStores {
-            tables: it
-                .specs
-                .iter()
-                .map(|spec| SimTable {
-                    table: Table::new_replicated(spec.clone(), seed, lineages.clone()),
-                    mutant,
-                    calls: AtomicU64::new(0),
-                })
-                .collect(),
-        });
+        let stores = self.make_stores(node, &lineages, seed);
+        self.begin(node, &lineages, stores, true, seed);
+        self.log(|| format!("start node{node} as {:016x}", lineage.0));
+        self.pump(node);
+    }
+    /// Empty tables.
+    fn make_stores(&self, node: usize, lineages: &Arc<Lineages>, seed: u64) -> Arc<SimStores> {
+        let make = |spec: &TableSpec| SimTable {
+            table: Table::new_replicated(spec.clone(), seed, lineages.clone()),
+            mutant: self.mutant,
+            calls: AtomicU64::new(0),
+        };
+        let tables = self.nodes[node].specs.iter().map(make).collect();
+        Arc::new(SimStores { tables })
+    }
+    /// A process with these tables.
+    fn begin(
+        &mut self,
+        node: usize,
+        lineages: &Arc<Lineages>,
+        stores: Arc<SimStores>,
+        newcomer: bool,
+        seed: u64,
+    ) {
+        let n = self.nodes.len();
+        let it = &mut self.nodes[node];
+        it.lives += 1;
         let ids: Vec<TableId> = (0..it.specs.len() as u16).map(TableId).collect();
+        let lineage = lineages.own();
         let config = HubConfig {
             cluster: "sim".into(),
             node: it.name.clone(),
-            lineages,
-            newcomer: true,
+            lineages: lineages.clone(),
+            newcomer,
             discovers: false,
             learn_timeout_ms: LEARN_TIMEOUT,
-            sole: false,
+            sole: self.sole,
             seed,
         };
-        let mono = self.now - mono_offset;
+        let mono = self.now - it.mono_offset;
         let mut hub = Hub::new(config, stores.clone(), &ids, mono);
         let mut peers = BTreeMap::new();
         for to in 0..n {
@@ -273,8 +296,6 @@ impl World {
             tick_at: u64::MAX,
             stopping: false,
         });
-        self.log(|| format!("start node{node} as {:016x}", lineage.0));
-        self.pump(node);
     }
 
     /// The process is gone at once. `silent`: nobody is told, as when its host loses power.
@@ -284,13 +305,17 @@ impl World {
         };
         self.log(|| format!("kill node{node} {:016x} silent={silent}", life.lineage.0));
         self.nodes[node].frozen = false;
-        self.dead.insert(
-            life.lineage,
-            Dead {
+        // Somebody may go on under its lineage already.
+        let mut lives = self.nodes.iter_mut().filter_map(|node| node.life.as_mut());
+        if let Some(other) = lives.find(|l| l.lineage == life.lineage) {
+            other.counted.extend(life.counted);
+        } else {
+            let dead = Dead {
                 counted: life.counted,
                 floor: Counted::new(),
-            },
-        );
+            };
+            self.dead.insert(life.lineage, dead);
+        }
         let lost = self.rng.percent(50);
         let ids: Vec<u64> = self.conns.keys().copied().collect();
         for id in ids {
@@ -404,6 +429,14 @@ impl World {
         cells
     }
 
+    /// Cells of the dead that the running nodes have forgotten.
+    pub fn forgotten(&self) -> u64 {
+        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
+        let tables = lives.flat_map(|life| &life.stores.tables);
+        tables
+            .map(|t| t.table.replica().unwrap().counters().cells_forgotten)
+            .sum()
+    }
     pub fn mono(&self, node: usize) -> u64 {
         self.now - self.nodes[node].mono_offset
     }
@@ -503,6 +536,7 @@ impl World {
                 life.ready = true;
                 life.ready_at = Some(now);
             }
+            Action::Log(Event::Succeeds(heir)) => self.succeeds(node, heir),
             Action::Log(event) => self.log(|| format!("node{node} log: {event}")),
         }
     }
