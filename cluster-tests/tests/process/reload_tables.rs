@@ -222,7 +222,12 @@ fn what_was_set_at_run_time_stays() {
     cli.ask("set table fe key 127.0.0.1 data.gpt0 7");
     cli.ask("set server be/s1 weight 3");
     cli.ask("set server be/s1 state maint");
-    reload(&proxy);
+    let said = master(&proxy).ask("reload");
+    assert!(
+        said.contains("set at run time, and so kept: ")
+            && said.contains("weight 3 of be/s1 (configured: 1)"),
+        "{said}"
+    );
     assert_eq!(value(&proxy, "fe", "gpt0"), 7);
     assert_eq!(cli.stat("be", "s1", "status"), "MAINT");
     assert_eq!(get(proxy.addr("fe"), "/x").map(|r| r.status), Ok(503));

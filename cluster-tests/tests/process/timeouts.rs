@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 
 use cluster_tests::server::Gate;
-use cluster_tests::wait::{until_true, until_within};
+use cluster_tests::wait::{observe_for, until_true, until_within};
 use cluster_tests::{Client, Gone, Launch, Server, get};
 use rustix::process::Signal;
 
@@ -200,4 +200,31 @@ backend six
     // ::1 is of the IPv4-compatible kind, so even the IPv4 table has a key for it.
     assert_eq!(keys("four"), ["0.0.0.1", "127.0.0.1"]);
     assert_eq!(keys("six"), ["::1", "::ffff:127.0.0.1"]);
+}
+
+/// A paused virtual machine, a container without its share of the processor.
+#[test]
+fn what_came_in_while_the_process_stood_still_came_in_time() {
+    let proxy = config(
+        "
+frontend fe
+  timeout http-keep-alive 1s
+  bind 127.0.0.1:{{port:fe}}
+  http-request return status 200
+",
+    )
+    .start();
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(proxy.addr("fe"))).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").response().map(|r| r.status), Ok(200));
+    }
+    proxy.signal(Signal::STOP);
+    for client in &mut clients {
+        client.get("/");
+    }
+    observe_for(std::time::Duration::from_millis(1500));
+    proxy.signal(Signal::CONT);
+    for client in &mut clients {
+        assert_eq!(client.response().map(|r| r.status), Ok(200));
+    }
 }

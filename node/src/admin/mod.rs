@@ -7,6 +7,8 @@ mod registry;
 mod session;
 mod similar;
 
+pub(crate) use cmd::stat::MAINT;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};

@@ -15,6 +15,10 @@ use crate::proxy::clock::{self, Clock};
 const TICK_MS: u64 = 8;
 /// Buckets; deadlines further away than the whole wheel are put back once per round.
 const BUCKETS: usize = 1024;
+/// A wheel that is turned so much too late does not judge before sockets have been looked at.
+const LATE_MS: u64 = 50;
+/// How often they are looked at; each time brings 1,024 of them at most.
+const CATCH_UP: usize = 16;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -194,7 +198,15 @@ impl Wheel {
                 Poll::Pending
             })
             .await;
-            self.advance(clock::read().mono_ms);
+            let mut now = clock::read().mono_ms;
+            if next.is_some_and(|ms| now > ms + LATE_MS) {
+                // This thread did not run for a while. What came in meanwhile came in time: it is looked at first.
+                for _ in 0..CATCH_UP {
+                    tokio::task::yield_now().await;
+                }
+                now = clock::read().mono_ms;
+            }
+            self.advance(now);
         }
     }
 }

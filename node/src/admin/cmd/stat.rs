@@ -485,7 +485,7 @@ fn ago_s(then_ms: u64, now_ms: u64) -> i32 {
 }
 
 /// Bits of `ServerStats::admin`.
-pub(super) const MAINT: u32 = 1;
+pub(crate) const MAINT: u32 = 1;
 pub(super) const DRAIN: u32 = 8;
 
 const HRSP: [&str; 6] = [

@@ -8,8 +8,10 @@ use remora_config::plan::Plan;
 use remora_core::rule::hits::RuleHits;
 use remora_core::table::{Events, Table};
 use remora_core::world::{ProxyState, World};
+use tracing::info;
 use twox_hash::XxHash64;
 
+use crate::admin::MAINT;
 use crate::handoff::frames::tables::{Setting, Total};
 use crate::peers;
 use crate::shared::Shared;
@@ -232,32 +234,66 @@ pub fn settings(world: &World, plan: &Plan) -> Vec<Setting> {
     all
 }
 
-/// Sets what another process had set at run time.
+/// Sets what another process had set at run time, and says where that differs from the configuration: whoever has just
+/// edited a value that stays as it is would look for the reason.
 pub fn set(world: &World, settings: &[Setting]) {
-    let put = |to: &AtomicU32, value: Option<u32>| {
-        if let Some(value) = value {
-            to.store(value, Relaxed);
-        }
-    };
+    let mut kept = Vec::new();
     for setting in settings {
+        let mut put = |to: &AtomicU32, what: &str, value: Option<u32>| {
+            let Some(value) = value else { return };
+            let configured = to.swap(value, Relaxed);
+            if configured != value {
+                kept.push(override_line(setting, what, value, configured));
+            }
+        };
         if setting.proxy.is_empty() {
-            put(&world.process.maxconn, setting.maxconn);
+            put(&world.process.maxconn, "maxconn", setting.maxconn);
             continue;
         }
         let named = |p: &&ProxyState| p.name == setting.proxy;
         for p in world.proxies.iter().filter(named) {
             if setting.server.is_empty() {
-                put(&p.maxconn, setting.maxconn);
+                put(&p.maxconn, "maxconn", setting.maxconn);
                 continue;
             }
             for s in p.servers.iter().filter(|s| s.name == setting.server) {
-                put(&s.stats.admin, setting.admin);
-                put(&s.stats.weight, setting.weight);
-                put(&s.maxconn, setting.maxconn);
+                put(&s.stats.admin, "state", setting.admin);
+                put(&s.stats.weight, "weight", setting.weight);
+                put(&s.maxconn, "maxconn", setting.maxconn);
             }
         }
     }
+    if kept.is_empty() {
+        return;
+    }
+    let more = kept.len().saturating_sub(OVERRIDES_NAMED);
+    kept.truncate(OVERRIDES_NAMED);
+    let mut text = kept.join(", ");
+    if more > 0 {
+        text.push_str(&format!(", and {more} more"));
+    }
+    info!("set at run time, and so kept: {text}.");
 }
+
+fn override_line(setting: &Setting, what: &str, value: u32, configured: u32) -> String {
+    let of = match (setting.proxy.as_str(), setting.server.as_str()) {
+        ("", _) => "the process".to_owned(),
+        (proxy, "") => proxy.to_owned(),
+        (proxy, server) => format!("{proxy}/{server}"),
+    };
+    if what == "state" {
+        let state = match value {
+            0 => "ready",
+            v if v & MAINT != 0 => "maint",
+            _ => "drain",
+        };
+        return format!("state {state} of {of}");
+    }
+    format!("{what} {value} of {of} (configured: {configured})")
+}
+
+/// Of the values that override the configuration, so many are named.
+const OVERRIDES_NAMED: usize = 10;
 
 #[cfg(test)]
 mod tests {
