@@ -1,5 +1,5 @@
-//! Hand-overs between two supervisors that go wrong at every frame: someone always serves, never two, nobody is refused, and
-//! what was counted is there.
+//! Hand-overs between two supervisors, or two processes without, that go wrong at every frame: someone always serves, never
+//! two, nobody is refused, and what was counted is there.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -174,6 +174,104 @@ fn killed_after_each(old_dies: bool) {
         drop(client);
         house.becomes("conns", "conn_cur", 0);
     }
+}
+
+/// The same without supervisors: who is left serves.
+fn plain_killed_after_each(frames: &[&'static str], old_dies: bool) {
+    for &frame in frames {
+        let house = House::with("{{dir}}/handoff.sock", &[], PROBE);
+        let old = house.serving(0);
+        house.get(5);
+        let mut client = house.download();
+        house.becomes("conns", "conn_cur", 1);
+        let fired = Arc::<Mutex<bool>>::default();
+        let (once, firing) = (Arc::clone(&fired), Arc::clone(&fired));
+        let (path, target) = relay(&house);
+        let old_pid = Pid::from_raw(old as i32).expect("a pid");
+        middleman::listen(
+            &path,
+            &target,
+            move |passing| {
+                if passing.name == frame && !*once.lock().expect("no panic") {
+                    let victim = if old_dies { old_pid } else { passing.new };
+                    let _ = kill_process(victim, Signal::STOP);
+                }
+            },
+            move |passed| {
+                let mut fired = firing.lock().expect("no panic");
+                if passed.name == frame && !*fired {
+                    let victim = if old_dies { old_pid } else { passed.new };
+                    let _ = kill_process(victim, Signal::KILL);
+                    *fired = true;
+                }
+            },
+        );
+        let probe = Probe::of(&house);
+        let mut second = house.next(&["-x", &path.to_string_lossy()]);
+        until_true("one is dead", || *fired.lock().expect("no panic"));
+        let left = if old_dies { second.pid() } else { old };
+        if !old_dies {
+            second.wait();
+        }
+        until_true("the other one serves", || serving(&house) == Some(left));
+        // Somebody has the sockets all the time, unless it died before it could give them.
+        let refused = probe.finish();
+        let gave = !old_dies || !["Hello", "Take"].contains(&frame);
+        let what = format!("{frame}: {}\n{}", second.stderr(), house.first.stderr());
+        assert!(refused == 0 || !gave, "{refused} refused, {what}");
+        let at = |name: &str| FRAMES.iter().position(|known| *known == name);
+        let known = !old_dies || at(frame) >= at("Pass/Rows");
+        let count = house.value("fe", "http_req_cnt");
+        // What it said in one go may be under way already.
+        let perhaps = old_dies && frame == "Pass/Tables" && count == 6;
+        assert!(
+            perhaps || count == if known { 6 } else { -1 },
+            "{count}, {what}"
+        );
+        // Its connections ended with it.
+        let rows = at(frame) > at("Pass/Rows");
+        until_true("as many connections are open as there are", || {
+            let open = house.value("conns", "conn_cur");
+            match old_dies {
+                true => open == 0 || open == -1 && !rows,
+                false => open == 1,
+            }
+        });
+        if old_dies && at(frame) < at("Pass/Sealed") {
+            let said = second.stderr();
+            assert!(
+                said.contains("ended") || said.contains("beginning without"),
+                "{what}"
+            );
+        }
+        house.get(1);
+        house.gate.open();
+        if !old_dies {
+            let answer = client.response().expect("the whole answer");
+            assert_eq!(answer.body.len(), 2 * HALF, "{what}");
+        }
+        drop(client);
+        house.becomes("fe", "http_req_cnt", count.max(0) + 1);
+        house.becomes("conns", "conn_cur", 0);
+    }
+}
+
+/// Until it accepts, the old one does, and goes on.
+#[test]
+fn a_new_process_without_supervisor_may_die_after_each_frame() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    plain_killed_after_each(&FRAMES[..14], false);
+}
+
+/// The new one goes on with what it was given.
+#[test]
+fn an_old_process_without_supervisor_may_die_after_each_frame() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    plain_killed_after_each(&FRAMES, true);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use remora_config::diag::{Diag, Level};
 use remora_config::plan::Plan;
 use remora_config::{Loaded, Options};
+use remora_core::table::Lineages;
 use tokio::sync::mpsc::unbounded_channel;
 use tracing::{error, info, warn};
 
@@ -227,7 +228,16 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     // One that has died was to be replaced: whoever served before it shows its tables once more.
     let again = above.as_ref().is_some_and(|a| a.again);
     let hard = above.as_ref().is_some_and(|a| a.begin.hard);
-    let learner = match learner.map(|channel| Learner::begin(channel, again)) {
+    let unguarded = taker.is_unguarded();
+    let learner = match learner.map(|channel| Learner::begin(channel, again, unguarded)) {
+        Some(Err(e)) if unguarded => {
+            let lives = |e| format!("the process that serves does not show its tables: {e}");
+            taker.bury().map_err(lives)?;
+            warn!(
+                "the process before has ended before it showed its tables ({e}): going on without them."
+            );
+            None
+        }
         Some(Err(e)) if again => {
             warn!("the process before the one that died does not show its tables: {e}");
             None
@@ -284,8 +294,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     if continues {
         peers_later = Some((doors, lineages));
     } else {
-        peers::start(&shared, doors, &lineages, false)
-            .map_err(|e| format!("cannot start the thread of the peers: {e}"))?;
+        start_peers(&shared, doors, &lineages)?;
     }
     endpoint::start(&shared, endpoints, pages)
         .map_err(|e| format!("cannot start the thread of the admin endpoint: {e}"))?;
@@ -298,17 +307,33 @@ fn start(args: &Args) -> Result<Start, Alerts> {
 
     if args.detached || args.worker {
         // Who waits for this process to be ready means traffic.
-        peers::wait_until_ready(&shared).map_err(|e| format!("cannot wait for the peers: {e}"))?;
+        wait_for_peers(&shared)?;
     }
     if args.detached {
         daemon::report_ready().map_err(|e| format!("cannot let go of the terminal: {e}"))?;
     } else {
         hints::show(&shared.plan, listeners.addresses(), args);
     }
-    let learned = learner
-        .map(|learner| tables::learn(learner, &shared))
-        .transpose()
-        .map_err(|e| format!("the tables of the process that serves could not be learned: {e}"))?;
+    let learned = learner.map(|learner| tables::learn(learner, &shared));
+    let learned = match learned.transpose() {
+        Err(e) if unguarded => {
+            let useless = |why| {
+                format!("the tables of the process that serves could not be learned: {e}; {why}")
+            };
+            taker.bury().map_err(useless)?;
+            shared.heritage.bereave_and_wait().map_err(useless)?;
+            if let Some((doors, lineages)) = peers_later.take() {
+                start_peers(&shared, doors, &lineages)?;
+            }
+            if args.detached || args.worker {
+                wait_for_peers(&shared)?;
+            }
+            None
+        }
+        learned => learned.map_err(|e| {
+            format!("the tables of the process that serves could not be learned: {e}")
+        })?,
+    };
     if let Some(above) = &above {
         let settings = Settings {
             max_reloads: shared.plan.global.mworker_max_reloads,
@@ -328,6 +353,20 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         learned,
         peers_later,
     })))
+}
+
+/// Under a lineage of their own.
+fn start_peers(
+    shared: &Arc<Shared>,
+    doors: peers::Open,
+    lineages: &Arc<Lineages>,
+) -> Result<(), String> {
+    peers::start(shared, doors, lineages, false)
+        .map_err(|e| format!("cannot start the thread of the peers: {e}"))
+}
+
+fn wait_for_peers(shared: &Shared) -> Result<(), String> {
+    peers::wait_until_ready(shared).map_err(|e| format!("cannot wait for the peers: {e}"))
 }
 
 /// Waits for the tables of the process before the one that died.

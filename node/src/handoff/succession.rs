@@ -113,6 +113,9 @@ pub async fn take_over(
         None => ways.push(ours),
     }
     let relatives = taker.take(offer, theirs, shared.heritage.arrived()).await?;
+    if !shared.heritage.arrived().await && !shared.heritage.bereave().await {
+        return Err(io::Error::other("its tables have not arrived completely"));
+    }
     if let Some(link) = supervisor {
         link.tell(Frame::Taking { sure: true }).await;
     }

@@ -58,6 +58,10 @@ impl Taker {
                     );
                     Ok(())
                 }
+                Err(e) if is_end(&e) && nobody_answers(path) => {
+                    warn!("{}: {e}; beginning without it.", path.display());
+                    Ok(())
+                }
                 asked => asked,
             },
             Err(e) if is_gone(&e) && !pool.is_empty() => {
@@ -125,19 +129,22 @@ impl Taker {
         }
         let mut all = Vec::new();
         let begin = loop {
-            match channel.recv(patience)? {
-                Some((Frame::Hello(hello), _)) => {
+            match channel.recv(patience) {
+                Ok(Some((Frame::Hello(hello), _))) => {
                     hello.agree().map_err(io::Error::other)?;
                 }
-                Some((Frame::Listeners(infos), fds)) => all.extend(infos.into_iter().zip(fds)),
-                Some((Frame::Begin(begin), _)) => break begin,
-                Some(other) => return Err(refusal(Some(other))),
-                None => {
+                Ok(Some((Frame::Listeners(infos), fds))) => all.extend(infos.into_iter().zip(fds)),
+                Ok(Some((Frame::Begin(begin), _))) => break Some(begin),
+                Ok(Some(other)) => return Err(refusal(Some(other))),
+                Ok(None) if all.is_empty() => {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         "it hung up: another user's, or on its way out",
                     ));
                 }
+                Ok(None) => break None,
+                Err(e) if is_end(&e) && !all.is_empty() => break None,
+                Err(e) => return Err(e),
             }
         };
         self.there = all.iter().map(|(info, _)| info.id).collect();
@@ -145,9 +152,16 @@ impl Taker {
         let (infos, fds) = all.into_iter().unzip();
         pool.accompanied = true;
         pool.add(infos, fds);
-        self.guarded = begin.guarded;
-        self.channel = Some(channel);
-        self.tables = Some(tables);
+        match begin {
+            Some(begin) => {
+                self.guarded = begin.guarded;
+                self.channel = Some(channel);
+                self.tables = Some(tables);
+            }
+            None => {
+                warn!("the process before has ended: beginning with the sockets that it gave.");
+            }
+        }
         Ok(())
     }
 
@@ -175,14 +189,38 @@ impl Taker {
         self.tables.take()
     }
 
+    /// Whether nobody replaces the process that gives its sockets, should it die.
+    pub fn is_unguarded(&self) -> bool {
+        self.channel.is_some() && !self.guarded
+    }
+
+    /// To be called when the tables of an unguarded process do not come any more: if it is dead, this one follows nobody from
+    /// here on.
+    ///
+    /// # Errors
+    /// It lives, or may do so.
+    pub fn bury(&mut self) -> io::Result<()> {
+        let Some(channel) = &self.channel else {
+            return Ok(());
+        };
+        match channel.recv(PATIENCE) {
+            Ok(None) if !self.guarded => {}
+            Err(e) if is_end(&e) && !self.guarded => {}
+            Ok(other) => return Err(refusal(other)),
+            Err(e) => return Err(e),
+        }
+        self.channel = None;
+        Ok(())
+    }
+
     /// Whether a process gives its sockets, and goes on if this one does not take them.
     pub fn follows(&self) -> bool {
         self.channel.is_some()
     }
 
-    /// This process is ready, and will accept when this has succeeded: the other one stops accepting, hands over the rest
-    /// of its tables, and then everything. `complete`: what it knows has
-    /// arrived. `kin`: goes to the other process.
+    /// This process is ready, and will accept when this has succeeded: the other one hands over the rest
+    /// of its tables, and then everything. `complete`: what it knows has arrived. `kin`: goes to the other process. If that one
+    /// is found dead and nobody replaces it, this succeeds, too, whether everything has arrived or not.
     ///
     /// # Errors
     /// The other process goes on, or may do so: this one must not accept.
@@ -200,23 +238,22 @@ impl Taker {
         orphans.dedup();
         orphans.retain(|id| !offer.iter().any(|(info, _)| info.id == *id));
         let line = Line::new(channel.try_clone()?)?;
-        let held = async {
+        let steps = async {
             line.send(&Packet::with(Frame::Hold, kin)).await?;
-            match line.recv().await? {
-                Some((Frame::Held, _)) => Ok(()),
-                other => Err(refusal(other)),
+            expect(&line, &Frame::Held).await?;
+            if !complete.await {
+                // If that is because it is dead, this shows here; otherwise it says why.
+                line.recv().await.and_then(|answer| Err(refusal(answer)))?;
             }
+            line.send(&Frame::Drain { orphans }.into()).await
         };
-        tokio::time::timeout(STEP_PATIENCE, held)
+        match tokio::time::timeout(STEP_PATIENCE, steps)
             .await
-            .map_err(|_| silent())??;
-        if !matches!(
-            tokio::time::timeout(STEP_PATIENCE, complete).await,
-            Ok(true)
-        ) {
-            return Err(io::Error::other("its tables have not arrived completely"));
+            .unwrap_or_else(|_| Err(silent()))
+        {
+            Err(e) if is_end(&e) && !self.guarded => return self.dead(&line).await,
+            done => done?,
         }
-        line.send(&Frame::Drain { orphans }.into()).await?;
         let mut relatives = Vec::new();
         let answer = tokio::time::timeout(STEP_PATIENCE, async {
             loop {
@@ -242,7 +279,17 @@ impl Taker {
             Ok(Some((Frame::Yours, _))) => Ok(relatives),
             // Dead, and nobody will stand in for it: this process knows all that it knew.
             Ok(None) if !self.guarded => Ok(relatives),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset && !self.guarded => Ok(relatives),
+            Err(e) if is_end(&e) && !self.guarded => Ok(relatives),
+            Ok(other) => Err(refusal(other)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// It is, unless it has said something else before it hung up.
+    async fn dead(&self, line: &Line) -> io::Result<Vec<OwnedFd>> {
+        match line.recv().await {
+            Ok(None) => Ok(Vec::new()),
+            Err(e) if is_end(&e) => Ok(Vec::new()),
             Ok(other) => Err(refusal(other)),
             Err(e) => Err(e),
         }
@@ -271,7 +318,35 @@ fn refusal(answer: Option<(Frame, Vec<OwnedFd>)>) -> io::Error {
             io::Error::new(io::ErrorKind::ResourceBusy, format!("it goes on: {why}"))
         }
         Some((other, _)) => io::Error::other(format!("unexpected {other:?}")),
-        None => io::Error::other("it ended"),
+        None => io::Error::new(io::ErrorKind::UnexpectedEof, "it ended"),
+    }
+}
+
+/// Waits for this answer.
+async fn expect(line: &Line, wanted: &Frame) -> io::Result<()> {
+    match line.recv().await? {
+        Some((frame, _)) if frame == *wanted => Ok(()),
+        other => Err(refusal(other)),
+    }
+}
+
+/// The other side has hung up.
+fn is_end(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// Whether no process is there to say the first word.
+fn nobody_answers(path: &Path) -> bool {
+    match connect(path) {
+        Ok(channel) => match channel.recv(SHORT_PATIENCE) {
+            Ok(None) => true,
+            Ok(Some(_)) => false,
+            Err(e) => is_end(&e),
+        },
+        Err(e) => is_gone(&e),
     }
 }
 
@@ -285,13 +360,7 @@ fn is_gone(e: &io::Error) -> bool {
 
 /// Another attempt may find another process, or the same in a better mood.
 fn is_passing(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ResourceBusy
-    )
+    is_end(e) || e.kind() == io::ErrorKind::ResourceBusy
 }
 
 fn silent() -> io::Error {

@@ -20,6 +20,11 @@ impl Readiness {
             ready: watch::Sender::new(sections == 0),
         }
     }
+    /// None is any more: so many have to become ready, which have not been started yet.
+    pub fn begin_again(&self, sections: usize) {
+        self.waiting_for.store(sections, SeqCst);
+        self.ready.send_replace(sections == 0);
+    }
     /// One more is.
     pub(super) fn one_more(&self) {
         // Sections that continue another process's are not waited for.

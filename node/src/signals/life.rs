@@ -141,8 +141,8 @@ impl Life {
             let mut heir = heir.subscribe();
             tokio::spawn(async move {
                 let _ = heir.wait_for(|is| *is).await;
-                shared.heritage.released().await;
-                if let Err(e) = peers::start(&shared, open, &lineages, true) {
+                let continues = shared.heritage.released().await;
+                if let Err(e) = peers::start(&shared, open, &lineages, continues) {
                     error!("cannot start the thread of the peers: {e}");
                     shared.heritage.fail();
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use remora_core::peers::batch::{BatchReader, BatchWriter, ColumnDef, ColumnKind, Columns};
 use remora_core::table::{
-    Cursor, DataType as D, Exporter, Importer, Ledger, Lineage, Lineages, Table, Which,
+    Cursor, DataType as D, Exporter, Importer, Ledger, Lineage, Lineages, Table, Which, disown,
 };
 
 use crate::table_common::{number, spec};
@@ -221,4 +221,107 @@ fn a_replicated_table_goes_on_under_its_lineage() {
         }
     }
     assert_eq!(contents(&new, now), contents(old, now));
+}
+
+/// All that a table has of everybody, as a teacher shows it.
+fn teach(from: &Table, to: &Table, teacher: Lineage, now: u64) {
+    let replica = from.replica().unwrap();
+    let columns = replica.columns().to_vec();
+    let mut cursor = Cursor::default();
+    loop {
+        let mut out = BatchWriter::new(columns.clone());
+        let done = replica.read_walk(&mut cursor, Which::All, BUDGET, now, &mut out);
+        let batch = out.finish();
+        let reader = BatchReader::new(&batch, &columns).unwrap();
+        let here = to.replica().unwrap();
+        here.apply_shown(&reader, teacher, 0, now).unwrap();
+        if done {
+            return;
+        }
+    }
+}
+
+/// The process that showed its tables died half-way: its lineage ends, and what it had shown is not counted twice.
+#[test]
+fn a_part_of_a_table_goes_on_under_a_new_lineage() {
+    let [l, b, f] = [Lineage(71), Lineage(72), Lineage(99)];
+    let make = |own: Lineage| {
+        let lineages = Arc::new(Lineages::new(own));
+        for id in [l, b] {
+            let index = lineages.index(id).unwrap();
+            lineages.set_alive(index, true);
+        }
+        let build = spec("integer").store("gpc0,gpt0,conn_cur,http_req_rate(10s)");
+        let table = Table::new_replicated(build.size(9_000).spec(), 5, lineages);
+        table.set_wall_offset(1_000_000_000_000);
+        table
+    };
+    let now = 50_000;
+    let (old, peer, new) = (make(l), make(b), make(l));
+    let count = |table: &Table, n: u32, times: u64| {
+        table
+            .upsert(&number(n), now, |mut e| {
+                e.inc(D::Gpc0, 0, times, now);
+                e.add(D::HttpReqRate, 0, times, now);
+            })
+            .unwrap();
+    };
+    let gpc0 = |table: &Table, n: u32| {
+        table
+            .peek(&number(n), now, |e| e.get(D::Gpc0, 0, now).unwrap_or(0))
+            .unwrap_or(0)
+    };
+    for n in 0..1_000 {
+        count(&old, n, 2);
+        count(&peer, n, 10);
+    }
+    old.upsert(&number(3), now, |mut e| e.add(D::ConnCur, 0, 5, now))
+        .unwrap();
+    old.upsert(&number(3), now, |mut e| e.set(D::Gpt0, 0, 7, now))
+        .unwrap();
+    let (mut to_peer, mut to_old) = (0, 0);
+    pass(&old, &peer, &mut to_peer, l, now);
+    pass(&peer, &old, &mut to_old, b, now);
+    old.follow(true);
+    let mut exporter = Exporter::new(&old);
+    let mut importer = Importer::new(&new, exporter.definition()).unwrap();
+    for _ in 0..4 {
+        let step = exporter.walk(BUDGET, now);
+        importer.take(&step.slice, 0, |_, _, _| {}).unwrap();
+    }
+    importer.settle(now);
+    // The peer hears of what is not shown any more.
+    for n in 0..1_000 {
+        count(&old, n, 1);
+    }
+    pass(&old, &peer, &mut to_peer, l, now);
+    drop(importer);
+    let shown: Vec<u32> = (0..1_000).filter(|n| gpc0(&new, *n) > 0).collect();
+    assert!((100..900).contains(&shown.len()), "{}", shown.len());
+    let highest = new.replica().unwrap().newest();
+    assert!(disown(std::slice::from_ref(&new), f, now));
+    let replica = new.replica().unwrap();
+    assert_eq!(replica.lineages().own(), f);
+    assert_eq!(replica.highest(l), highest);
+    assert!(replica.highest(b) > 0);
+    for n in &shown {
+        assert_eq!(gpc0(&new, *n), 12);
+    }
+    if shown.contains(&3) {
+        let get = |what| new.peek(&number(3), now, |e| e.get(what, 0, now)).unwrap();
+        assert_eq!(get(D::ConnCur), Some(0), "nobody holds it");
+        assert_eq!(get(D::Gpt0), Some(7));
+    }
+    // It has said nothing of its own yet.
+    assert!(journal(&new, 0, now).is_empty());
+    count(&new, shown[0], 1);
+    assert_eq!(gpc0(&new, shown[0]), 13);
+    teach(&peer, &new, b, now);
+    let mut from_new = 0;
+    pass(&new, &peer, &mut from_new, f, now);
+    for n in 0..1_000 {
+        let wanted = 13 + u64::from(n == shown[0]);
+        assert_eq!(gpc0(&new, n), wanted, "of {n}");
+        assert_eq!(gpc0(&peer, n), wanted, "of {n}");
+    }
 }

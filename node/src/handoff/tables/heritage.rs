@@ -30,7 +30,11 @@ pub enum Stage {
     Sealed,
     /// The other one will not come back.
     Released,
-    /// It will never have everything.
+    /// It will never have everything. The other one, which nobody replaces, may serve on or be dead.
+    Broken,
+    /// That one is dead: what this process has must do.
+    Bereft,
+    /// This process cannot become what it should.
     Failed,
 }
 
@@ -190,17 +194,49 @@ impl Heritage {
     }
     /// Completes when this process may accept.
     pub async fn complete(&self) -> Stage {
-        self.wait_for(|stage| !matches!(stage, Stage::Learning | Stage::Failed))
+        self.wait_for(|stage| matches!(stage, Stage::Alone | Stage::Sealed | Stage::Released))
             .await
     }
-    /// Completes when the process before will not come back.
-    pub async fn released(&self) {
+    /// Completes when the process before will not come back: whether this one continues its lineage.
+    pub async fn released(&self) -> bool {
         self.wait_for(|stage| matches!(stage, Stage::Alone | Stage::Released))
-            .await;
+            .await
+            == Stage::Released
     }
     /// Completes when it is known whether everything arrives: whether it did.
     pub async fn arrived(&self) -> bool {
-        self.wait_for(|stage| stage != Stage::Learning).await != Stage::Failed
+        let stage = self.wait_for(|stage| stage != Stage::Learning).await;
+        matches!(stage, Stage::Alone | Stage::Sealed | Stage::Released)
+    }
+    /// The process before is dead, without having shown everything: this one makes do with what it has. Completes when it can
+    /// go on with that: whether it can.
+    pub async fn bereave(&self) -> bool {
+        self.stage.send_if_modified(|stage| {
+            let broken = *stage == Stage::Broken;
+            if broken {
+                *stage = Stage::Bereft;
+            }
+            broken
+        });
+        let settled = |stage| !matches!(stage, Stage::Broken | Stage::Bereft);
+        self.wait_for(settled).await == Stage::Alone
+    }
+    /// The same, blocking.
+    ///
+    /// # Errors
+    /// No event loop could be made, or it cannot go on.
+    pub fn bereave_and_wait(&self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        match runtime.block_on(self.bereave()) {
+            true => Ok(()),
+            false => Err(io::Error::other("what it had shown is of no use")),
+        }
+    }
+    /// Blocks until it is known what has become of the process before, which has not shown everything: whether it is dead.
+    pub(super) fn wait_until_bereft(&self) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let known = |stage| matches!(stage, Stage::Bereft | Stage::Failed);
+        runtime.is_ok_and(|runtime| runtime.block_on(self.wait_for(known)) == Stage::Bereft)
     }
     /// Blocks until everything has arrived.
     ///

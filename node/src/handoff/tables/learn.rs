@@ -5,10 +5,10 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use remora_core::table::{Delta, Importer, Key, Ledger, Lineage, Table, TableId};
+use remora_core::table::{Delta, Importer, Key, Ledger, Lineage, Table, TableId, disown};
 use tracing::{error, info, warn};
 
-use super::heritage::{From, OnceShared, Stage, listen};
+use super::heritage::{From, Hubs, OnceShared, Stage, listen};
 use super::{FOR_EVER, PATIENCE, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
 use crate::handoff::frames::tables::{Pass, Tables};
@@ -21,6 +21,7 @@ pub struct Learner {
     there: Tables,
     begun: Instant,
     again: bool,
+    unguarded: bool,
 }
 
 /// What was learned.
@@ -35,11 +36,12 @@ pub struct Learned {
 }
 
 impl Learner {
-    /// Asks. `again`: the other side has handed over to a process that has died.
+    /// Asks. `again`: the other side has handed over to a process that has died. `unguarded`: if the other side dies, nobody
+    /// replaces it, so that what it has shown until then is all there is.
     ///
     /// # Errors
     /// The other side does not answer.
-    pub fn begin(channel: Channel, again: bool) -> io::Result<Learner> {
+    pub fn begin(channel: Channel, again: bool, unguarded: bool) -> io::Result<Learner> {
         let begun = Instant::now();
         say(&channel, Pass::Ask)?;
         let mut there: Option<Tables> = None;
@@ -69,6 +71,7 @@ impl Learner {
             there,
             begun,
             again,
+            unguarded,
         })
     }
     /// What the hash of a table is seeded with there, if this is told: one with the same seed is learned several times as
@@ -87,192 +90,299 @@ impl Learner {
 /// Returns when all has been shown once. A thread goes on with what changes.
 ///
 /// # Errors
-/// It was broken off: this process must not serve.
+/// It was broken off: this process must not serve, unless [`Heritage::bereave`](super::Heritage::bereave) says so.
 pub fn learn(learner: Learner, shared: &Arc<Shared>) -> io::Result<Learned> {
     let (report, walked) = mpsc::sync_channel(1);
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name("remora-learn".into())
         .spawn(move || {
-            let from = match tables(&shared, &learner, &report) {
-                Ok(from) => from,
+            let mut lesson = Lesson::new(&shared, &learner);
+            match lesson.hear(&report) {
+                Ok(held_ms) => {
+                    let from = lesson.seal(held_ms);
+                    drop(report);
+                    match from {
+                        Ok(from) => listen(&shared, &learner.channel, Some(from)),
+                        Err(_) => shared.heritage.reach(Stage::Failed),
+                    }
+                }
                 Err(e) => {
+                    let heritage = &shared.heritage;
+                    if learner.unguarded {
+                        heritage.reach(Stage::Broken);
+                    }
                     // Before the report this is said by who waits for it.
-                    if report.try_send(Err(e)).is_err() {
+                    if report.try_send(Err(e)).is_err() && !learner.unguarded {
                         error!("the tables of the process before have not arrived completely.");
                     }
-                    shared.heritage.reach(Stage::Failed);
-                    return;
+                    drop(report);
+                    let goes_on = learner.unguarded && heritage.wait_until_bereft();
+                    let stage = if goes_on && lesson.salvage() {
+                        Stage::Alone
+                    } else {
+                        Stage::Failed
+                    };
+                    heritage.reach(stage);
                 }
-            };
-            drop(report);
-            listen(&shared, &learner.channel, Some(from));
+            }
         })?;
     walked
         .recv()
         .unwrap_or_else(|_| Err(io::Error::other("it ended at once")))
 }
 
-/// Until everything is sealed.
-fn tables(
-    shared: &Shared,
-    learner: &Learner,
-    report: &mpsc::SyncSender<io::Result<Learned>>,
-) -> io::Result<From> {
-    let Learner {
-        channel,
-        there,
-        begun,
-        again,
-    } = learner;
-    let tables = &shared.world.tables;
-    let positions = convert::positions(tables, &there.tables);
-    let mut importers = importers(shared, there, &positions, *again);
-    // One machine has one monotonic clock, unless somebody made a namespace for it.
-    let shift_ms = clock::read().mono_ms as i64 - there.mono_ms as i64;
-    let shift_ms = if shift_ms.abs() < CLOCKS_SAME_MS {
-        0
-    } else {
-        shift_ms
-    };
-    let mut learned = Learned::default();
-    let mut ledger = Ledger::new();
-    let mut others: BTreeMap<u64, (u64, Ledger)> = BTreeMap::new();
-    let mut patience = PATIENCE;
-    let held_ms = loop {
-        match hear(channel, patience)? {
-            Some(Pass::Rows(rows)) => {
-                let at = usize::from(rows.table);
-                let here = positions.get(at).copied().flatten();
-                if let (Some(Some(importer)), Some(here)) = (importers.get_mut(at), here) {
-                    let slice = convert::slice(rows);
-                    learned.entries += importer
-                        .take(&slice, shift_ms, |key, uses, gauge| {
-                            ledger.set(here, key, uses, gauge);
-                        })
-                        .map_err(io::Error::other)?;
+/// What has been shown so far.
+struct Lesson<'w> {
+    shared: &'w Shared,
+    learner: &'w Learner,
+    positions: Vec<Option<TableId>>,
+    importers: Vec<Option<Importer<'w>>>,
+    learned: Learned,
+    /// What the other process holds.
+    ledger: Ledger,
+    /// What it holds on behalf of others.
+    others: BTreeMap<u64, (u64, Ledger)>,
+}
+
+impl<'w> Lesson<'w> {
+    fn new(shared: &'w Shared, learner: &'w Learner) -> Lesson<'w> {
+        let positions = convert::positions(&shared.world.tables, &learner.there.tables);
+        Lesson {
+            importers: importers(shared, &learner.there, &positions, learner.again),
+            shared,
+            learner,
+            positions,
+            learned: Learned::default(),
+            ledger: Ledger::new(),
+            others: BTreeMap::new(),
+        }
+    }
+
+    /// Until everything is sealed: since when nothing is accepted there.
+    fn hear(&mut self, report: &mpsc::SyncSender<io::Result<Learned>>) -> io::Result<u64> {
+        let Learner {
+            channel,
+            there,
+            begun,
+            again,
+            ..
+        } = self.learner;
+        let shared = self.shared;
+        let tables = &shared.world.tables;
+        // One machine has one monotonic clock, unless somebody made a namespace for it.
+        let shift_ms = clock::read().mono_ms as i64 - there.mono_ms as i64;
+        let shift_ms = if shift_ms.abs() < CLOCKS_SAME_MS {
+            0
+        } else {
+            shift_ms
+        };
+        let Lesson {
+            positions,
+            importers,
+            learned,
+            ledger,
+            others,
+            ..
+        } = self;
+        let mut patience = PATIENCE;
+        loop {
+            match hear(channel, patience)? {
+                Some(Pass::Rows(rows)) => {
+                    let at = usize::from(rows.table);
+                    let here = positions.get(at).copied().flatten();
+                    if let (Some(Some(importer)), Some(here)) = (importers.get_mut(at), here) {
+                        let slice = convert::slice(rows);
+                        learned.entries += importer
+                            .take(&slice, shift_ms, |key, uses, gauge| {
+                                ledger.set(here, key, uses, gauge);
+                            })
+                            .map_err(io::Error::other)?;
+                    }
                 }
-            }
-            Some(Pass::Walked) => {
-                let now_ms = clock::read().mono_ms;
-                for importer in importers.iter_mut().flatten() {
-                    importer.settle(now_ms);
-                    learned.tables += 1;
+                Some(Pass::Walked) => {
+                    let now_ms = clock::read().mono_ms;
+                    for importer in importers.iter_mut().flatten() {
+                        importer.settle(now_ms);
+                        learned.tables += 1;
+                    }
+                    report_lost(tables, there, positions, importers);
+                    learned.ms = begun.elapsed().as_millis();
+                    patience = FOR_EVER;
+                    let _ = report.send(Ok(*learned));
                 }
-                report_lost(tables, there, &positions, &importers);
-                learned.ms = begun.elapsed().as_millis();
-                patience = FOR_EVER;
-                let _ = report.send(Ok(learned));
-            }
-            Some(Pass::Totals(all)) => totals::add(shared, &all),
-            Some(Pass::Settings(all)) => totals::set(&shared.world, &all),
-            Some(Pass::Shares(shares)) => {
-                let (seq, ledger) = others.entry(shares.child).or_default();
-                *seq = shares.seq;
-                // Keys that are too long here hold nothing.
-                for (table, key, uses, gauge) in &shares.shares {
-                    let here = positions.get(usize::from(*table)).copied().flatten();
+                Some(Pass::Totals(all)) => totals::add(shared, &all),
+                Some(Pass::Settings(all)) => totals::set(&shared.world, &all),
+                Some(Pass::Shares(shares)) => {
+                    let (seq, ledger) = others.entry(shares.child).or_default();
+                    *seq = shares.seq;
+                    // Keys that are too long here hold nothing.
+                    for (table, key, uses, gauge) in &shares.shares {
+                        let here = positions.get(usize::from(*table)).copied().flatten();
+                        let table = here.and_then(|TableId(at)| tables.get(usize::from(at)));
+                        if let (Some(here), Some(table)) = (here, table)
+                            && table.fits(&Key::from_stored(key))
+                        {
+                            ledger.set(here, key, *uses, *gauge);
+                        }
+                    }
+                }
+                Some(Pass::Numbers(numbers)) => {
+                    let here = positions.get(usize::from(numbers.table)).copied().flatten();
                     let table = here.and_then(|TableId(at)| tables.get(usize::from(at)));
-                    if let (Some(here), Some(table)) = (here, table)
-                        && table.fits(&Key::from_stored(key))
-                    {
-                        ledger.set(here, key, *uses, *gauge);
+                    let highest = numbers.highest.iter().map(|(id, n)| (Lineage(*id), *n));
+                    let mut highest: Vec<_> = highest.collect();
+                    let mut newest = numbers.newest;
+                    if *again {
+                        let importer = importers.get_mut(usize::from(numbers.table));
+                        if let Some(importer) = importer.and_then(Option::as_mut) {
+                            importer.limit(newest);
+                        }
+                        highest.push((Lineage(there.lineage), newest));
+                        newest = 0;
+                    }
+                    if let Some(replica) = table.and_then(Table::replica) {
+                        replica.inherit(newest, &highest);
+                    } else if let Some(here) = here {
+                        let how = if *again {
+                            OnceShared::Lost
+                        } else {
+                            OnceShared::As(Lineage(there.lineage), newest)
+                        };
+                        shared.heritage.was_shared(here, how);
                     }
                 }
-            }
-            Some(Pass::Numbers(numbers)) => {
-                let here = positions.get(usize::from(numbers.table)).copied().flatten();
-                let table = here.and_then(|TableId(at)| tables.get(usize::from(at)));
-                let highest = numbers.highest.iter().map(|(id, n)| (Lineage(*id), *n));
-                let mut highest: Vec<_> = highest.collect();
-                let mut newest = numbers.newest;
-                if *again {
-                    let importer = importers.get_mut(usize::from(numbers.table));
-                    if let Some(importer) = importer.and_then(Option::as_mut) {
-                        importer.limit(newest);
+                Some(Pass::Known(known)) => {
+                    let here = positions.get(usize::from(known.table)).copied().flatten();
+                    if let Some(here) = here {
+                        let inheritance = convert::inheritance(&known);
+                        shared.heritage.hubs.lock().known.push((here, inheritance));
                     }
-                    highest.push((Lineage(there.lineage), newest));
-                    newest = 0;
                 }
-                if let Some(replica) = table.and_then(Table::replica) {
-                    replica.inherit(newest, &highest);
-                } else if let Some(here) = here {
-                    let how = if *again {
-                        OnceShared::Lost
-                    } else {
-                        OnceShared::As(Lineage(there.lineage), newest)
-                    };
-                    shared.heritage.was_shared(here, how);
-                }
-            }
-            Some(Pass::Known(known)) => {
-                let here = positions.get(usize::from(known.table)).copied().flatten();
-                if let Some(here) = here {
-                    let inheritance = convert::inheritance(&known);
-                    shared.heritage.hubs.lock().known.push((here, inheritance));
-                }
-            }
-            Some(Pass::Lives(lives)) => {
-                for (id, node) in lives {
-                    let lineage = Lineage(id);
-                    if let Some(replica) = tables.iter().find_map(Table::replica)
-                        && let Some(index) = replica.lineages().index(lineage)
-                    {
-                        replica.lineages().set_alive(index, true);
+                Some(Pass::Lives(lives)) => {
+                    for (id, node) in lives {
+                        let lineage = Lineage(id);
+                        if let Some(replica) = tables.iter().find_map(Table::replica)
+                            && let Some(index) = replica.lineages().index(lineage)
+                        {
+                            replica.lineages().set_alive(index, true);
+                        }
+                        shared.heritage.hubs.lock().lives.push((lineage, node));
                     }
-                    shared.heritage.hubs.lock().lives.push((lineage, node));
                 }
+                Some(Pass::Sealed { held_ms }) => return Ok(held_ms),
+                other => return Err(unexpected(other)),
             }
-            Some(Pass::Sealed { held_ms }) => break held_ms,
-            other => return Err(unexpected(other)),
         }
-    };
-    let now_ms = clock::read().mono_ms;
-    for (here, importer) in positions.iter().zip(importers) {
-        let Some(importer) = importer else { continue };
-        if importer.refused() > 0
-            && let Some(TableId(at)) = here
-            && let Some(table) = tables.get(usize::from(*at))
-        {
-            let name = &table.spec().name;
-            warn!(
-                "table '{name}': no room for {} entries.",
-                importer.refused()
-            );
-        }
-        importer.seal(now_ms);
     }
-    // Cells of a lineage that has ended have no trackers.
-    let ended = |id: TableId| {
-        let table = tables.get(usize::from(id.0));
-        let mut there = positions.iter().zip(&there.tables);
-        let replicated = there.any(|(here, info)| *here == Some(id) && info.replicated);
-        *again && replicated && table.is_some_and(|table| table.replica().is_some())
-    };
-    for (number, (seq, mut third)) in others {
-        ledger.subtract(&third);
-        if *again {
-            // It will say itself what it holds.
-            for (id, key, share) in third.iter().filter(|(id, ..)| !ended(*id)) {
-                add_gauge(tables, id, key, -i64::from(share.gauge), now_ms);
+
+    /// It was all.
+    fn seal(self, held_ms: u64) -> io::Result<From> {
+        let Learner {
+            channel,
+            there,
+            again,
+            ..
+        } = self.learner;
+        let shared = self.shared;
+        let tables = &shared.world.tables;
+        let Lesson {
+            positions,
+            importers,
+            mut ledger,
+            others,
+            ..
+        } = self;
+        let now_ms = clock::read().mono_ms;
+        for (here, importer) in positions.iter().zip(importers) {
+            let Some(importer) = importer else { continue };
+            if importer.refused() > 0
+                && let Some(TableId(at)) = here
+                && let Some(table) = tables.get(usize::from(*at))
+            {
+                let name = &table.spec().name;
+                warn!(
+                    "table '{name}': no room for {} entries.",
+                    importer.refused()
+                );
             }
-            continue;
+            importer.seal(now_ms);
         }
-        third.pin(tables, now_ms);
-        shared.heritage.inherit(number, seq, third);
+        // Cells of a lineage that has ended have no trackers.
+        let ended = |id: TableId| {
+            let table = tables.get(usize::from(id.0));
+            let mut there = positions.iter().zip(&there.tables);
+            let replicated = there.any(|(here, info)| *here == Some(id) && info.replicated);
+            *again && replicated && table.is_some_and(|table| table.replica().is_some())
+        };
+        for (number, (seq, mut third)) in others {
+            ledger.subtract(&third);
+            if *again {
+                // It will say itself what it holds.
+                for (id, key, share) in third.iter().filter(|(id, ..)| !ended(*id)) {
+                    add_gauge(tables, id, key, -i64::from(share.gauge), now_ms);
+                }
+                continue;
+            }
+            third.pin(tables, now_ms);
+            shared.heritage.inherit(number, seq, third);
+        }
+        for (id, key, share) in ledger.iter().filter(|(id, ..)| ended(*id)) {
+            add_gauge(tables, id, key, i64::from(share.gauge), now_ms);
+        }
+        ledger.pin(tables, now_ms);
+        shared.heritage.inherit(there.child, 0, ledger);
+        let before = (held_ms == 0).then(|| channel.try_clone());
+        shared.heritage.sealed(held_ms, before.transpose()?);
+        Ok(From {
+            child: there.child,
+            positions,
+            connection: 0,
+        })
     }
-    for (id, key, share) in ledger.iter().filter(|(id, ..)| ended(*id)) {
-        add_gauge(tables, id, key, i64::from(share.gauge), now_ms);
+
+    /// It will not be all, and there is nobody else to ask: goes on with what there is. Its lineage went on in a process that may
+    /// have told peers more. Whether that can be.
+    fn salvage(self) -> bool {
+        let (shared, there) = (self.shared, &self.learner.there);
+        let tables = &shared.world.tables;
+        let now_ms = clock::read().mono_ms;
+        for importer in self.importers.into_iter().flatten() {
+            importer.seal(now_ms);
+        }
+        for (here, info) in self.positions.iter().zip(&there.tables) {
+            let Some(id) = here else { continue };
+            let table = tables.get(usize::from(id.0));
+            if info.replicated {
+                if table.is_some_and(|table| table.replica().is_none()) {
+                    shared.heritage.was_shared(*id, OnceShared::Lost);
+                }
+                continue;
+            }
+            // Its trackers are gone with it.
+            for (_, key, share) in self.ledger.iter().filter(|(held, ..)| held == id) {
+                add_gauge(tables, *id, key, -i64::from(share.gauge), now_ms);
+            }
+        }
+        let continues = self.learner.lineage().is_some();
+        if continues {
+            *shared.heritage.hubs.lock() = Hubs::default();
+            if !disown(tables, Lineage(rand::random::<u64>().max(1)), now_ms) {
+                return false;
+            }
+            let sections = shared.plan.peers.iter().filter(|section| !section.disabled);
+            shared.ready.begin_again(sections.count());
+        }
+        let rest = match continues {
+            true => "; what it had told its peers comes from them",
+            false => "",
+        };
+        warn!(
+            "the process before has ended before it had handed over everything: going on with {} entries that it had shown{rest}.",
+            self.learned.entries,
+        );
+        true
     }
-    ledger.pin(tables, now_ms);
-    shared.heritage.inherit(there.child, 0, ledger);
-    let before = (held_ms == 0).then(|| channel.try_clone());
-    shared.heritage.sealed(held_ms, before.transpose()?);
-    Ok(From {
-        child: there.child,
-        positions,
-        connection: 0,
-    })
 }
 
 /// Changes the gauge of an entry that is there.

@@ -1,5 +1,7 @@
 //! Building a table from what the process before shows.
 
+use std::collections::BTreeMap;
+
 use parking_lot::MutexGuard;
 
 use super::{Definition, Slice};
@@ -41,6 +43,8 @@ pub struct Importer<'t> {
     evicted: bool,
     /// The sender does not replicate its table, but its rows hold all that was told of it before.
     whole: bool,
+    /// The highest number of each lineage, if they will not be told otherwise.
+    highest: Option<BTreeMap<Lineage, u64>>,
 }
 
 /// Shard and slot of an entry.
@@ -121,6 +125,7 @@ impl<'t> Importer<'t> {
             newest: None,
             evicted: false,
             whole: false,
+            highest: None,
         })
     }
     /// What the sender has and this table has not, as `store` names it.
@@ -169,6 +174,10 @@ impl<'t> Importer<'t> {
         if let Some(replica) = self.table.replica() {
             replica.inherit(newest, &[]);
         }
+    }
+    /// The sender's numbers of lineages will not come: those of its rows stand for them.
+    pub(super) fn note_highest(&mut self) {
+        self.highest = Some(BTreeMap::new());
     }
     /// Rows for which there was no room.
     pub fn refused(&self) -> u64 {
@@ -223,6 +232,10 @@ impl<'t> Importer<'t> {
         while let Some((key, mut head, edicts)) = reader.next_row() {
             if let Some(newest) = self.newest.filter(|_| Some(head.lineage) == self.own) {
                 head.version = head.version.min(newest);
+            }
+            if let Some(highest) = &mut self.highest {
+                let known = highest.entry(head.lineage).or_default();
+                *known = head.version.max(*known);
             }
             let first = last.is_none_or(|(before, _)| before != key);
             let at = number;
@@ -644,6 +657,10 @@ impl<'t> Importer<'t> {
     pub fn seal(mut self, now_ms: u64) {
         self.settle(now_ms);
         self.let_go(now_ms);
+        if let (Some(highest), Some(replica)) = (self.highest, self.table.replica()) {
+            let held = highest.into_iter().filter(|(_, number)| *number > 0);
+            replica.inherit(0, &held.collect::<Vec<_>>());
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! The new process builds its table from the rows ([`Importer`]) and remembers which trackers of the old one it stands for
 //! ([`Ledger`]).
 
+mod disown;
 mod export;
 mod follow;
 mod import;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use super::{DataType, KeyType, Lineage, TableSpec};
 use crate::peers::batch::{ColumnDef, Columns, columns_of};
 
+pub use disown::disown;
 pub use export::{Exporter, Step};
 pub(super) use follow::Follow;
 pub use import::Importer;
