@@ -47,7 +47,7 @@ impl Taker {
     /// Nobody offers sockets there, or not to this user, or not in a version that is understood.
     pub fn ask(&mut self, path: &Path, pool: &mut Inherited, handoff: bool) -> io::Result<()> {
         match connect(path) {
-            Ok(channel) => match self.ask_over(channel, pool, handoff, PATIENCE) {
+            Ok(channel) => match self.ask_over(channel, path, pool, handoff, PATIENCE) {
                 // Its socket is in this process's hands: nobody else is there to answer.
                 Err(e)
                     if e.kind() == io::ErrorKind::TimedOut && pool.handoffs().next().is_some() =>
@@ -94,7 +94,7 @@ impl Taker {
             if channel.waits(SHORT_PATIENCE).map_err(named)? {
                 info!("waiting for the process at {}.", path.display());
             }
-            match self.ask_over(channel, pool, false, search.left()) {
+            match self.ask_over(channel, &path, pool, false, search.left()) {
                 Ok(()) => {
                     info!("taking over from the process at {}.", path.display());
                     return Ok(());
@@ -109,6 +109,7 @@ impl Taker {
     fn ask_over(
         &mut self,
         channel: Channel,
+        path: &Path,
         pool: &mut Inherited,
         handoff: bool,
         patience: Duration,
@@ -136,14 +137,15 @@ impl Taker {
                 Ok(Some((Frame::Listeners(infos), fds))) => all.extend(infos.into_iter().zip(fds)),
                 Ok(Some((Frame::Begin(begin), _))) => break Some(begin),
                 Ok(Some(other)) => return Err(refusal(Some(other))),
-                Ok(None) if all.is_empty() => {
+                // Whether somebody replaces it was not said.
+                Ok(None) if all.is_empty() || !nobody_answers(path) => {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         "it hung up: another user's, or on its way out",
                     ));
                 }
                 Ok(None) => break None,
-                Err(e) if is_end(&e) && !all.is_empty() => break None,
+                Err(e) if is_end(&e) && !all.is_empty() && nobody_answers(path) => break None,
                 Err(e) => return Err(e),
             }
         };
