@@ -103,7 +103,17 @@ impl Net {
         self.block_rule(to, self.address(from)).expect("nft");
     }
 
-    /// Ends all that [`Net::split`] and [`Net::deafen`] did.
+    /// Loses attempts of `from` to connect to `to`, as a firewall does; what `to` connects passes.
+    ///
+    /// # Panics
+    /// When the filter cannot be set.
+    pub fn bar(&self, to: usize, from: usize) {
+        let opening = "tcp flags & (syn | ack) == syn";
+        let rule = format!("ip saddr {} {opening} drop", self.address(from));
+        self.rule(to, &rule).expect("nft");
+    }
+
+    /// Ends all that [`Net::split`], [`Net::deafen`] and [`Net::bar`] did.
     ///
     /// # Panics
     /// When the filter cannot be changed.
@@ -114,15 +124,16 @@ impl Net {
     }
 
     fn block_rule(&self, host: usize, from: Ipv4Addr) -> Result<(), String> {
+        self.rule(host, &format!("ip saddr {from} drop"))
+    }
+
+    fn rule(&self, host: usize, rule: &str) -> Result<(), String> {
         self.nft(host, "add table ip harness")?;
         self.nft(
             host,
             "add chain ip harness in { type filter hook input priority 0 ; }",
         )?;
-        self.nft(
-            host,
-            &format!("add rule ip harness in ip saddr {from} drop"),
-        )
+        self.nft(host, &format!("add rule ip harness in {rule}"))
     }
 
     fn nft(&self, host: usize, rule: &str) -> Result<(), String> {

@@ -29,6 +29,7 @@ mod metrics_oracle;
 mod mistakes;
 mod peers_cli;
 mod peers_files;
+mod peers_lent;
 mod peers_options;
 mod peers_wire;
 mod real_clients;

@@ -7,12 +7,13 @@
 
 use smallvec::SmallVec;
 
-use super::cells::zero;
+use super::cells::{CELL_HELD, zero};
 use super::state::{ReplicaShard, count, flags, hash};
 use crate::table::data_type::Kind;
 use crate::table::lineage::Stamp;
 use crate::table::schema::{
-    CELL_LINEAGE, CELL_NEXT, CHAIN, Cell, FLAGS, ReplicaLayout, set_wide, set_word, wide, word,
+    CELL_LINEAGE, CELL_NEXT, CHAIN, Cell, FLAGS, ReplicaLayout, USES, set_wide, set_word, wide,
+    word,
 };
 use crate::table::slab::NIL;
 
@@ -184,14 +185,16 @@ impl ReplicaShard {
         let Some(ext) = self.exts.find(hash(slot), |ext| ext.slot == slot) else {
             return false;
         };
-        // After the edict was learned, it is the newest one exactly on the columns that it voids.
-        let voided = |cell: &&Cell| {
-            cell.kind != Kind::Gauge
+        // After the edict was learned, it is the newest one exactly on the columns that it voids. Trackers are never voided; where
+        // there are none, a gauge was assigned by somebody.
+        let voided = |cell: &&Cell, is_held: bool| {
+            (cell.kind != Kind::Gauge || (column.is_none() && !is_held))
                 && column.is_none_or(|column| column == cell.number)
                 && ext.on(cell.number) == stamp
         };
         let mut lost = false;
-        for cell in layout.summed().iter().filter(voided) {
+        let is_held = word(record, USES) > 0;
+        for cell in layout.summed().iter().filter(|c| voided(c, is_held)) {
             lost |= zero(cell, record, cell.at);
         }
         let mut next = word(record, CHAIN);
@@ -201,8 +204,10 @@ impl ReplicaShard {
                 break;
             }
             next = word(other, CELL_NEXT);
-            if ext.epoch_of(word(other, CELL_LINEAGE) as u16) < stamp {
-                for cell in layout.summed().iter().filter(voided) {
+            let head = word(other, CELL_LINEAGE);
+            if ext.epoch_of(head as u16) < stamp {
+                let is_held = head & CELL_HELD != 0;
+                for cell in layout.summed().iter().filter(|c| voided(c, is_held)) {
                     zero(cell, other, cell.remote);
                 }
             }
@@ -220,13 +225,20 @@ impl ReplicaShard {
         true
     }
 
-    /// Voids the columns of a cell just received on which a newer edict than its epoch is known.
-    pub fn void_by_epoch(ext: &Ext, layout: &ReplicaLayout, cell: &mut [u8], epoch: Stamp) {
+    /// Voids the columns of a cell just received on which a newer edict than its epoch is known. `is_held`: it has trackers.
+    pub fn void_by_epoch(
+        ext: &Ext,
+        layout: &ReplicaLayout,
+        cell: &mut [u8],
+        epoch: Stamp,
+        is_held: bool,
+    ) {
         if ext.newest() <= epoch {
             return;
         }
         for column in layout.summed() {
-            if column.kind != Kind::Gauge && ext.on(column.number) > epoch {
+            let may_be = column.kind != Kind::Gauge || !is_held;
+            if may_be && ext.on(column.number) > epoch {
                 zero(column, cell, column.remote);
             }
         }

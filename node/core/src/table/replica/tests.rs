@@ -184,6 +184,42 @@ fn gauges_count_while_their_lineage_lives() {
     assert_eq!(reads(&nodes, 1, D::ConnCur, 71_000), [None; 2]);
 }
 
+/// A gauge that was assigned goes with the entry; trackers do not.
+#[test]
+fn a_gauge_that_was_assigned_is_cleared() {
+    for (assigned, cleared, held) in [
+        (0, 0, None),
+        (0, 1, None),
+        (1, 0, None),
+        (0, 1, Some(0)),
+        (2, 1, Some(0)),
+    ] {
+        let mut nodes = cluster(3, 100, None);
+        let entry = held.map(|at: usize| (at, nodes[at].table.track(&key(1), 1_000).unwrap()));
+        nodes[assigned]
+            .table
+            .upsert(&key(1), 1_000, |mut entry| {
+                assert!(entry.set_exact(D::ConnCur, 0, 5, 1_000));
+            })
+            .unwrap();
+        settle(&mut nodes, 1_000);
+        let before = 5 + u64::from(held.is_some_and(|at| at != assigned));
+        assert_eq!(reads(&nodes, 1, D::ConnCur, 1_000), [Some(before); 3]);
+        nodes[cleared].table.remove(&key(1), 2_000);
+        settle(&mut nodes, 2_000);
+        // What was assigned where it is held cannot be told from trackers.
+        let left = held.map(|at| if at == assigned { 5 } else { 1 });
+        assert_eq!(
+            reads(&nodes, 1, D::ConnCur, 2_000),
+            [left; 3],
+            "{assigned} {cleared} {held:?}"
+        );
+        if let Some((at, entry)) = entry {
+            nodes[at].table.untrack(entry, 3_000);
+        }
+    }
+}
+
 #[test]
 fn assignments_beat_counts_everywhere() {
     let mut nodes = cluster(3, 100, None);

@@ -47,7 +47,7 @@ impl Merger<'_> {
         let now = self.now_ms;
         let epoch = row.head.epoch.unwrap_or(NEVER);
         if let Some(ext) = ext(shard, slot) {
-            ReplicaShard::void_by_epoch(ext, layout, &mut self.cell, epoch);
+            ReplicaShard::void_by_epoch(ext, layout, &mut self.cell, epoch, row.is(RowFlags::HELD));
         }
         let (record, Some(replica)) = shard.parts(slot) else {
             return false;
@@ -150,7 +150,7 @@ impl Merger<'_> {
         let layout = self.replica.layout;
         if let Some(ext) = ext(shard, slot) {
             let epoch = row.head.epoch.unwrap_or(NEVER);
-            ReplicaShard::void_by_epoch(ext, layout, &mut self.cell, epoch);
+            ReplicaShard::void_by_epoch(ext, layout, &mut self.cell, epoch, row.is(RowFlags::HELD));
         }
         let (record, Some(replica)) = shard.parts(slot) else {
             return false;
