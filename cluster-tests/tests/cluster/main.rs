@@ -13,6 +13,7 @@ mod impostor;
 mod links;
 mod metrics;
 mod newcomers;
+mod reloads;
 mod restarts;
 mod strangers;
 mod types;

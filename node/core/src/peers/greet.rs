@@ -175,6 +175,7 @@ impl Hub {
             incoming: true,
         });
         self.learn(now);
+        self.learn_again(now);
         if anew {
             self.ask_too(id);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::event::{Ended, SessionId};
 use super::hub::{Filled, Hub, Known, Shared};
-use super::learn::Learn;
+use super::learn::{Lack, Learn};
 use super::limits::{GAP_PAUSE, HEARTBEAT_MS, LEASE_MS, REVISIONS_MAX, TEACH_FROM};
 use super::messages::{Held, Holdings, Reply};
 use super::receive::{Asked, InSession};
@@ -163,6 +163,13 @@ impl Hub {
             return Ok(());
         };
         let took = now.saturating_sub(asked.at);
+        if asked.all {
+            shared.lack = match shared.lack {
+                Lack::Nothing => Lack::Nothing,
+                _ if table.partial => Lack::Columns,
+                _ => Lack::Nothing,
+            };
+        }
         for claim in asked.claims {
             shared.pause(claim.lineage, took, asked.news, now, jitter);
             shared.was_shown(claim.lineage, &asked.left);
@@ -202,6 +209,7 @@ impl Hub {
             self.prove(own, &holdings, whole);
         }
         self.was_taught(id, own, now);
+        self.learn_again(now);
         self.ask_for_gaps_in(own, now);
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::batch::BatchWriter;
 use super::estate::{Claim, Estate};
 use super::event::{Action, Ended, Event, PeerIx, SessionId};
-use super::learn::{Learn, Lesson};
+use super::learn::{Lack, Learn, Lesson};
 use super::limits::{COLLECT, EVENTS_MAX, FLUSH_MS, HEARTBEAT_MS, STALL_MS};
 use super::live::{Broken, Life};
 use super::messages::{Held, Hello, TableDef, VERSION};
@@ -76,6 +76,7 @@ pub(super) struct Shared {
     /// then.
     pub(super) is_busy: bool,
     pub(super) learn: Learn,
+    pub(super) lack: Lack,
     /// A peer was through with teaching it.
     pub(super) taught: bool,
 }
@@ -229,6 +230,7 @@ impl Hub {
                 } else {
                     Learn::Done
                 },
+                lack: Lack::Nothing,
                 taught: false,
             })
         });
@@ -320,6 +322,7 @@ impl Hub {
         self.report_broken(now);
         if now >= self.beat_at {
             self.beat_at = now + HEARTBEAT_MS;
+            self.learn_again(now);
             self.ask_for_gaps(now);
             self.ask_again(now);
             self.report_acks(now);

@@ -2,7 +2,9 @@
 
 use super::event::{Action, Ended, SessionId};
 use super::hub::{Hub, Known};
+use super::learn::Lack;
 use super::limits::LEASE_MS;
+use super::store::Store;
 use crate::table::{Lineage, TableId};
 
 /// What a hub knows of one table beside what is in it.
@@ -12,6 +14,18 @@ pub struct Inheritance {
     pub known: Vec<(Lineage, u64, u64, u32)>,
     /// What others have acknowledged of this lineage's journal.
     pub acked: Vec<(Lineage, u64)>,
+    /// Something that was read is not there: then `known` proves nothing, and a peer is asked for everything once more.
+    pub lacks: bool,
+    /// Entries had to go, or did not come in, for lack of room.
+    pub crowded: bool,
+}
+
+impl Inheritance {
+    /// Says that the table here does not hold what the one before read, or would have with the columns and the room of this one.
+    pub fn void(&mut self) {
+        self.known.clear();
+        self.lacks = true;
+    }
 }
 
 impl Hub {
@@ -25,6 +39,7 @@ impl Hub {
         }
         let tables = self.tables.iter().map(|shared| {
             let known = shared.known.iter();
+            let store = self.stores.store(shared.id);
             let inheritance = Inheritance {
                 known: known
                     .map(|(lineage, k)| (*lineage, k.all, k.resumed_at(), k.revision))
@@ -34,6 +49,8 @@ impl Hub {
                     .iter()
                     .map(|(lineage, n)| (*lineage, *n))
                     .collect(),
+                lacks: shared.lack == Lack::Everything,
+                crowded: store.is_some_and(Store::is_crowded),
             };
             (shared.id, inheritance)
         });
@@ -59,6 +76,9 @@ impl Hub {
         let Some(shared) = self.tables.iter_mut().find(|shared| shared.id == table) else {
             return;
         };
+        if inheritance.lacks {
+            shared.lack = Lack::Everything;
+        }
         for (lineage, all, resume, revision) in &inheritance.known {
             let known = Known {
                 all: *all,
@@ -95,8 +115,8 @@ impl Hub {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::store::{Store, Stores};
-    use super::{Hub, LEASE_MS};
+    use super::super::store::Stores;
+    use super::{Hub, LEASE_MS, Store};
     use crate::peers::HubConfig;
     use crate::table::{Key, Lineage, Lineages, TableId, Tag};
 

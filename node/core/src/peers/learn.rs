@@ -4,6 +4,7 @@ use super::event::{Action, Event, Learned, ReadyWhy, SessionId};
 use super::hub::Hub;
 use super::messages::Reply;
 use super::peer::{Answer, Dial, Peer};
+use super::receive::InSession;
 
 /// How far the learning of a table has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,16 @@ pub(super) enum Learn {
     From(SessionId),
     /// It was learned, or there is nobody to learn it from.
     Done,
+}
+
+/// What a process that goes on lacks of what the one before had read, for lack of columns or of room then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    Nothing,
+    /// A peer that itself lacks columns was through with showing everything: one that has them all is asked, too.
+    Columns,
+    /// Nobody was.
+    Everything,
 }
 
 /// What one peer teaches, for people.
@@ -109,6 +120,33 @@ impl Hub {
             entries: 0,
         });
         lesson.asked += 1;
+    }
+
+    /// Asks a peer for everything where this process lacks what the one before had read. Journals are read from their
+    /// beginnings all the same: this brings what peers hold of others, of the dead, and of this node's own.
+    pub(super) fn learn_again(&mut self, now: u64) {
+        for (own, shared) in self.tables.iter().enumerate() {
+            if shared.lack == Lack::Nothing || shared.learn != Learn::Done {
+                continue;
+            }
+            let tables = self.ins.values().filter_map(|s| s.table_of(own));
+            if tables.filter_map(|t| t.asked.as_ref()).any(|a| a.all) {
+                continue;
+            }
+            let partial = |session: &InSession| session.table_of(own).is_some_and(|t| t.partial);
+            let candidates = self.ins.iter_mut().filter(|(_, session)| {
+                let free = session.table_of(own).is_some_and(|t| t.asked.is_none());
+                let helps = shared.lack == Lack::Everything || !partial(session);
+                session.is_up() && !session.newcomer && free && helps
+            });
+            let best = candidates.min_by_key(|(id, session)| (partial(session), **id));
+            let Some((_, session)) = best else {
+                continue;
+            };
+            if let Some(theirs) = session.ask_for_all(own, now) {
+                session.replies.push_back(Reply::Teach { table: theirs });
+            }
+        }
     }
 
     /// The teacher is through.

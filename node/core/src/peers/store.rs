@@ -24,6 +24,10 @@ pub trait Store {
     fn entries(&self, _now_ms: u64) -> usize {
         0
     }
+    /// Entries had to go, or did not come in, for lack of room, here or in a process before this one.
+    fn is_crowded(&self) -> bool {
+        false
+    }
     /// Columns in the order of rows.
     fn columns(&self) -> Vec<ColumnDef>;
     /// Wall clock minus monotonic clock, milliseconds.
@@ -105,6 +109,10 @@ impl Store for Table {
     }
     fn entries(&self, now_ms: u64) -> usize {
         self.used(now_ms)
+    }
+    fn is_crowded(&self) -> bool {
+        let events = self.events();
+        events.evictions + events.refusals > 0
     }
     fn columns(&self) -> Vec<ColumnDef> {
         self.replica().map_or(Vec::new(), |r| r.columns().to_vec())

@@ -188,6 +188,10 @@ pub struct Known {
     pub known: Vec<(u64, u64, u64, u32)>,
     /// Lineage, and what it has acknowledged.
     pub acked: Vec<(u64, u64)>,
+    /// Something that was read is not there, and peers have not been asked for it yet.
+    pub lacks: bool,
+    /// Entries had to go, or did not come in, for lack of room.
+    pub crowded: bool,
 }
 
 /// See [`Pass::Drain`].

@@ -195,6 +195,8 @@ pub fn known(table: TableId, inheritance: &Inheritance) -> frames::Known {
             .map(|(lineage, all, resume, revision)| (lineage.0, *all, *resume, *revision))
             .collect(),
         acked: acked.map(|(lineage, n)| (lineage.0, *n)).collect(),
+        lacks: inheritance.lacks,
+        crowded: inheritance.crowded,
     }
 }
 
@@ -208,6 +210,8 @@ pub fn inheritance(known: &frames::Known) -> Inheritance {
             .map(|(id, all, resume, revision)| (Lineage(*id), *all, *resume, *revision))
             .collect(),
         acked: acked.map(|(id, n)| (Lineage(*id), *n)).collect(),
+        lacks: known.lacks,
+        crowded: known.crowded,
     }
 }
 

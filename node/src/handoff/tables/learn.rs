@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use remora_core::peers::Inheritance;
 use remora_core::table::{Delta, Importer, Key, Ledger, Lineage, Table, TableId, disown};
 use tracing::{error, info, warn};
 
@@ -255,7 +256,14 @@ impl<'w> Lesson<'w> {
                 Some(Pass::Known(known)) => {
                     let here = positions.get(usize::from(known.table)).copied().flatten();
                     if let Some(here) = here {
-                        let inheritance = convert::inheritance(&known);
+                        let mut inheritance = convert::inheritance(&known);
+                        let at = usize::from(known.table);
+                        let importer = importers.get(at).and_then(Option::as_ref);
+                        let before = there.sizes.get(at).copied().unwrap_or(0);
+                        let size = tables.get(usize::from(here.0)).map_or(0, |t| t.spec().size);
+                        if !holds(&inheritance, importer, before, size as u64) {
+                            inheritance.void();
+                        }
                         shared.heritage.hubs.lock().known.push((here, inheritance));
                     }
                 }
@@ -383,6 +391,22 @@ impl<'w> Lesson<'w> {
         );
         true
     }
+}
+
+/// Whether the table here holds all that the process before had read of its peers, and whether that is all that this one would
+/// have read. Sizes are those of the table there and here; 0: not told.
+fn holds(
+    inheritance: &Inheritance,
+    importer: Option<&Importer<'_>>,
+    before: u64,
+    size: u64,
+) -> bool {
+    let Some(importer) = importer else {
+        return false; // it begins empty
+    };
+    let fewer = before > size && importer.is_short();
+    let more = (1..size).contains(&before) && inheritance.crowded;
+    !(inheritance.lacks || importer.has_gained() || fewer || more)
 }
 
 /// Changes the gauge of an entry that is there.

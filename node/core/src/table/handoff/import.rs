@@ -45,6 +45,9 @@ pub struct Importer<'t> {
     whole: bool,
     /// The highest number of each lineage, if they will not be told otherwise.
     highest: Option<BTreeMap<Lineage, u64>>,
+    /// This table has columns that the sender's has not; among them some that are summed.
+    gained: bool,
+    gained_sums: bool,
 }
 
 /// Shard and slot of an entry.
@@ -99,7 +102,7 @@ impl<'t> Importer<'t> {
             return Err(how);
         }
         let own = crate::peers::batch::columns_of(&spec.store);
-        let targets = sender
+        let targets: Vec<Option<Cell>> = sender
             .columns
             .iter()
             .map(|column| {
@@ -109,6 +112,19 @@ impl<'t> Importer<'t> {
                 same_unit.then_some(cell)
             })
             .collect();
+        let gained = |cell: &Cell| {
+            let mut known = targets.iter().flatten();
+            !known.any(|target| target.number == cell.number)
+        };
+        let columns = own.iter().zip(table.schema.columns());
+        let gained: Vec<ColumnKind> = columns
+            .filter(|(_, cell)| gained(cell))
+            .map(|(column, _)| column.kind)
+            .collect();
+        let sums = |kind: &ColumnKind| {
+            use ColumnKind::{Counter, Gauge, Rate};
+            matches!(kind, Counter | Gauge | Rate)
+        };
         let layout = table.schema.replica.as_ref();
         Ok(Importer {
             cell: layout.map_or_else(Vec::new, |layout| layout.blank_cell.to_vec()),
@@ -126,6 +142,8 @@ impl<'t> Importer<'t> {
             evicted: false,
             whole: false,
             highest: None,
+            gained: !gained.is_empty(),
+            gained_sums: gained.iter().any(sums),
         })
     }
     /// What the sender has and this table has not, as `store` names it.
@@ -178,6 +196,15 @@ impl<'t> Importer<'t> {
     /// The sender's numbers of lineages will not come: those of its rows stand for them.
     pub(super) fn note_highest(&mut self) {
         self.highest = Some(BTreeMap::new());
+    }
+    /// Whether this table has columns that the sender's has not, or not in the same way: what others counted in them was
+    /// read and not kept there.
+    pub fn has_gained(&self) -> bool {
+        self.gained
+    }
+    /// Whether entries were left out for lack of room.
+    pub fn is_short(&self) -> bool {
+        self.evicted() > 0 || self.refused > 0
     }
     /// Rows for which there was no room.
     pub fn refused(&self) -> u64 {
@@ -588,7 +615,12 @@ impl<'t> Importer<'t> {
         }
         if replicated && !own && row.head.version > 0 && !row.head.flags.contains(RowFlags::NO_CELL)
         {
-            let kept = shard.inherit_cell(slot, &row.head, &self.cell);
+            let mut head = row.head;
+            if self.gained_sums {
+                // Whoever has the rest of it brings it, with the same version.
+                head.flags = head.flags.with(RowFlags::PARTIAL);
+            }
+            let kept = shard.inherit_cell(slot, &head, &self.cell);
             self.refused += u64::from(!kept);
         }
         gauge

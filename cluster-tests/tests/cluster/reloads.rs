@@ -1,0 +1,150 @@
+//! Nodes that are reloaded with another definition of a table: what their peers have, they get.
+
+use cluster_tests::cli::Cli;
+use cluster_tests::cluster::{Cluster, Node, Spec};
+use cluster_tests::dump::Expected;
+use cluster_tests::hits::Tally;
+use cluster_tests::locate::{Kind, kind_under_test};
+use cluster_tests::scrape::{samples, scrape};
+use cluster_tests::tools;
+
+/// Starts all nodes with a supervisor. `None` for a program that has no reloads of this kind.
+fn supervised(spec: Spec) -> Option<Cluster> {
+    if kind_under_test() == Kind::Haproxy {
+        tools::skip("its workers learn tables from their peers anew");
+        return None;
+    }
+    let mut cluster = spec.prepare();
+    let head = "global\n  master-worker\n  admin bind unix@{{dir}}/admin.sock\n";
+    for index in 0..cluster.len() {
+        let node = cluster.node_mut(index);
+        node.reconfigure(|config| config.replacen("global\n", head, 1));
+        node.spawn();
+    }
+    for index in 0..cluster.len() {
+        cluster.node_mut(index).ready();
+    }
+    Some(cluster)
+}
+
+/// Reloads a node with a changed configuration.
+#[track_caller]
+fn reload(node: &Node, from: &str, to: &str) {
+    let dir = node.proxy().dir();
+    let path = dir.join("test.cfg");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    assert!(text.contains(from), "{from:?} in {text}");
+    std::fs::write(path, text.replace(from, to)).expect("the configuration");
+    let said = Cli::new(dir.join("master.sock")).ask("reload");
+    assert!(said.starts_with("Success=1\n"), "{said}");
+}
+
+/// How many walks a node has asked for because a peer had more than it.
+fn resyncs(node: &Node) -> f64 {
+    let page = scrape(&node.proxy().dir().join("admin.sock"));
+    let samples = samples(&page);
+    let mut walks = samples
+        .iter()
+        .filter(|(name, _)| name.starts_with("remora_peers_resyncs_total{"));
+    *walks.next().expect("a number").1
+}
+
+/// What one node counts in a new column before the others have it reaches them when they have.
+#[test]
+fn a_column_added_by_rolling_reloads() {
+    let (before, after) = (
+        "store http_req_cnt,gpc0_rate(1h)",
+        "store http_req_cnt,gpc0_rate(2h),gpc0,gpt0",
+    );
+    let table = format!("type string len 32 size 10k expire 1h {before}");
+    let Some(mut cluster) = supervised(Spec::of(3).table(&table)) else {
+        return;
+    };
+    let columns = ["http_req_cnt", "gpc0", "gpc0_rate"];
+    let mut old = Tally::default();
+    cluster.node(2).hit("old", 3, &mut old);
+    cluster.settled(&Expected::counted_in(&old, &columns[..1]).except("gpc0_rate"));
+    let mut tally = Tally::default();
+    let mut expected = Expected::nothing();
+    for node in 0..3 {
+        reload(cluster.node(node), before, after);
+        // Only now, and never again.
+        for key in 0..30 {
+            cluster
+                .node(node)
+                .hit(&format!("of{node}-{key}"), 5, &mut tally);
+        }
+        let order = format!("set table t key ban{node} data.gpt0 {}", 40 + node);
+        cluster.node(node).order(&order);
+        expected = expected.with(&format!("ban{node}"), "gpt0", 40 + node as i64);
+    }
+    for (key, count) in tally.iter() {
+        for column in columns {
+            expected = expected.with(key, column, count as i64);
+        }
+    }
+    // What was counted in a column of another definition is gone with it.
+    expected = expected.with("old", "http_req_cnt", 3);
+    cluster.settled(&expected);
+    // Nor are third parties missed that have died since.
+    let survivors = 2;
+    cluster.node_mut(survivors).kill();
+    cluster.settled(&expected);
+    let walks = [0, 1].map(|node| resyncs(cluster.node(node)));
+    for node in 0..survivors {
+        reload(cluster.node(node), "size 10k", "size 20k");
+    }
+    cluster.settled(&expected);
+    assert_eq!([0, 1].map(|node| resyncs(cluster.node(node))), walks);
+}
+
+/// The last that a dead node counted, in a column that a survivor had not yet: another one has it.
+#[test]
+fn a_column_added_after_the_death_of_who_counted_in_it() {
+    let (before, after) = ("store http_req_cnt", "store http_req_cnt,gpc0,gpt0");
+    let table = format!("type string len 32 size 10k expire 1h {before}");
+    let Some(mut cluster) = supervised(Spec::of(3).table(&table)) else {
+        return;
+    };
+    for node in [0, 2] {
+        reload(cluster.node(node), before, after);
+    }
+    let mut tally = Tally::default();
+    cluster.node(2).hit("a", 7, &mut tally);
+    cluster.node(2).order("set table t key ban data.gpt0 42");
+    let columns = ["http_req_cnt", "gpc0"];
+    let expected = Expected::counted_in(&tally, &columns).with("ban", "gpt0", 42);
+    let both = expected.and_others();
+    cluster_tests::wait::until_true("the other one has it", || {
+        cluster.node(0).value("a", "gpc0") == 7 && cluster.node(0).value("ban", "gpt0") == 42
+    });
+    cluster.node_mut(2).kill();
+    reload(cluster.node(1), before, after);
+    cluster.settled(&both);
+}
+
+/// Entries that a table had no room for come back when it has.
+#[test]
+fn a_table_that_is_small_for_a_while() {
+    let Some(cluster) = supervised(Spec::of(2)) else {
+        return;
+    };
+    let mut tally = Tally::default();
+    for key in 0..50 {
+        cluster.node(key % 2).hit(&format!("k{key}"), 7, &mut tally);
+    }
+    let expected = Expected::of(&tally);
+    cluster.settled(&expected);
+    for round in 0..2 {
+        reload(cluster.node(1), "size 10k", "size 10");
+        let few = cluster.node(1).dump("t");
+        assert!(few.sum("gpc0") <= 70, "{few:?}");
+        if round == 1 {
+            // Through a process that has nothing to do with it.
+            reload(cluster.node(1), "size 10 ", "size 10 nopurge ");
+            reload(cluster.node(1), "size 10 nopurge ", "size 10 ");
+        }
+        reload(cluster.node(1), "size 10 ", "size 10k ");
+        cluster.settled(&expected);
+    }
+}
