@@ -181,10 +181,28 @@ impl Node {
     /// When it runs already.
     #[track_caller]
     pub fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    /// Starts another process beside it that ends it in good order (`-sf`) once it accepts itself, and waits for that.
+    /// Returns the one before.
+    #[track_caller]
+    pub fn replace(&mut self) -> Proxy {
+        let old = self.proxy.take().expect("a running node");
+        self.spawn_with(&["-sf", &old.pid().to_string()]);
+        self.ready();
+        old
+    }
+
+    #[track_caller]
+    fn spawn_with(&mut self, args: &[&str]) {
         assert!(!self.runs(), "{} runs already", self.name());
         let mut launch = Launch::of(self.kind, &self.config)
             .arg("-L")
             .arg(&self.name());
+        for arg in args {
+            launch = launch.arg(arg);
+        }
         if self.config.contains("  master-worker\n") {
             launch = launch.arg("-S").arg("{{dir}}/master.sock");
         }

@@ -56,6 +56,40 @@ fn sizes_lifetimes_and_columns() {
     }
 }
 
+/// An entry that is over at one node and lives at another is the whole sum again once it is hit anywhere.
+#[test]
+fn lifetimes_that_end_apart() {
+    let cluster = Spec::of(2)
+        .table_on(
+            0,
+            "type string len 32 size 1k expire 1500 store http_req_cnt,gpc0",
+        )
+        .table_on(
+            1,
+            "type string len 32 size 1k expire 1h store http_req_cnt,gpc0",
+        )
+        .start();
+    let mut tally = Tally::default();
+    let entries = |node: usize| cluster.node(node).dump("t").entries.len();
+    for round in 1..=2 {
+        for (node, key) in [(0, "a"), (1, "a"), (0, "b"), (1, "c")] {
+            cluster.node(node).hit(key, 5, &mut tally);
+        }
+        let sums = |node: usize| ["a", "b", "c"].map(|key| cluster.node(node).value(key, "gpc0"));
+        let all = [round * 10, round * 5, round * 5];
+        until_true("the one that keeps them has all", || sums(1) == all);
+        until_true("over at the other", || entries(0) == 0);
+        assert_eq!(sums(1), all);
+    }
+    // Hit where they are over, and where they live.
+    for (node, key) in [(0, "a"), (1, "b"), (0, "c")] {
+        cluster.node(node).hit(key, 1, &mut tally);
+        until_true("both show the sum", || {
+            (0..2).all(|node| cluster.node(node).value(key, "gpc0") as u64 == tally.get(key))
+        });
+    }
+}
+
 /// What a node's metrics say of another one.
 fn told(cluster: &Cluster, node: usize, other: usize, what: &str) -> f64 {
     let page = scrape(&cluster.node(node).proxy().dir().join("admin.sock"));

@@ -7,8 +7,13 @@ use cluster_tests::dump::Expected;
 use cluster_tests::hits::{Done, Tally, Traffic};
 use cluster_tests::locate::{Kind, kind_under_test};
 use cluster_tests::tools;
-use cluster_tests::wait::{until, until_true};
+use cluster_tests::wait::{until, until_true, until_within};
 use rustix::process::Signal;
+
+/// How often a process is replaced.
+const ROUNDS: usize = 4;
+/// Nobody need wait for a lease to end.
+const SOON: Duration = Duration::from_secs(4);
 
 /// One request at a time: what is not answered has not been read.
 fn traffic(cluster: &Cluster, node: usize) -> Traffic {
@@ -66,6 +71,51 @@ fn every_node_in_turn_is_restarted_under_traffic() {
         shares < 18 && (shares > 3 || (0..3).all(goes_on)),
         "{origins}"
     );
+}
+
+/// A process is replaced by one that was started beside it, and learned while it went on: the last that it counted reaches
+/// everybody, that one too, and at once.
+#[test]
+fn a_replaced_process_tells_its_successor_the_last_of_it() {
+    if kind_under_test() == Kind::Haproxy {
+        return;
+    }
+    // A path can be taken over while the process before still uses it; a port cannot.
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut cluster = Spec::of(3).prepare();
+    let ports: Vec<u16> = (0..3).map(|node| cluster.node(node).peers_port()).collect();
+    for node in 0..3 {
+        cluster.node_mut(node).reconfigure(|mut config| {
+            for (of, port) in ports.iter().enumerate() {
+                let path = format!("unix@{}/{of}", dir.path().display());
+                config = config.replace(&format!("127.0.0.1:{port}"), &path);
+            }
+            config
+        });
+    }
+    (0..3).for_each(|node| cluster.node_mut(node).spawn());
+    (0..3).for_each(|node| cluster.node_mut(node).ready());
+    let steady: Vec<Traffic> = (0..2).map(|node| traffic(&cluster, node)).collect();
+    let mut tally = Tally::default();
+    for _ in 0..ROUNDS {
+        let own = traffic(&cluster, 2);
+        let before = count(&cluster, 2, "own2");
+        until_true("traffic flows", || count(&cluster, 2, "own2") > before + 10);
+        let mut old = cluster.node_mut(2).replace();
+        old.wait();
+        tally.merge(&own.stop().answered);
+        let sum = tally.get("own2") as i64;
+        let told = until_within(SOON, || {
+            (0..3)
+                .all(|node| count(&cluster, node, "own2") == sum)
+                .then_some(())
+        });
+        assert!(told.is_some(), "somebody lacks the last of {sum}");
+    }
+    for traffic in steady {
+        tally.merge(&traffic.stop().answered);
+    }
+    cluster.settled(&Expected::of(&tally));
 }
 
 /// A hard stop (SIGTERM) right behind the last answer: that is counted too, and connections that were open are not

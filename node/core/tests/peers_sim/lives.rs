@@ -2,6 +2,7 @@
 
 use remora_core::table::{DataType, EntryRef, Key};
 
+use crate::rng::Rng;
 use crate::scenarios::{cut, read, short_lived, spec};
 use crate::stores::Mutant;
 use crate::world::{World, keys};
@@ -304,5 +305,64 @@ fn who_was_forgotten_is_heard_again() {
         assert_eq!(world.all(5, DataType::ConnCur), [1; 3], "{relayed}");
         assert_eq!(world.all(6, DataType::ConnCur), [0; 3], "{relayed}");
         assert_eq!(world.all(5, DataType::Gpc0), [1; 3], "{relayed}");
+    }
+}
+
+/// Nodes keep entries for different times: whoever begins a key anew that lives elsewhere has the whole sum in a moment, and
+/// nothing is lost or counted twice, be it that they are parted now and then.
+#[test]
+fn lifetimes_that_differ() {
+    for seed in 0..15 {
+        let mut rng = Rng::new(seed);
+        let mut world = World::new(seed, (1, 30), Mutant::None);
+        let mut lifetimes = [600_000, 8_000, 8_000, 20_000];
+        lifetimes.rotate_right(rng.below(4) as usize);
+        for lifetime in lifetimes {
+            let mut spec = spec(100);
+            spec.expire_ms = Some(lifetime);
+            world.add_node(vec![spec], 0);
+        }
+        let keeper = lifetimes.iter().position(|ms| *ms == 600_000).unwrap();
+        for node in 0..4 {
+            world.start(node);
+        }
+        world.live(3_000);
+        let mut counted = [0; 3];
+        for _ in 0..40 {
+            let node = rng.below(4) as usize;
+            let key = rng.below(3) as u32;
+            if rng.percent(15) {
+                // Not for so long that one forgets what nobody has heard.
+                let other = (node + 1 + rng.below(3) as usize) % 4;
+                cut(&mut world, node, other, true);
+                world.hit(other, key);
+                counted[key as usize] += 1;
+                let wait = rng.pick(&[500, 1_500, 4_000]);
+                world.live(wait);
+                cut(&mut world, node, other, false);
+                world.live(3_000);
+            }
+            world.hit(node, key);
+            counted[key as usize] += 1;
+            world.live(1_000);
+            let sum = counted[key as usize];
+            assert_eq!(
+                (
+                    read(&mut world, node, key, DataType::Gpc0),
+                    read(&mut world, keeper, key, DataType::Gpc0)
+                ),
+                (sum, sum),
+                "seed {seed}: of {key}, hit at {node}, kept at {keeper}"
+            );
+            let wait = rng.pick(&[0, 100, 3_000, 9_000, 25_000]);
+            world.live(wait);
+            for node in 0..4 {
+                let read = read(&mut world, node, key, DataType::Gpc0);
+                assert!(
+                    read == 0 || read == sum,
+                    "seed {seed}: {read} of {sum} at {node}"
+                );
+            }
+        }
     }
 }

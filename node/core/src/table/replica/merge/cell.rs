@@ -1,5 +1,6 @@
 //! The row's cell: newer versions replace older ones; shares that their owner lost are kept, offered and taken back.
 
+use super::super::EXPIRED_GRACE_MS;
 use super::super::cells::{CELL_HELD, CELL_PARTIAL};
 use super::super::edicts::{NEVER, register_stamp};
 use super::super::state::{ReplicaShard, count, flags};
@@ -8,10 +9,10 @@ use crate::peers::batch::RowFlags;
 use crate::table::data_type::Kind;
 use crate::table::rate::{Rate, age_ms};
 use crate::table::schema::{
-    CELL_DATA, CELL_LINEAGE, CELL_VERSION, Cell, FLAGS, VERSION, rate, set_rate, set_wide,
+    BORN, CELL_DATA, CELL_LINEAGE, CELL_VERSION, Cell, FLAGS, VERSION, rate, set_rate, set_wide,
     set_word, wide, word,
 };
-use crate::table::shard::Shard;
+use crate::table::shard::{Shard, date};
 
 impl Merger<'_> {
     /// The first cell of an entry that has just begun, of a plain row.
@@ -142,7 +143,20 @@ impl Merger<'_> {
             !row.is(RowFlags::HOLDS_OTHERS)
                 && ((own > 0 && own <= self.acked_to_sender) || replica.chain(record).any(dead))
         };
-        older_share || newer_edict() || newer_register() || lacks_all()
+        // It was over there, or made room for others, and was begun anew: who counted it before may have nothing of it left
+        // to tell, where entries live for different times.
+        let begun_late = || {
+            let ahead = row
+                .born
+                .saturating_sub(date(self.now_ms, word(record, BORN)));
+            let mut cells = replica.chain(record);
+            ahead >= u64::from(EXPIRED_GRACE_MS)
+                && cells.any(|cell| {
+                    cell.lineage() != row.lineage
+                        && !self.replica.layout.is_blank(cell.bytes, self.now_ms)
+                })
+        };
+        older_share || begun_late() || newer_edict() || newer_register() || lacks_all()
     }
 
     /// Takes back an own share that was lost here: it is added, for what was counted since is not in it.
