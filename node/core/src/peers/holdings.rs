@@ -40,7 +40,7 @@ impl Shared {
         known.limit = Some(known.limit.map_or(limit, |known| known.min(limit)));
     }
     /// A lineage's cells above [`Known::all`] were shown again: only what was not taken this time limits it.
-    fn was_shown(&mut self, lineage: Lineage, left: &[(Lineage, u64)]) {
+    pub(super) fn was_shown(&mut self, lineage: Lineage, left: &[(Lineage, u64)]) {
         if let Some(known) = self.known.get_mut(&lineage) {
             known.limit = None;
         }

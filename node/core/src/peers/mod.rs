@@ -23,6 +23,8 @@ mod receive;
 mod replies;
 mod report;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod wants;
 
 pub use event::{Action, Ended, Event, Learned, PeerIx, ReadyWhy, SessionId};

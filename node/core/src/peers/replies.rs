@@ -233,7 +233,7 @@ impl OutSession {
 const MISMATCHES_MAX: usize = 16;
 
 /// A peer's text, fit to be shown to people.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())
         .take(1_024)
