@@ -253,7 +253,7 @@ fn name_of(bytes: &[u8]) -> String {
     }
 }
 
-const FRAMES: [&str; 30] = [
+const FRAMES: [&str; 31] = [
     "Hello",
     "Listeners",
     "Begin",
@@ -284,6 +284,7 @@ const FRAMES: [&str; 30] = [
     "TeachAgain",
     "LearnAgain",
     "Cut",
+    "Closed",
 ];
 const PASSES: [&str; 19] = [
     "Ask",

@@ -1,5 +1,6 @@
 //! What waits in the queue of a listening socket that a reload removes, or a stop closes.
 
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use cluster_tests::{Client, Launch, get, ports};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
-use crate::supervisor::{edit, master, workers};
+use crate::supervisor::{Load, edit, master, workers};
 
 /// Threads share a UNIX socket: when it is closed, each may find that another one was faster.
 #[test]
@@ -151,4 +152,38 @@ fn descriptors_that_are_scarce_cost_nothing_that_serves() {
         let answer = get(proxy.addr("fe"), "/");
         assert_eq!(answer.map(|a| a.status), Ok(200), "{said}");
     }
+}
+
+/// Whoever has heard of a reload meets nothing that it removed.
+#[test]
+fn a_removed_port_refuses_as_soon_as_the_reload_is_over() {
+    if haproxy_lacks("says so before") {
+        return;
+    }
+    let proxy = Launch::new(&format!(
+        "{HEAD}
+frontend fe
+  bind 127.0.0.1:{{{{port:fe}}}}
+  http-request return status 200
+frontend other
+  bind 127.0.0.1:{{{{port:other}}}}
+  http-request return status 200
+"
+    ))
+    .supervised()
+    .start();
+    let fe = proxy.addr("fe");
+    let load = Load::on(proxy.addr("other"));
+    for round in 0..10 {
+        let (from, to) = (format!("bind {fe}"), "bind 127.0.0.1:0");
+        edit(&proxy, &from, to);
+        let said = master(&proxy).ask("reload");
+        assert!(said.starts_with("Success=1\n"), "{said}");
+        assert!(TcpStream::connect(fe).is_err(), "{round}");
+        edit(&proxy, to, &from);
+        let said = master(&proxy).ask("reload");
+        assert!(said.starts_with("Success=1\n"), "{said}");
+        assert_eq!(get(fe, "/").map(|a| a.status), Ok(200));
+    }
+    assert_eq!(load.failures(), 0);
 }

@@ -8,6 +8,7 @@ use cluster_tests::{Launch, get};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
+use crate::house::{HALF, House, MASTER, killed, settled};
 use crate::supervisor::{Load, OK, edit, kill, master, supervised, worker};
 
 /// Puts a copy of the program at `path`, with a few bytes more behind it, in one step.
@@ -214,4 +215,85 @@ fn a_directory_under_a_relative_name_is_followed_and_does_not_always_look_change
     until_true("the change is followed", || {
         get(fe, "/").is_ok_and(|answer| answer.text() == "two")
     });
+}
+
+/// A worker that the supervisor knows from its former life shows its tables once more.
+#[test]
+fn tables_outlive_a_worker_that_dies_after_the_program_was_executed() {
+    if haproxy_lacks("what is tested is the path of our own program") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("remora");
+    install(&path, b"");
+    let house = House::of(&path, "{{dir}}/handoff.sock", &MASTER, "");
+    let mut client = house.download();
+    house.get(5);
+    house.becomes("fe", "http_req_cnt", 6);
+    let supervisor = house.first.pid();
+    install(&path, b"x");
+    let before = worker(&house.first);
+    assert!(
+        master(&house.first)
+            .ask("reload")
+            .starts_with("Success=1\n")
+    );
+    until_true("the supervisor follows", || {
+        std::fs::read_link(format!("/proc/{supervisor}/exe")).is_ok_and(|exe| exe == path)
+    });
+    let mut now = settled(&house.first, before);
+    for _ in 0..2 {
+        now = killed(&house.first, now);
+        house.becomes("fe", "http_req_cnt", 6);
+        house.becomes("conns", "conn_cur", 1);
+        assert_eq!(house.value("fe", "gpc0"), 6);
+    }
+    house.gate.open();
+    let answer = client.response().expect("the whole answer");
+    assert_eq!(answer.body.len(), 2 * HALF);
+    drop(client);
+    house.becomes("conns", "conn_cur", 0);
+}
+
+/// All that can ask for a reload does at the same moment: the last configuration is served, and nobody notices.
+#[test]
+fn everything_asks_for_a_reload_at_once() {
+    if haproxy_lacks("--watch") {
+        return;
+    }
+    let proxy = supervised(HEAD).arg("--watch").start();
+    let load = Load::on(proxy.addr("fe"));
+    let mut before = "string one".to_owned();
+    for round in 0..4 {
+        let now = format!("string number{round}");
+        edit(&proxy, &before, &now);
+        proxy.signal(Signal::HUP);
+        proxy.signal(Signal::USR2);
+        let said = std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..3)
+                .map(|_| scope.spawn(|| master(&proxy).ask("reload")))
+                .collect();
+            asked
+                .into_iter()
+                .map(|thread| thread.join().expect("an answer"))
+                .collect::<Vec<_>>()
+        });
+        for said in said {
+            assert!(said.starts_with("Success=1\n"), "{said}");
+        }
+        let answer = get(proxy.addr("fe"), "/").expect("an answer");
+        assert_eq!(answer.text(), format!("number{round}"));
+        load.moves();
+        before = now;
+    }
+    assert_eq!(load.failures(), 0);
+    until_true("all of them are over", || {
+        let table = master(&proxy).ask("show proc");
+        !table.contains("# new workers") && !table.contains("# old workers")
+    });
+    let table = master(&proxy).ask("show proc");
+    assert!(table.contains("[failed: 0]"), "{table}");
+    // Those that come together are one: in each round at most one that runs, one that waits, and one that was looked for.
+    let all = proxy.stderr().matches("Reloading.").count();
+    assert!((4..=12 + 4).contains(&all), "{all}");
 }

@@ -21,7 +21,7 @@ pub const VERSION: u8 = 1;
 pub const VERSION_MIN: u8 = 1;
 /// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`; 2 = [`Frame::TeachAgain`], [`Frame::LearnAgain`],
 /// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`, [`Pass::Accepting`], [`Pass::Quiet`]; 3 = `Tables.shared_as`;
-/// 4 = `Tables.sizes`; 5 = `Known.lacks`, `Known.crowded`.
+/// 4 = `Tables.sizes`; 5 = `Known.lacks`, `Known.crowded`, [`Frame::Closed`].
 pub const MINOR: u8 = 5;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -122,6 +122,8 @@ pub enum Frame {
     LearnAgain,
     /// To a worker that has been told to drain: do not wait for what runs.
     Cut,
+    /// From a worker that drains: it has closed the listening sockets that nobody took over.
+    Closed,
 }
 
 /// What a supervisor knows of its reloads.

@@ -213,7 +213,7 @@ async fn serve(th: Rc<Thread>, listeners: Vec<Listener>, mut asks: UnboundedRece
                 let _ = done.send(());
             }
             Some(Ask::Hold { pause, done }) => {
-                doors.hold(pause);
+                doors.hold(pause).await;
                 let _ = done.send(());
             }
             Some(Ask::Drain(Successor::None)) if th.has_grace() => {
@@ -261,10 +261,8 @@ impl Doors {
         }
     }
 
-    fn hold(&mut self, pause: bool) {
-        for accept in self.loops.drain(..) {
-            accept.abort();
-        }
+    async fn hold(&mut self, pause: bool) {
+        self.stop_accepting().await;
         if pause && !self.paused {
             self.paused = true;
             for listener in &self.listeners {
@@ -274,13 +272,17 @@ impl Doors {
         }
     }
 
-    /// Closes the sockets; what waits in the queues of those that nobody else serves is served.
-    async fn close(&mut self, th: &Rc<Thread>, successor: &Successor) {
+    async fn stop_accepting(&mut self) {
         for accept in self.loops.drain(..) {
             accept.abort();
             // It holds the socket.
             let _ = accept.await;
         }
+    }
+
+    /// Closes the sockets; what waits in the queues of those that nobody else serves is served.
+    async fn close(&mut self, th: &Rc<Thread>, successor: &Successor) {
+        self.stop_accepting().await;
         for listener in self.listeners.drain(..) {
             let orphan = match successor {
                 Successor::None => !self.paused,

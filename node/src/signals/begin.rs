@@ -109,6 +109,12 @@ pub(super) async fn hold(shared: Arc<Shared>, console: Option<admin::Control>, p
     everyone(&shared, |done| Ask::Hold { pause, done }).await;
 }
 
+/// Done when threads that were told to drain have closed the sockets that nobody took over.
+pub(super) async fn closed(shared: &Shared) {
+    // They answer one question after the other.
+    everyone(shared, |done| Ask::Hold { pause: false, done }).await;
+}
+
 async fn everyone(shared: &Shared, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
     let mut answers = Vec::new();
     for worker in &shared.workers {

@@ -83,11 +83,13 @@ impl Life {
             // Whoever was about to take over must hear that this process still has what it counted.
             self.giving.cancel.send_replace("it is about to end");
         }
-        tokio::spawn(async move {
+        self.giving.stopped = Some(tokio::spawn(async move {
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             task.abort();
-        });
+            // It has the sockets, too.
+            let _ = task.await;
+        }));
     }
 
     /// Everything is to end now, also connections that only might bring another request.

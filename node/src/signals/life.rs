@@ -81,6 +81,8 @@ pub(super) struct Life {
 pub(super) struct Giving {
     /// The task that listens for them.
     pub(super) task: Option<Task<()>>,
+    /// Completes when that has ended for good.
+    pub(super) stopped: Option<Task<()>>,
     /// Tells them why they cannot now.
     pub(super) cancel: watch::Sender<&'static str>,
     /// Where it listens.
@@ -195,6 +197,7 @@ impl Life {
             teaches_stranger: false,
             giving: Giving {
                 task,
+                stopped: None,
                 cancel,
                 socket,
                 leaving: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use remora_config::plan::CliLevel;
 use tracing::warn;
 
-use super::begin::make_way;
+use super::begin::{closed, make_way};
 use super::life::{Life, Phase};
 use super::parting::Parting;
 use crate::admin;
@@ -113,6 +113,17 @@ impl Life {
         peers::leave(&self.shared);
         self.drain(Successor::Process {
             orphans: orphans.into(),
+        });
+        let (shared, link) = (Arc::clone(&self.shared), self.link.clone());
+        let giving = self.giving.stopped.take();
+        tokio::spawn(async move {
+            if let Some(giving) = giving {
+                let _ = giving.await;
+            }
+            closed(&shared).await;
+            if let Some(link) = link {
+                link.tell(Frame::Closed).await;
+            }
         });
     }
 

@@ -466,8 +466,8 @@ impl Hub {
             Ended::PeerStops // as announced
         } else if self.outs.get(&id).is_some_and(OutSession::said_goodbye) {
             Ended::Stopping // answered
-        } else if theirs && self.suspended {
-            Ended::HandedOver // as it should
+        } else if self.suspended && (theirs || matches!(why, Ended::Stranger(_))) {
+            Ended::HandedOver // as it should, also where nothing was said any more
         } else if theirs && self.stopping && self.ins.contains_key(&id) {
             Ended::Stopping // who pushes to us has been told that this is in vain
         } else {

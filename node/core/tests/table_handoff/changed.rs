@@ -243,3 +243,26 @@ fn what_peers_told_stays_beside_what_was_counted_here() {
         );
     }
 }
+
+/// Removals by hand are noted, but not without bound: the receiver must not serve if it cannot be told of all.
+#[test]
+fn too_many_removals_spoil_a_hand_over() {
+    let old = table(spec("integer").store("gpc0"));
+    let new = table(spec("integer").store("gpc0"));
+    for (many, lost) in [(1 << 18, false), ((1 << 18) + 1, true)] {
+        old.follow(true);
+        let mut exporter = Exporter::new(&old);
+        let mut importer = Importer::new(&new, exporter.definition()).unwrap();
+        let step = exporter.walk(crate::BUDGET, 1);
+        importer.take(&step.slice, 0, |_, _, _| {}).unwrap();
+        for _ in 0..many {
+            old.upsert(&number(7), 2, |_| ()).unwrap();
+            let _removed = old.remove(&number(7), 2);
+        }
+        exporter.rewind();
+        while !exporter.changes(crate::BUDGET, 3, false).done {}
+        assert_eq!(exporter.has_lost(), lost);
+        // The next one begins anew.
+        old.follow(false);
+    }
+}

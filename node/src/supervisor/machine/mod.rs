@@ -20,6 +20,8 @@ pub struct Machine {
     next: Id,
     /// The reload in progress: its number and whether old workers are killed.
     reload: Option<(u32, bool)>,
+    /// The new worker of it serves, and this one has until then to close what nobody took over.
+    closing: Option<(Id, u64)>,
     /// Another reload was asked for meanwhile.
     again: Option<bool>,
     /// A crashed worker is replaced at this time.
@@ -56,6 +58,8 @@ pub const HOLD_PATIENCE_MS: u64 = 2_000;
 pub const GO_PATIENCE_MS: u64 = 10_000;
 /// The same if it first has to agree with somebody else's process.
 pub const TAKE_PATIENCE_MS: u64 = 60_000;
+/// How long a worker that drains may take to close its sockets; it is a matter of microseconds.
+pub const CLOSE_PATIENCE_MS: u64 = 1_000;
 /// How long a worker may take to cut its connections, and to say what it counted last.
 pub const CUT_PATIENCE_MS: u64 = 5_000;
 /// How long everything may take to end at once: a worker that answers needs less, even when its peers are slow.
@@ -97,7 +101,9 @@ impl Machine {
         });
         let cut = self.cut.iter().map(|(_, at)| *at);
         let end = self.ends.map(|ends| ends.until_ms);
-        patience.chain(self.restart_ms).chain(cut).chain(end).min()
+        let closed = self.closing.map(|(_, until_ms)| until_ms);
+        let all = patience.chain(self.restart_ms).chain(cut);
+        all.chain(end).chain(closed).min()
     }
 
     /// The number that a reload asked for now will be answered with.
@@ -172,6 +178,11 @@ impl Machine {
                 }
             }
             Event::Serving { id } => self.serving(id, now_ms),
+            Event::Closed { id } => {
+                if self.closing.is_some_and(|(closing, _)| closing == id) {
+                    self.reloaded(now_ms);
+                }
+            }
             Event::Left { id } => self.left(id),
             Event::Taken => {
                 if self.taking.is_some() {
@@ -282,10 +293,12 @@ impl Machine {
         // First: which sockets nobody took over depends on it.
         self.out.push_back(Action::Adopt { id });
         let mut old = Vec::new();
+        let mut remarks = Vec::new();
         for w in &mut self.workers {
             match w.phase {
                 Phase::Old => {
                     w.phase = Phase::Draining;
+                    self.closing = Some((w.id, now_ms + CLOSE_PATIENCE_MS));
                     // Also one that is to end at once: what it counted belongs to the new one.
                     old.push(Action::Drain { id: w.id });
                     if hard {
@@ -298,6 +311,12 @@ impl Machine {
             if self.reload.is_some() {
                 w.reloads += 1;
                 if w.reloads > self.max_reloads {
+                    if !hard && !self.cut.iter().any(|(known, _)| *known == w.id) {
+                        remarks.push(format!(
+                            "Former worker ({}) has survived {} reloads ('mworker-max-reloads'): its connections are cut.",
+                            w.pid, self.max_reloads
+                        ));
+                    }
                     old.push(Action::Cut { id: w.id });
                 }
             }
@@ -310,10 +329,25 @@ impl Machine {
             }
         }
         self.out.extend(old);
+        for text in remarks {
+            self.say(true, text);
+        }
         if !self.started {
             self.started = true;
             self.out.push_back(Action::Started);
         }
+        if self.reload.is_none() || self.closing.is_none() {
+            self.reloaded(now_ms);
+        }
+    }
+
+    /// Whoever asked for the reload meets nothing but the new configuration from now on.
+    fn reloaded(&mut self, now_ms: u64) {
+        self.report_reload();
+        self.next_reload(now_ms);
+    }
+    fn report_reload(&mut self) {
+        self.closing = None;
         if let Some((number, _)) = self.reload.take() {
             self.counts.last_failed = false;
             self.out.push_back(Action::Reloaded {
@@ -321,7 +355,6 @@ impl Machine {
                 outcome: Ok(()),
             });
         }
-        self.next_reload(now_ms);
     }
 
     fn left(&mut self, id: Id) {
@@ -362,6 +395,12 @@ impl Machine {
         let w = self.workers.remove(at);
         let id = w.id;
         self.cut.retain(|(cut, _)| *cut != id);
+        match self.closing {
+            Some((closing, _)) if closing == id => self.reloaded(now_ms),
+            // It has served.
+            Some(_) if w.phase == Phase::Serving => self.report_reload(),
+            _ => {}
+        }
         let crashed = w.fault.is_none() && matches!(status, Status::Signal(_));
         let how = w.fault.unwrap_or_else(|| status.describe());
         if self.stopping.is_some() {
@@ -475,7 +514,7 @@ impl Machine {
             });
             return;
         }
-        if self.candidate().is_some() {
+        if self.candidate().is_some() || self.closing.is_some() {
             // That one may have read the configuration already.
             self.again = Some(hard || self.again == Some(true));
             return;
@@ -558,6 +597,7 @@ impl Machine {
     fn finish_reloads(&mut self, why: &str) {
         self.again = None;
         self.reload = None;
+        self.closing = None;
         self.out.push_back(Action::Reloaded {
             number: u32::MAX,
             outcome: Err(why.to_owned()),
@@ -596,6 +636,9 @@ impl Machine {
             now_ms < *at
         });
         self.end_of_patience(now_ms);
+        if self.closing.is_some_and(|(_, until)| now_ms >= until) {
+            self.reloaded(now_ms);
+        }
         let Some(w) = self.candidate().cloned() else {
             return;
         };

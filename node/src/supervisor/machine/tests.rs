@@ -55,7 +55,10 @@ impl Bench {
         assert_eq!(begun, [Action::Reloading, Action::Spawn { id: new }]);
         assert_eq!(self.comes_up(new), [Action::Hold { id: old }]);
         assert_eq!(self.on(Event::Held { id: old }), [Action::Go { id: new }]);
-        self.on(Event::Serving { id: new })
+        let mut done = self.on(Event::Serving { id: new });
+        assert!(!done.iter().any(|a| matches!(a, Action::Reloaded { .. })));
+        done.extend(self.on(Event::Closed { id: old }));
+        done
     }
 }
 
@@ -213,7 +216,8 @@ fn a_reload_during_a_reload_comes_after_it() {
     assert_eq!(b.machine.reload_number(), 2);
     b.comes_up(1);
     b.on(Event::Held { id: 0 });
-    let done = b.on(Event::Serving { id: 1 });
+    b.on(Event::Serving { id: 1 });
+    let done = b.on(Event::Closed { id: 0 });
     assert!(
         done.ends_with(&[Action::Reloading, Action::Spawn { id: 2 }]),
         "{done:?}"
@@ -226,6 +230,7 @@ fn a_reload_during_a_reload_comes_after_it() {
         done.windows(2).any(|two| two == both),
         "the hard one wins: {done:?}"
     );
+    b.on(Event::Closed { id: 1 });
     // It is killed if it does not end.
     b.now_ms = b.machine.deadline().unwrap();
     let kill = Action::Kill {
@@ -282,6 +287,42 @@ fn stopping() {
     assert!(b.on(Event::Term).contains(&kill(Signal::Term)));
     assert_eq!(b.dies(1), []);
     assert_eq!(b.dies(0), [Action::Exit { code: 0 }]);
+}
+
+#[test]
+fn a_reload_is_over_when_the_old_worker_listens_no_more() {
+    let over = |done: &[Action]| {
+        let fine = Action::Reloaded {
+            number: 1,
+            outcome: Ok(()),
+        };
+        done.contains(&fine)
+    };
+    for how in 0..4 {
+        let mut b = Bench::served();
+        b.on(Event::Reload { hard: false });
+        b.comes_up(1);
+        b.on(Event::Held { id: 0 });
+        assert!(!over(&b.on(Event::Serving { id: 1 })));
+        assert!(!b.machine.is_calm());
+        assert_eq!(
+            b.on(Event::Reload { hard: false }),
+            [],
+            "the next one waits"
+        );
+        let done = match how {
+            0 => b.on(Event::Closed { id: 0 }),
+            1 => {
+                b.now_ms = b.machine.deadline().unwrap();
+                b.on(Event::Tick)
+            }
+            2 => b.dies(0),
+            _ => b.dies(1),
+        };
+        assert!(over(&done), "{how}: {done:?}");
+        assert!(done.contains(&Action::Spawn { id: 2 }), "{how}: {done:?}");
+        assert_eq!(b.on(Event::Closed { id: 0 }), [], "late");
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub enum Event {
     Held { id: Id },
     /// It accepts.
     Serving { id: Id },
+    /// It was told to drain, and has closed the listening sockets that nobody took over.
+    Closed { id: Id },
     /// It has handed over to a process of somebody else.
     Left { id: Id },
     /// The first worker takes over from a process of somebody else, which may be for good already.
