@@ -94,6 +94,15 @@ pub fn listen(
     });
 }
 
+/// A connection to a hand-off socket; `None` if it takes no more.
+pub fn connect(path: &Path) -> Option<OwnedFd> {
+    let socket = open();
+    rustix::io::ioctl_fionbio(&socket, true).ok()?;
+    let address = SocketAddrUnix::new(path).ok()?;
+    rustix::net::connect(&socket, &address).ok()?;
+    Some(socket)
+}
+
 fn open() -> OwnedFd {
     let kind = SocketType::SEQPACKET;
     rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::haproxy_lacks;
 use crate::handover_faults::relay;
-use crate::house::{HALF, House, PROBE, Probe};
+use crate::house::{HALF, House, PROBE, Probe, serving};
 
 /// Sends this signal to the first process when that frame passes, once.
 fn signals_at(house: &House, frame: &'static str, signal: Signal) -> Arc<AtomicBool> {
@@ -98,4 +98,80 @@ fn a_soft_stop_comes_when_nobody_takes_over_after_all() {
         "{}",
         house.first.stderr()
     );
+}
+
+/// A hard stop is one: who is left goes on with what it was given, as after a death.
+#[test]
+fn a_hard_stop_leaves_everything_to_the_process_that_takes_over() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    for (frame, open) in [("Begin", -1), ("Pass/Walked", 0), ("Held", 0), ("Yours", 0)] {
+        let mut house = House::with("{{dir}}/handoff.sock", &[], PROBE);
+        house.get(5);
+        let client = house.download();
+        house.becomes("conns", "conn_cur", 1);
+        let sent = signals_at(&house, frame, Signal::TERM);
+        let probe = Probe::of(&house);
+        let path = relay(&house).0.to_string_lossy().into_owned();
+        let second = house.next(&["-x", &path]);
+        assert_eq!(house.first.wait().code(), Some(143), "{frame}");
+        assert!(sent.load(Ordering::SeqCst));
+        until_true("the other one serves", || {
+            serving(&house) == Some(second.pid())
+        });
+        assert_eq!(probe.finish(), 0, "{frame}: refused");
+        // Not told yet, or told while it was still there.
+        let count = house.value("fe", "http_req_cnt");
+        let known = if open < 0 { [-1, 6] } else { [6, 6] };
+        assert!(known.contains(&count), "{frame}: {count}");
+        drop(client);
+        house.get(1);
+        house.becomes("conns", "conn_cur", 0);
+        house.becomes("fe", "conn_cur", 0);
+        house.becomes("fe", "http_req_cnt", count.max(0) + 1);
+    }
+}
+
+/// Processes that drain are told to end: the one that serves counts all they had.
+#[test]
+fn a_hard_stop_of_processes_that_drain_loses_nothing() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    let mut house = House::new("{{dir}}/handoff.sock", &[]);
+    let socket = house.first.dir().join("handoff.sock");
+    let socket = socket.to_string_lossy().into_owned();
+    let mut clients = vec![house.download()];
+    house.becomes("conns", "conn_cur", 1);
+    let mut second = house.next(&["-x", &socket]);
+    house.taken_over(&second);
+    clients.push(house.download());
+    house.becomes("conns", "conn_cur", 2);
+    let third = house.next(&["-x", &socket]);
+    house.taken_over(&third);
+    clients.push(house.download());
+    house.becomes("conns", "conn_cur", 3);
+    // The answers' first halves, with their heads, have been sent.
+    let half = HALF as i64;
+    until_true("all halves are counted", || {
+        house.value("fe", "bytes_out_cnt") >= 3 * half
+    });
+    let bytes = house.value("fe", "bytes_out_cnt");
+    house.first.signal(Signal::TERM);
+    assert_eq!(house.first.wait().code(), Some(143));
+    house.becomes("conns", "conn_cur", 2);
+    second.signal(Signal::TERM);
+    assert_eq!(second.wait().code(), Some(143));
+    house.becomes("conns", "conn_cur", 1);
+    house.becomes("fe", "conn_cur", 1);
+    assert_eq!(house.value("fe", "bytes_out_cnt"), bytes);
+    assert_eq!(house.value("conns", "conn_cnt"), 3);
+    house.gate.open();
+    let answer = clients[2].response().expect("the whole answer");
+    assert_eq!(answer.body.len(), 2 * HALF);
+    assert!(clients[0].response().is_err() && clients[1].response().is_err());
+    drop(clients);
+    house.becomes("conns", "conn_cur", 0);
+    assert_eq!(house.value("fe", "bytes_out_cnt"), bytes + half);
 }

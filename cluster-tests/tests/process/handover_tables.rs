@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cluster_tests::wait::{until_true, until_within};
-use cluster_tests::{Launch, Proxy, ports};
+use cluster_tests::{Launch, Proxy, middleman, ports};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
@@ -24,7 +24,9 @@ fn chain(kinds: [&[&str]; 3]) {
     for (i, kind) in kinds.into_iter().enumerate() {
         if i > 0 {
             let args = [kind, &["-x", &socket]].concat();
-            later.push(house.next(&args));
+            let next = house.next(&args);
+            house.taken_over(&next);
+            later.push(next);
         }
         before = house.serving(before);
         let known = clients.len() as i64;
@@ -120,6 +122,7 @@ fn a_process_that_drains_hears_of_every_later_one() {
     clients.push(house.download());
     house.becomes("conns", "conn_cur", 2);
     let second = house.next(&["-W", "-x", &socket.to_string_lossy()]);
+    house.taken_over(&second);
     let taken = house.serving(reloaded);
     clients.push(house.download());
     house.becomes("conns", "conn_cur", 3);
@@ -265,6 +268,25 @@ fn a_directory_that_cannot_be_used_is_refused_by_name() {
         said.contains("User 65534 needs the right to write"),
         "{said}"
     );
+}
+
+/// Whoever only connects keeps nobody from taking over.
+#[test]
+fn silent_connections_are_in_nobodys_way() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    let house = House::new("{{dir}}/handoff.sock", &[]);
+    let first = house.serving(0);
+    let socket = house.first.dir().join("handoff.sock");
+    let silent: Vec<_> = (0..40)
+        .filter_map(|_| middleman::connect(&socket))
+        .collect();
+    assert!(silent.len() > 3);
+    house.get(2);
+    let second = house.next(&["-x", &socket.to_string_lossy()]);
+    assert_eq!(house.serving(first), second.pid());
+    assert_eq!(house.value("fe", "http_req_cnt"), 2);
 }
 
 /// Somebody else's process may neither take over nor be taken over from.

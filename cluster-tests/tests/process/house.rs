@@ -12,7 +12,7 @@ use cluster_tests::cli::Cli;
 use cluster_tests::cluster::Cluster;
 use cluster_tests::locate::{kind_under_test, program};
 use cluster_tests::server::Gate;
-use cluster_tests::wait::{until, until_within};
+use cluster_tests::wait::{until, until_true, until_within};
 use cluster_tests::{Client, Launch, Proxy, Server, get};
 use rustix::process::Signal;
 
@@ -88,6 +88,11 @@ impl House {
         })
     }
 
+    /// Waits until `next` has taken over from the process before, which accepts nothing any more; until then, both do.
+    pub(crate) fn taken_over(&self, next: &Proxy) {
+        until_true("it has taken over", || next.stderr().contains("hand-off: "));
+    }
+
     pub(crate) fn get(&self, times: usize) {
         for _ in 0..times {
             let answer = get(self.first.addr("fe"), "/");
@@ -95,10 +100,15 @@ impl House {
         }
     }
 
-    /// A client that has the first half of its answer.
+    /// A client that is being sent the first half of its answer: the head, which depends on whether the process drains, has
+    /// been made.
     pub(crate) fn download(&self) -> Client {
+        let before = self.value("fe", "bytes_out_cnt").max(0);
         let mut client = Client::connect(self.first.addr("fe"));
         client.get("/long");
+        until_true("the first half is counted", || {
+            self.value("fe", "bytes_out_cnt") >= before + HALF as i64
+        });
         client
     }
 

@@ -20,6 +20,7 @@ mod examples;
 mod handover;
 mod handover_again;
 mod handover_faults;
+mod handover_peers;
 mod handover_signals;
 mod handover_tables;
 mod http_connections;

@@ -1,12 +1,12 @@
 //! Offering this process's listening sockets to the next one (`handoff PATH` in `global`).
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -145,6 +145,7 @@ pub async fn serve(mut giver: Giver) {
         }
     };
     let listening = Arc::clone(&giver.fd);
+    let mut silent = Silent::default();
     loop {
         let accept = || {
             rustix::net::accept_with(&listening, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
@@ -158,13 +159,17 @@ pub async fn serve(mut giver: Giver) {
         {
             return;
         }
-        let accepted = tokio::select! {
+        let asks = tokio::select! {
             biased;
             Ok(()) = giver.turns.changed() => continue,
-            accepted = readiness.async_io(Interest::READABLE, accept) => accepted,
+            accepted = readiness.async_io(Interest::READABLE, accept) => {
+                accepted.and_then(|fd| silent.greet(fd))
+            }
+            channel = silent.speaks() => Ok(Some(channel)),
         };
-        let served = match accepted {
-            Ok(fd) => giver.successor(fd).await,
+        let served = match asks {
+            Ok(Some(channel)) => giver.successor(channel).await,
+            Ok(None) => continue,
             Err(e) => Err(e),
         };
         if let Err(e) = served {
@@ -174,15 +179,50 @@ pub async fn serve(mut giver: Giver) {
     }
 }
 
-impl Giver {
-    async fn successor(&mut self, fd: OwnedFd) -> io::Result<()> {
-        if let Some(why) = stranger(fd.as_fd())? {
+/// Connections that have said nothing yet: who only connects must not keep others from taking over.
+#[derive(Default)]
+struct Silent(Vec<(Channel, Instant)>);
+
+impl Silent {
+    /// Says the first word over a new connection. `None`: it is kept until it answers.
+    fn greet(&mut self, fd: OwnedFd) -> io::Result<Option<Channel>> {
+        let channel = Channel::new(fd)?;
+        if let Some(why) = stranger(channel.as_fd())? {
             let why = format!("{why} must not take over");
-            let _ = Channel::new(fd)?.try_send(&Frame::Sorry(why.clone()).into());
+            let _ = channel.try_send(&Frame::Sorry(why.clone()).into());
             return Err(io::Error::other(why));
         }
-        let line = Line::new(Channel::new(fd)?)?;
-        line.send(&Frame::hello().into()).await?;
+        channel.try_send(&Frame::hello().into())?;
+        if !channel.waits(Duration::ZERO)? {
+            return Ok(Some(channel));
+        }
+        if self.0.len() >= SILENT_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((channel, Instant::now()));
+        Ok(None)
+    }
+
+    /// Completes when one speaks, or has hung up.
+    async fn speaks(&mut self) -> Channel {
+        loop {
+            self.0.retain(|(_, since)| since.elapsed() < SILENCE_MAX);
+            let speaks =
+                |(channel, _): &(Channel, Instant)| !channel.waits(Duration::ZERO).unwrap_or(false);
+            if let Some(at) = self.0.iter().position(speaks) {
+                return self.0.remove(at).0;
+            }
+            if self.0.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(SILENCE_PAUSE).await;
+        }
+    }
+}
+
+impl Giver {
+    async fn successor(&mut self, channel: Channel) -> io::Result<()> {
+        let line = Line::new(channel)?;
         // How far it has come.
         let (asked, held) = (AtomicBool::new(false), AtomicBool::new(false));
         self.cancelled.borrow_and_update();
@@ -311,6 +351,10 @@ async fn over(taught: &mut Option<oneshot::Receiver<()>>) {
 const MODE: u32 = 0o600;
 const BACKLOG: i32 = 4;
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+/// A successor speaks at once. So many that do not are kept, for so long, and looked at so often.
+const SILENT_MAX: usize = 32;
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+const SILENCE_PAUSE: Duration = Duration::from_millis(5);
 /// A successor may take so long to start, and for every step afterwards.
 const START_MAX: Duration = Duration::from_secs(120);
 const STEP_MAX: Duration = Duration::from_secs(10);
