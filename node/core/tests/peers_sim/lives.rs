@@ -9,7 +9,7 @@ use crate::world::{World, keys};
 
 impl World {
     /// Lets time pass as a process does, with upkeep.
-    fn live(&mut self, ms: u64) {
+    pub fn live(&mut self, ms: u64) {
         let until = self.now + ms;
         while self.now < until {
             self.run_until((self.now + 500).min(until));
@@ -181,7 +181,7 @@ fn killed_lives_go_with_their_entries() {
 }
 
 /// How many cells a node has of a key, its own included.
-fn cells(world: &mut World, node: usize, key: u32) -> usize {
+pub fn cells(world: &mut World, node: usize, key: u32) -> usize {
     let mono = world.mono(node);
     let stores = world.life(node).stores.clone();
     let replica = stores.tables[0].table.replica().unwrap();

@@ -14,6 +14,7 @@ mod lives;
 mod rng;
 mod scenarios;
 mod stores;
+mod succession;
 mod world;
 
 use history::{Kind, Tally, run};
