@@ -124,6 +124,7 @@ fn pushes() -> Vec<(&'static str, Push)> {
         mono_ms: 5_000_000,
         wall_ms: 1_790_000_000_000,
         vouched: vec![LINEAGE],
+        over: Vec::new(),
     };
     vec![
         ("hello", Push::Hello(hello)),

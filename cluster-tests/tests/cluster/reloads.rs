@@ -1,5 +1,7 @@
 //! Nodes that are reloaded with another definition of a table: what their peers have, they get.
 
+use std::time::Duration;
+
 use cluster_tests::cli::Cli;
 use cluster_tests::cluster::{Cluster, Node, Spec};
 use cluster_tests::dump::Expected;
@@ -7,6 +9,8 @@ use cluster_tests::hits::Tally;
 use cluster_tests::locate::{Kind, kind_under_test};
 use cluster_tests::scrape::{samples, scrape};
 use cluster_tests::tools;
+use cluster_tests::wait::{until, until_true, until_within};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Starts all nodes with a supervisor. `None` for a program that has no reloads of this kind.
 fn supervised(spec: Spec) -> Option<Cluster> {
@@ -115,7 +119,7 @@ fn a_column_added_after_the_death_of_who_counted_in_it() {
     let columns = ["http_req_cnt", "gpc0"];
     let expected = Expected::counted_in(&tally, &columns).with("ban", "gpt0", 42);
     let both = expected.and_others();
-    cluster_tests::wait::until_true("the other one has it", || {
+    until_true("the other one has it", || {
         cluster.node(0).value("a", "gpc0") == 7 && cluster.node(0).value("ban", "gpt0") == 42
     });
     cluster.node_mut(2).kill();
@@ -148,3 +152,55 @@ fn a_table_that_is_small_for_a_while() {
         cluster.settled(&expected);
     }
 }
+
+/// The process that serves.
+#[track_caller]
+fn worker(node: &Node) -> i32 {
+    let master = Cli::new(node.proxy().dir().join("master.sock"));
+    until("a worker serves", || {
+        let shown = master.ask("show proc");
+        let row = shown.split("# workers\n").nth(1)?.lines().next()?;
+        row.split_whitespace().next()?.parse().ok()
+    })
+}
+
+/// A new worker dies. What the one before it still holds counts once, long before the dead one's lease is over.
+#[test]
+fn a_connection_of_an_old_worker_counts_once_after_the_new_one_died() {
+    let held = "frontend held\n  bind 127.0.0.1:{{port:held}}\n  timeout client 1h\n  tcp-request connection track-sc0 str(7x) table t\n  http-request return status 200\n";
+    let Some(cluster) = supervised(Spec::of(3).append(held)) else {
+        return;
+    };
+    let conn_cur = |node: usize| cluster.node(node).value("7x", "conn_cur");
+    let all = || [0, 1, 2].map(conn_cur);
+    let open = std::net::TcpStream::connect(cluster.node(0).proxy().addr("held"));
+    let open = open.expect("the frontend accepts");
+    until_true("all see it", || all() == [1; 3]);
+    reload(cluster.node(0), "timeout server 60s", "timeout server 61s");
+    until_true("all see it", || all() == [1; 3]);
+    let mut tally = Tally::default();
+    for round in 0..3_u32 {
+        let dead = worker(cluster.node(0));
+        kill_process(Pid::from_raw(dead).expect("a process"), Signal::KILL).expect("it runs");
+        until_true("another one serves", || {
+            worker(cluster.node(0)) != dead && cluster.node(0).accepts()
+        });
+        // When this is known, so is the rest.
+        let key = format!("after{round}");
+        cluster.node(0).hit(&key, 1, &mut tally);
+        until_true("the peers hear it", || {
+            [1, 2].map(|node| cluster.node(node).value(&key, "gpc0")) == [1; 2]
+        });
+        let mut seen = [0; 3];
+        let once = until_within(SHORT, || {
+            seen = all();
+            (seen == [1; 3]).then_some(())
+        });
+        assert!(once.is_some(), "round {round}: {seen:?}");
+    }
+    drop(open);
+    until_true("it is over everywhere", || all() == [0; 3]);
+}
+
+/// Half of a lease, by which it would come right without being told.
+const SHORT: Duration = Duration::from_millis(2_500);

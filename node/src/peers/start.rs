@@ -209,6 +209,7 @@ fn section(
         }
         hub.inherit_lives(&known.lives, now);
     }
+    hub.succeed_dead(&shared.heritage.over.lock());
     let section = Section::new(plan.name.clone(), index, hub, Arc::clone(shared));
     section.inherit(&shared.heritage.hubs.lock().totals);
     for table in &plan.tables {

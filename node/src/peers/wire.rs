@@ -47,10 +47,12 @@ pub(super) fn push_message(push: Push) -> proto::PushMessage {
             mono_ms,
             wall_ms,
             vouched,
+            over,
         } => Kind::Heartbeat(proto::PushHeartbeat {
             mono_ms,
             wall_ms,
             vouched: vouched.into_iter().map(|lineage| lineage.0).collect(),
+            over: over.into_iter().map(|lineage| lineage.0).collect(),
         }),
         Push::Goodbye { numbers, heir } => Kind::Goodbye(proto::PushGoodbye {
             numbers: numbers_out(numbers),
@@ -97,6 +99,7 @@ pub(super) fn push(message: proto::PushMessage) -> Option<Push> {
             mono_ms: beat.mono_ms,
             wall_ms: beat.wall_ms,
             vouched: beat.vouched.into_iter().map(Lineage).collect(),
+            over: beat.over.into_iter().map(Lineage).collect(),
         },
         Kind::Goodbye(goodbye) => Push::Goodbye {
             numbers: numbers_in(goodbye.numbers),
@@ -478,6 +481,7 @@ mod tests {
                 mono_ms: 1,
                 wall_ms: 2,
                 vouched: vec![Lineage(3)],
+                over: vec![Lineage(4)],
             },
             Push::Goodbye {
                 numbers: vec![(1, 2)],

@@ -70,6 +70,8 @@ pub(super) struct Shared {
     /// The journal's newest number at the last flush: sessions read up to there, so that a key which changes all the time
     /// is not sent more often than once per flush.
     pub(super) flushed: u64,
+    /// The journal's newest number when all that was here from the beginning had got one.
+    pub(super) first: Option<u64>,
     /// The next flush is not before this.
     pub(super) flush_at: u64,
     /// The last flush had something to send, so the next one comes by itself: nobody need be woken for what changes until
@@ -143,6 +145,8 @@ pub struct Hub {
     pub(super) crowd_told: bool,
     /// Lineages that are not alive and were never met, and since when they are known from their cells.
     pub(super) strangers: BTreeMap<Lineage, u64>,
+    /// Lineages of this node whose processes have died: see [`Hub::succeed_dead`].
+    pub(super) over: Vec<Lineage>,
     /// Lineages that are heard here directly, in order: what heartbeats carry.
     pub(super) vouching: Vec<Lineage>,
     pub(super) counters: HubCounters,
@@ -223,6 +227,7 @@ impl Hub {
                 offers: Vec::new(),
                 acked: BTreeMap::new(),
                 flushed: store.newest(),
+                first: None,
                 flush_at: 0,
                 is_busy: false,
                 learn: if newcomer {
@@ -248,6 +253,7 @@ impl Hub {
             lives: BTreeMap::new(),
             crowd_told: false,
             strangers: BTreeMap::new(),
+            over: Vec::new(),
             vouching: Vec::new(),
             counters: HubCounters::default(),
             turned_away: BTreeMap::new(),
@@ -357,6 +363,7 @@ impl Hub {
                 store.expect_flush(false);
             }
             if !store.is_dirty() {
+                shared.first.get_or_insert(shared.flushed);
                 continue;
             }
             if !shared.is_busy {
@@ -365,6 +372,9 @@ impl Hub {
             }
             let collected = store.collect(now, COLLECT);
             shared.flushed = collected.newest;
+            if !collected.more {
+                shared.first.get_or_insert(collected.newest);
+            }
             shared.flush_at = if collected.more { now } else { now + FLUSH_MS };
         }
     }

@@ -118,6 +118,7 @@ mod tests {
     use super::super::store::Stores;
     use super::{Hub, LEASE_MS, Store};
     use crate::peers::HubConfig;
+    use crate::peers::messages::{Hello, Push, VERSION};
     use crate::table::{Key, Lineage, Lineages, TableId, Tag};
 
     struct NoTables;
@@ -165,6 +166,50 @@ mod tests {
         assert!(!is_alive(&third), "the second one did not hear it either");
         second.tick(now + LEASE_MS, now);
         assert!(!is_alive(&second));
+    }
+
+    /// A later process says that the one before has died: it does not count, whoever has heard it, until it proves otherwise.
+    #[test]
+    fn who_is_said_to_be_over_does_not_count() {
+        let now = 100_000;
+        let mut hub = hub(now);
+        hub.greeted(OTHER, "b", now);
+        hub.greeted(Lineage(8), "b", now);
+        hub.greeted(Lineage(9), "c", now);
+        let id = hub.opened_in("b:1".into(), now);
+        let hello = Hello {
+            version: VERSION,
+            cluster: "c".into(),
+            node: "b".into(),
+            lineage: Lineage(10),
+            newcomer: true,
+            mono_ms: now,
+            wall_ms: now,
+            tables: Vec::new(),
+        };
+        hub.handle_push(id, Push::Hello(hello), now);
+        let heartbeat = |over: &[u64]| Push::Heartbeat {
+            mono_ms: now,
+            wall_ms: now,
+            vouched: vec![OTHER],
+            over: over.iter().map(|id| Lineage(*id)).collect(),
+        };
+        hub.handle_push(id, heartbeat(&[]), now);
+        assert!(is_alive(&hub));
+        hub.handle_push(id, heartbeat(&[OTHER.0]), now);
+        assert!(
+            !is_alive(&hub),
+            "though it was heard, and somebody vouches for it"
+        );
+        assert_eq!(
+            hub.vouching,
+            [Lineage(9), Lineage(10)],
+            "nor does another one of its name"
+        );
+        hub.tick(now + 10, now);
+        assert!(!is_alive(&hub));
+        hub.greeted(OTHER, "b", now + 20);
+        assert!(is_alive(&hub), "it speaks");
     }
 
     /// One long sleep is forgiven; a process that is always late finds out all the same who is gone.

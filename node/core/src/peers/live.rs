@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::event::{Action, Ended, Event};
+use super::event::{Action, Ended, Event, SessionId};
 use super::hub::Hub;
 use super::limits::{
     BROKEN_MAX, FORGET_LINEAGE_MS, LEASE_MS, LEND_MS, LINEAGES_MANY, MISMATCHES_SAID_MAX,
     ONE_WAY_MS, RENEWAL_MS, REST_MS, SHORT_BREAK_MS, SILENCE_MS,
 };
 use super::peer::Peer;
+use super::receive::InSession;
 use crate::table::{LINEAGES_MAX, Lineage, Rest, TOMBSTONE_MIN_MS};
 
 /// What is known of another lineage.
@@ -26,6 +27,8 @@ pub(super) struct Life {
     excused: bool,
     /// It said goodbye: only a new session proves that it is back.
     pub(super) ended: bool,
+    /// A later process of its node says that it has died, whoever heard it a moment ago; the same proves the contrary.
+    over: bool,
     pub(super) alive: bool,
     /// When it was alive last, be it that others said so: who was never met here may come back with old counts all the same.
     alive_at: Option<u64>,
@@ -41,7 +44,9 @@ pub(super) struct Life {
 impl Life {
     /// It is there, or was not long ago and did not say goodbye.
     pub(super) fn may_return(&self, now: u64) -> bool {
-        !self.ended && (self.alive || self.alive_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
+        !self.ended
+            && !self.over
+            && (self.alive || self.alive_at.is_some_and(|at| now < at + FORGET_LINEAGE_MS))
     }
     /// Its journal has not come for so long that it was not asked what others were asked meanwhile.
     pub(super) fn comes_anew(&self, now: u64) -> bool {
@@ -74,11 +79,12 @@ impl Life {
     }
     /// Whether it counts as alive because of the process before this one.
     fn is_inherited(&self, now: u64) -> bool {
-        !self.ended && now < self.inherited_until
+        !self.ended && !self.over && now < self.inherited_until
     }
     /// It was heard here within the lease.
     pub(super) fn is_heard(&self, now: u64) -> bool {
-        !self.ended && self.heard_at.is_some_and(|at| now < at + LEASE_MS)
+        let heard = self.heard_at.is_some_and(|at| now < at + LEASE_MS);
+        heard && !self.ended && !self.over
     }
 }
 
@@ -102,6 +108,7 @@ impl Hub {
             inherited_until: 0,
             excused: false,
             ended: false,
+            over: false,
             alive: false,
             alive_at: None,
             unfed_since: Some(now),
@@ -119,6 +126,7 @@ impl Hub {
     pub(super) fn greeted(&mut self, lineage: Lineage, node: &str, now: u64) -> Option<()> {
         let life = self.meet(lineage, node, now)?;
         life.ended = false;
+        life.over = false;
         life.hear(now);
         self.refresh_lives(now);
         Some(())
@@ -162,6 +170,41 @@ impl Hub {
         self.refresh_lives(now);
     }
 
+    /// These lineages of this node are over: the processes have died, whoever heard them a moment ago. What they held and still is
+    /// held has become this process's. To be called before there are sessions.
+    pub fn succeed_dead(&mut self, lineages: &[Lineage]) {
+        self.over = lineages.to_vec();
+    }
+    /// Whether all that was here when this process began has been sent in a session.
+    pub(super) fn has_told_all(&self, id: SessionId) -> bool {
+        let Some(out) = self.outs.get(&id).filter(|out| out.is_up()) else {
+            return false;
+        };
+        let mut tables = out.tables.iter().zip(&self.tables);
+        tables.all(|(table, shared)| {
+            let told = |first: u64| table.started && table.sent >= first;
+            !table.agreed || shared.first.is_some_and(told)
+        })
+    }
+    /// A node says that lineages of its former processes are over. So is every other one of its name that nobody is connected
+    /// with: it may have been too short-lived for the next one to know of it.
+    pub(super) fn are_over(&mut self, id: SessionId, over: &[Lineage], now: u64) {
+        let Some(session) = self.ins.get(&id) else {
+            return;
+        };
+        let fed: BTreeSet<Lineage> = self.ins.values().filter_map(InSession::pusher).collect();
+        let mut changed = false;
+        for (lineage, life) in &mut self.lives {
+            let namesake = life.node == session.node && !fed.contains(lineage);
+            if over.contains(lineage) || namesake {
+                changed |= !std::mem::replace(&mut life.over, true);
+            }
+        }
+        if changed {
+            self.refresh_lives(now);
+        }
+    }
+
     /// Sets everybody's alive bit, and sends heartbeats at once if those heard here are others than before.
     pub(super) fn refresh_lives(&mut self, now: u64) {
         self.refreshed_at = now;
@@ -186,6 +229,7 @@ impl Hub {
         for lineage in &vouched {
             if *lineage != self.own
                 && Some(*lineage) != self.before
+                && !self.over.contains(lineage)
                 && !self.lives.contains_key(lineage)
             {
                 self.meet(*lineage, "", now);
@@ -195,6 +239,7 @@ impl Hub {
         let mut back = Vec::new();
         for (lineage, life) in &mut self.lives {
             life.is_known = !life.ended
+                && !life.over
                 && (heard.binary_search(lineage).is_ok() || vouched.binary_search(lineage).is_ok());
             let alive = life.is_known || life.is_inherited(now);
             if alive {
@@ -336,7 +381,7 @@ impl Hub {
             let Some(remote) = &out.remote else {
                 continue;
             };
-            let dials = |s: &super::receive::InSession| s.pusher() == Some(remote.lineage);
+            let dials = |s: &InSession| s.pusher() == Some(remote.lineage);
             if self.ins.values().any(dials) {
                 out.one_way_since = now;
                 out.lend_at = now + LEND_MS.0;

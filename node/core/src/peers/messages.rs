@@ -170,6 +170,8 @@ pub enum Push {
         wall_ms: u64,
         /// Lineages that it hears itself.
         vouched: Vec<Lineage>,
+        /// Lineages of processes of its node that have died, once it has said what is left of what they held.
+        over: Vec<Lineage>,
     },
     /// The dialer stops, and has sent everything: the last journal number of each table.
     Goodbye {

@@ -36,6 +36,8 @@ pub(super) struct OutSession {
     /// Messages that are not rows, in order.
     control: VecDeque<Push>,
     pub(super) heartbeat_at: u64,
+    /// It was said which lineages are over.
+    over_told: bool,
     /// The table whose turn it is.
     turn: usize,
     /// A walk goes before the journal.
@@ -117,6 +119,7 @@ impl OutSession {
             offered_keys: 0,
             control: VecDeque::new(),
             heartbeat_at: u64::MAX,
+            over_told: false,
             turn: 0,
             walk_first: false,
             yielded: false,
@@ -247,22 +250,36 @@ impl Hub {
             return None;
         }
         if now >= out.heartbeat_at {
-            out.heartbeat_at = now + HEARTBEAT_MS;
-            self.queue_holdings(id);
-            return Some(Push::Heartbeat {
-                mono_ms: now,
-                wall_ms: self.wall_ms(now),
-                vouched: self.vouching.clone(),
-            });
+            return Some(self.heartbeat(id, now));
         }
         if let Some(batch) = self.next_batch(id, now) {
             return Some(Push::Batch(batch));
+        }
+        let waits = self.outs.get(&id).is_some_and(|out| !out.over_told);
+        if waits && !self.over.is_empty() && self.has_told_all(id) {
+            // Meanwhile trackers count twice there.
+            return Some(self.heartbeat(id, now));
         }
         let out = self.outs.get_mut(&id)?;
         if let Some(push) = out.control.pop_front() {
             return Some(push); // the end of a walk
         }
         self.goodbye(id)
+    }
+
+    fn heartbeat(&mut self, id: SessionId, now: u64) -> Push {
+        let told = self.has_told_all(id);
+        if let Some(out) = self.outs.get_mut(&id) {
+            out.heartbeat_at = now + HEARTBEAT_MS;
+            out.over_told |= told;
+        }
+        self.queue_holdings(id);
+        Push::Heartbeat {
+            mono_ms: now,
+            wall_ms: self.wall_ms(now),
+            vouched: self.vouching.clone(),
+            over: if told { self.over.clone() } else { Vec::new() },
+        }
     }
 
     /// Says what is held of third parties where that changed.

@@ -275,7 +275,18 @@ impl Hub {
                 mono_ms,
                 wall_ms,
                 vouched,
-            } => self.vouch(id, mono_ms, wall_ms, vouched, now),
+                over,
+            } => {
+                let result = self.vouch(id, mono_ms, wall_ms, vouched, now);
+                if over.len() > LINEAGES_MAX {
+                    Err(Ended::Protocol("too many lineages are over"))
+                } else {
+                    if !over.is_empty() {
+                        self.are_over(id, &over, now);
+                    }
+                    result
+                }
+            }
             Push::Goodbye { numbers, heir } => {
                 if let Some(lineage) = pusher {
                     if heir {

@@ -233,6 +233,7 @@ fn push(rng: &mut Rng, victim: &Victim) -> Push {
             mono_ms: number(rng),
             wall_ms: number(rng),
             vouched: (0..rng.below(4)).map(|_| lineage(rng)).collect(),
+            over: (0..rng.below(2)).map(|_| lineage(rng)).collect(),
         },
         _ => Push::Goodbye {
             numbers: vec![(number(rng) as u32, number(rng))],

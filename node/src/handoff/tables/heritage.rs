@@ -59,6 +59,8 @@ pub struct Heritage {
     taken_over: OnceLock<(Learned, u64)>,
     /// What the hubs of the process before knew.
     pub hubs: Mutex<Hubs>,
+    /// Lineages of this node that have ended with their processes.
+    pub over: Mutex<Vec<Lineage>>,
     /// Tables that are not replicated here but were.
     once_shared: Mutex<BTreeMap<TableId, OnceShared>>,
 }
@@ -131,6 +133,7 @@ impl Heritage {
             quiet: Notify::new(),
             taken_over: OnceLock::new(),
             hubs: Mutex::default(),
+            over: Mutex::default(),
             once_shared: Mutex::default(),
         }
     }

@@ -316,6 +316,9 @@ impl<'w> Lesson<'w> {
             }
             importer.seal(now_ms);
         }
+        if *again && there.lineage != 0 {
+            shared.heritage.over.lock().push(Lineage(there.lineage));
+        }
         // Cells of a lineage that has ended have no trackers.
         let ended = |id: TableId| {
             let table = tables.get(usize::from(id.0));
