@@ -202,9 +202,10 @@ impl Client {
     fn close(&mut self) -> Result<(), Fault> {
         let begun = Instant::now();
         let wire = self.open()?;
-        let (_, mut wire) =
+        let connect = begun.elapsed();
+        let (head, mut wire) =
             self.on(wire, |this, wire| this.small(wire, "Connection: close\r\n"))?;
-        self.tally.took(begun.elapsed());
+        self.tally.took(connect, begun.elapsed(), head.round);
         // The node closes first, so that its side keeps the port for a while and not this one.
         let _end = wire.some(1);
         self.leave(&wire);

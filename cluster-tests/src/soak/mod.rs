@@ -9,6 +9,7 @@
 mod clients;
 mod compare;
 mod config;
+mod kernel;
 mod memory;
 mod origin;
 mod outcome;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use crate::locate::Kind;
 
 pub use compare::{Difference, Source};
+pub use kernel::Counts;
 pub use memory::Memory;
 pub use outcome::{Outcome, Spans};
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::kernel::Counts;
 use super::{Difference, Memory, Plan, Source};
 
 /// Lengths of time, sorted.
@@ -65,6 +66,10 @@ pub struct Outcome {
     pub faults: BTreeMap<String, u64>,
     /// The first of them.
     pub stories: Vec<String>,
+    /// What took a second or more.
+    pub delays: Vec<String>,
+    /// What the kernel counted meanwhile.
+    pub kernel: Counts,
     /// Where what a node says differs from what happened.
     pub differences: Vec<Difference>,
     /// Looks at `conn_cur` of the connections that stayed, and how many of them saw another number.
@@ -165,6 +170,10 @@ const ROWS: &[Row] = &[
         o.gap.cell()
     }),
     ("the same without reloads, ms", |o| o.calm_gap.cell()),
+    (
+        "connections dropped for lack of room, first packets sent again",
+        |o| format!("{}, {}", o.kernel.dropped, o.kernel.repeated),
+    ),
     ("tables handed over in, by its own account, ms", |o| {
         o.own_tables.cell()
     }),
@@ -217,6 +226,9 @@ pub(super) fn table(plan: &Plan, all: &[(&str, &Outcome)]) -> String {
         }
         for story in &outcome.stories {
             let _infallible = writeln!(out, "{name}: {story}");
+        }
+        for what in &outcome.delays {
+            let _infallible = writeln!(out, "{name}: {what}");
         }
         for difference in &outcome.differences {
             let _infallible = writeln!(out, "{name}: {difference}");

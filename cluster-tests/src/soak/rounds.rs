@@ -9,7 +9,7 @@ use super::memory::Watcher;
 use super::origin::Origin;
 use super::outcome::{Outcome, Spans};
 use super::site::{self, Site, softly};
-use super::tally::Sort;
+use super::tally::{LONG as LONG_SPAN, Sort};
 use super::{Plan, compare};
 use crate::locate::Kind;
 use crate::wait::{pace, until_within};
@@ -29,6 +29,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
     let bases: Vec<compare::Base> = sites.iter().map(compare::totals).collect();
 
     let begun = Instant::now();
+    let kernel = super::kernel::Counts::now();
     let watcher = Watcher::of(sites[0].proxy.pid());
     let (mut long, mut short) = (Vec::new(), Vec::new());
     for site in &sites {
@@ -72,6 +73,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
             stuck,
             differences,
             memory,
+            kernel: super::kernel::Counts::now().since(&kernel),
             ..Outcome::default()
         },
     )
@@ -106,6 +108,7 @@ fn reload(plan: &Plan, sites: &mut [Site], at: usize, seen: &mut Seen) {
     let site = &mut sites[at];
     let tally = std::sync::Arc::clone(&site.tally);
     tally.worst();
+    let said = site.proxy.stderr().len();
     let (round, mut signal) = site.reload();
     let mut answer = None;
     let patience = match plan.kind {
@@ -122,7 +125,15 @@ fn reload(plan: &Plan, sites: &mut [Site], at: usize, seen: &mut Seen) {
         signal = site.signal();
     }
     let Some(when) = answer else { return };
-    seen.ready.push(when.saturating_duration_since(signal));
+    let ready = when.saturating_duration_since(signal);
+    if ready >= LONG_SPAN && plan.kind == Kind::Remora {
+        let text = site.proxy.stderr();
+        let since = text.get(said..).unwrap_or_default();
+        let lines: Vec<&str> = since.lines().take(LINES_MAX).collect();
+        let text = lines.join("\n    ");
+        tally.delayed(format!("reload {round} took {ready:.0?}:\n    {text}"));
+    }
+    seen.ready.push(ready);
     seen.look_at_gauge(plan, site, nodes);
     pace(plan.pause.max(SWITCH));
     seen.gap.push(tally.worst());
@@ -148,12 +159,18 @@ impl Seen {
         let entry = line.lines().find(|line| line.starts_with("0x"));
         let entry = entry.map(crate::cli::Entry::parse);
         let found = entry.map_or(0, |entry| entry.get("conn_cur"));
-        self.wrong_gauges += usize::from(found != wanted);
+        if found != wanted {
+            self.wrong_gauges += 1;
+            let said = answer.unwrap_or_else(|| "no answer".to_owned());
+            site.tally
+                .delayed(format!("conn_cur is {found}, not {wanted}: {said}"));
+        }
     }
 
     fn outcome(self, sites: &[Site], outcome: Outcome) -> Outcome {
         let mut faults: BTreeMap<String, u64> = BTreeMap::new();
-        let (mut own_tables, mut own_gap, mut stories) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut own_tables, mut own_gap) = (Vec::new(), Vec::new());
+        let (mut stories, mut delays) = (Vec::new(), Vec::new());
         let (mut requests, mut answers, mut connections, mut blind) = (0, 0, 0, 0);
         for site in sites {
             let tally = &site.tally;
@@ -163,6 +180,8 @@ impl Seen {
             }
             let told = tally.stories().into_iter();
             stories.extend(told.map(|story| format!("{}: {story}", site.name())));
+            let told = tally.delays().into_iter();
+            delays.extend(told.map(|what| format!("{}: {what}", site.name())));
             for sort in Sort::ALL {
                 let counts = tally.of(sort);
                 requests += counts.requests.load(Relaxed);
@@ -182,6 +201,7 @@ impl Seen {
             connections,
             faults,
             stories,
+            delays,
             gauges: self.gauges,
             wrong_gauges: self.wrong_gauges,
             ready: Spans::of(self.ready),
@@ -196,6 +216,8 @@ impl Seen {
     }
 }
 
+/// So much of what a node said during a long reload is told.
+const LINES_MAX: usize = 30;
 /// How long peers may take to learn all entries.
 const LEARN: Duration = Duration::from_secs(120);
 /// How long a reload may take, and how often it is asked for.

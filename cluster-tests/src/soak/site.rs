@@ -123,6 +123,7 @@ impl Site {
     /// Signals; when.
     pub(super) fn signal(&self) -> Instant {
         let now = Instant::now();
+        self.tally.signalled(now);
         self.proxy.signal(Signal::USR2);
         now
     }

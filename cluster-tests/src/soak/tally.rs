@@ -79,6 +79,10 @@ pub(super) struct Tally {
     newest_seen: AtomicU64,
     /// The longest time that connecting and an answer took since the last look, in microseconds.
     worst_us: AtomicU64,
+    /// What took long, in words.
+    delays: Mutex<Vec<String>>,
+    /// When the last signal was sent.
+    signalled: Mutex<Option<Instant>>,
     /// Answers under rules that saw far too small a count, and when the last one came.
     pub(super) blind: AtomicU64,
     blind_at: Mutex<Option<Instant>>,
@@ -143,9 +147,37 @@ impl Tally {
         newest.1.filter(|_| !late.timed_out())
     }
 
-    pub(super) fn took(&self, span: Duration) {
+    /// A connection for one request took so long, of which connecting took so long; this configuration answered.
+    pub(super) fn took(&self, connect: Duration, span: Duration, round: u64) {
         let us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         self.worst_us.fetch_max(us, Relaxed);
+        if span >= LONG {
+            let signalled = *self.signalled.lock().expect("nobody panics with the lock");
+            let since = signalled.map_or(Duration::ZERO, |at| at.elapsed());
+            self.delayed(format!(
+                "an answer of round {round} took {span:.0?}, connecting {connect:.0?} of them, until {since:.0?} after the last signal"
+            ));
+        }
+    }
+
+    /// Something took long.
+    pub(super) fn delayed(&self, what: String) {
+        let mut delays = self.delays.lock().expect("nobody panics with the lock");
+        if delays.len() < STORIES_MAX {
+            delays.push(what);
+        }
+    }
+
+    pub(super) fn delays(&self) -> Vec<String> {
+        self.delays
+            .lock()
+            .expect("nobody panics with the lock")
+            .clone()
+    }
+
+    /// The configuration is to be reloaded.
+    pub(super) fn signalled(&self, at: Instant) {
+        *self.signalled.lock().expect("nobody panics with the lock") = Some(at);
     }
 
     /// The longest time since the last call.
@@ -173,3 +205,5 @@ impl Tally {
 /// Below that a tenth is nothing.
 const BLIND_FROM: u64 = 1000;
 const STORIES_MAX: usize = 12;
+/// What takes so long is told.
+pub(super) const LONG: Duration = Duration::from_secs(1);

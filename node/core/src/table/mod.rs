@@ -32,7 +32,9 @@ pub use data_type::{
     ArgForm, COUNT, DATA_TYPES, DataType, DataTypeInfo, ELEMENTS_MAX, ElementName, Kind,
 };
 pub use entry::{Entry, EntryMut};
-pub use handoff::{Definition, Delta, Exporter, Importer, Ledger, Op, Share, Slice, Step, disown};
+pub use handoff::{
+    Definition, Delta, Exporter, Importer, Ledger, Op, Settled, Share, Slice, Step, disown,
+};
 pub use key::{Key, KeyType, key_sample, v6_to_v4, write_key};
 pub use lineage::{LINEAGES_MAX, Lineage, Lineages, Rest, Stamp};
 pub use rate::{Rate, age_ms};

@@ -265,6 +265,7 @@ impl Shard {
     }
     /// Makes room in the index for so many entries, and some more: a hash does not give all shards the same number.
     pub fn expect(&mut self, schema: &Schema, entries: usize) {
+        self.slab.expect(entries);
         let slab = &self.slab;
         let more = (entries + entries / 16).saturating_sub(self.index.len());
         self.index

@@ -12,7 +12,7 @@ const LOCK_SLICE: u32 = 256;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     pub(super) shard: usize,
-    slot: u32,
+    pub(super) slot: u32,
 }
 
 /// What became of an entry that should be removed.

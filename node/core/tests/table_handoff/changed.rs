@@ -18,24 +18,20 @@ fn pass(old: &Table, new: &Table, shrinks: bool, now: u64) -> (Ledger, u64, u64)
         importer.shrinks();
     }
     let mut ledger = Ledger::new();
-    let (mut evicted, mut too_long) = (0, 0);
-    // All of it at once, then the rest.
-    let step = exporter.walk(
-        remora_core::peers::batch::Budget {
-            rows: usize::MAX,
-            bytes: usize::MAX,
-        },
-        now,
-    );
-    if step.done {
+    // All of it at first, then the rest.
+    loop {
+        let step = exporter.walk(crate::BUDGET, now);
         importer
             .take(&step.slice, 0, |key, uses, gauge| {
                 ledger.set(TABLE, key, uses, gauge);
             })
             .unwrap();
-        importer.settle(now);
-        (evicted, too_long) = (importer.evicted(), importer.too_long());
+        if step.done {
+            break;
+        }
     }
+    importer.settle(now);
+    let (evicted, too_long) = (importer.evicted(), importer.too_long());
     finish(old, &mut exporter, importer, &mut ledger, || now);
     (ledger, evicted, too_long)
 }

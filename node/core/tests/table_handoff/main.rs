@@ -1,6 +1,7 @@
 //! A table passes from one process to the next while it is in use: nothing is lost, nothing counts twice.
 
 mod changed;
+mod forks;
 mod replicated;
 mod strip;
 #[path = "../table_common/mod.rs"]

@@ -7,8 +7,8 @@ use remora_core::table::{Cursor, DataType as D, Lineage, Lineages, Table};
 use crate::hand_over;
 use crate::table_common::{Build, number, spec, text_of};
 
-const ENTRIES: u32 = 50_000;
-const NOW: u64 = 50_000;
+pub(super) const ENTRIES: u32 = 50_000;
+pub(super) const NOW: u64 = 50_000;
 
 fn build() -> Build {
     spec("integer")
@@ -18,7 +18,7 @@ fn build() -> Build {
 }
 
 /// Without peers, and with them.
-fn tables(seed: u64) -> [Table; 2] {
+pub(super) fn tables(seed: u64) -> [Table; 2] {
     let lineages = Arc::new(Lineages::new(Lineage(1)));
     [
         Table::new(build().spec(), seed),
@@ -26,7 +26,7 @@ fn tables(seed: u64) -> [Table; 2] {
     ]
 }
 
-fn filled(t: &Table) {
+pub(super) fn filled(t: &Table) {
     for n in 0..ENTRIES {
         t.upsert(&number(n), NOW, |mut e| {
             e.inc(D::HttpReqCnt, 0, 1, NOW);
@@ -38,7 +38,7 @@ fn filled(t: &Table) {
     }
 }
 
-fn order(t: &Table) -> Vec<String> {
+pub(super) fn order(t: &Table) -> Vec<String> {
     let mut all = Vec::new();
     let mut cursor = Cursor::default();
     while !t.dump(&mut cursor, NOW, 1_000, |e| all.push(text_of(t, e.key()))) {}

@@ -131,6 +131,8 @@ pub struct Rows {
     pub held: Vec<(u32, u32)>,
     /// Position of a tombstone's first row, and its age.
     pub tombs: Vec<(u32, u32)>,
+    /// All frames that show one key have the same number here, or 0: any keys.
+    pub stripe: u32,
 }
 
 /// Counters of one proxy, server or the process.

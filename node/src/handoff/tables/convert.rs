@@ -111,6 +111,7 @@ pub fn rows(table: u16, slice: Slice) -> Rows {
         columns,
         held,
         tombs,
+        stripe,
     } = slice;
     Rows {
         table,
@@ -126,6 +127,7 @@ pub fn rows(table: u16, slice: Slice) -> Rows {
         values: columns.values,
         held,
         tombs,
+        stripe,
     }
 }
 
@@ -146,6 +148,7 @@ pub fn slice(rows: Rows) -> Slice {
         },
         held: rows.held,
         tombs: rows.tombs,
+        stripe: rows.stripe,
     }
 }
 

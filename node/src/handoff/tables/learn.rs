@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, mpsc};
+use std::thread::Scope;
 use std::time::Instant;
 
 use remora_core::peers::Inheritance;
 use remora_core::table::{Delta, Importer, Key, Ledger, Lineage, Table, TableId, disown};
 use tracing::{error, info, warn};
 
+use super::crew::{self, Crew};
 use super::heritage::{From, Hubs, OnceShared, Stage, listen};
 use super::{FOR_EVER, PATIENCE, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
@@ -162,6 +164,18 @@ impl<'w> Lesson<'w> {
 
     /// Until everything is sealed: since when nothing is accepted there.
     fn hear(&mut self, report: &mpsc::SyncSender<io::Result<Learned>>) -> io::Result<u64> {
+        std::thread::scope(|scope| self.hear_with(scope, report))
+    }
+
+    /// The same, with threads that may help.
+    fn hear_with<'s>(
+        &mut self,
+        scope: &'s Scope<'s, '_>,
+        report: &mpsc::SyncSender<io::Result<Learned>>,
+    ) -> io::Result<u64>
+    where
+        'w: 's,
+    {
         let Learner {
             channel,
             there,
@@ -187,10 +201,34 @@ impl<'w> Lesson<'w> {
             ..
         } = self;
         let mut patience = PATIENCE;
+        // What is taught again needs care with numbers, and is rare.
+        let entries = match again {
+            true => 0,
+            false => there.entries.iter().sum(),
+        };
+        let mut crew = Crew::start(scope, importers, positions, entries, shift_ms);
         loop {
-            match hear(channel, patience)? {
+            let said = hear(channel, patience);
+            if !matches!(said, Ok(Some(Pass::Rows(_) | Pass::Totals(_))))
+                && let Some(crew) = crew.take()
+            {
+                learned.entries += crew.finish(importers, ledger)?;
+            }
+            match said? {
                 Some(Pass::Rows(rows)) => {
                     let at = usize::from(rows.table);
+                    let divisible = importers.get(at).and_then(Option::as_ref);
+                    if let Some(busy) = &crew
+                        && divisible.is_some_and(Importer::is_divisible)
+                    {
+                        if busy.give(at, convert::slice(rows)) {
+                            continue;
+                        }
+                        if let Some(crew) = crew.take() {
+                            crew.finish(importers, ledger)?;
+                        }
+                        return Err(io::Error::other("a thread that took rows over has ended"));
+                    }
                     let here = positions.get(at).copied().flatten();
                     if let (Some(Some(importer)), Some(here)) = (importers.get_mut(at), here) {
                         let slice = convert::slice(rows);
@@ -203,8 +241,10 @@ impl<'w> Lesson<'w> {
                 }
                 Some(Pass::Walked) => {
                     let now_ms = clock::read().mono_ms;
-                    for importer in importers.iter_mut().flatten() {
-                        importer.settle(now_ms);
+                    for (at, importer) in importers.iter_mut().enumerate() {
+                        let Some(importer) = importer else { continue };
+                        let entries = there.entries.get(at).copied().unwrap_or(0);
+                        crew::settle(importer, entries, now_ms);
                         learned.tables += 1;
                     }
                     report_lost(tables, there, positions, importers);

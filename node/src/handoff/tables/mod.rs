@@ -10,6 +10,7 @@
 //! serves, whichever that is.
 
 mod convert;
+mod crew;
 mod drain;
 mod heritage;
 mod learn;

@@ -420,6 +420,7 @@ fn send(channel: &Channel, table: usize, mut slice: Slice) -> io::Result<()> {
     for removed in parts {
         let some = Slice {
             now_ms: slice.now_ms,
+            stripe: slice.stripe,
             removed,
             ..Slice::default()
         };

@@ -11,6 +11,8 @@ use crate::table::{Cursor, Lineage, Stamp, Table};
 
 /// Entries looked at per call, however few of them are shown.
 const SEEN_MAX: usize = 1 << 15;
+/// Groups of shards in a large table; each costs a slice per round.
+const STRIPES_MAX: usize = 64;
 /// The stamp of a register of a table that is not replicated: it is assigned, nobody cares when.
 const SOME_TIME: Stamp = Stamp {
     ms: 1,
@@ -33,6 +35,12 @@ pub struct Step {
     pub slice: Slice,
     /// The walk, or the round, is complete.
     pub done: bool,
+}
+
+/// The number of the group of shards that one belongs to: whoever takes rows over can take those of several groups at a time.
+fn stripe_of(table: &Table, shard: usize) -> u32 {
+    let shards = table.shards.len().max(1);
+    1 + (shard * STRIPES_MAX.min(shards) / shards) as u32
 }
 
 impl<'t> Exporter<'t> {
@@ -61,7 +69,14 @@ impl<'t> Exporter<'t> {
         let table = self.table;
         let mut cursor = self.cursor;
         let mut seen = 0;
+        let (mut stripe, mut next) = (0, None);
         let done = table.walk_while(&mut cursor, |shard, at| {
+            let of = stripe_of(table, at.shard.into());
+            if of != stripe && self.out.rows() > 0 {
+                next = Some(at);
+                return false;
+            }
+            stripe = of;
             seen += 1;
             if let Some(Follow::Marks(marks)) = shard.follow.as_deref_mut() {
                 marks.unset(at.slot);
@@ -69,8 +84,13 @@ impl<'t> Exporter<'t> {
             self.entry(shard, at.slot, now_ms);
             !self.out.is_full(budget) && seen < SEEN_MAX
         });
+        if let Some(at) = next {
+            cursor.shard = at.shard.into();
+            cursor.slot = at.slot;
+        }
         self.cursor = cursor;
-        self.finish(now_ms, done)
+        self.slice.stripe = stripe;
+        self.finish(now_ms, done && next.is_none())
     }
 
     /// Begins a round over what has changed.
@@ -81,6 +101,13 @@ impl<'t> Exporter<'t> {
     pub fn changes(&mut self, budget: Budget, now_ms: u64, last: bool) -> Step {
         let table = self.table;
         while let Some(padded) = table.shards.get(self.cursor.shard) {
+            let stripe = stripe_of(table, self.cursor.shard);
+            if !last && stripe != self.slice.stripe {
+                if self.out.rows() > 0 || !self.slice.removed.is_empty() {
+                    return self.finish(now_ms, false);
+                }
+                self.slice.stripe = stripe;
+            }
             let mut shard = padded.lock();
             self.removed(&mut shard);
             let mut from = 0;

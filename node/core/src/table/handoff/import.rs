@@ -1,8 +1,11 @@
 //! Building a table from what the process before shows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Definition, Slice};
 use crate::peers::batch::{
@@ -13,7 +16,7 @@ use crate::table::rate::Rate;
 use crate::table::replica::{Late, register_stamp};
 use crate::table::schema::{Cell, PREV, TOUCHED, USES, set_rate, set_wide, set_word, word};
 use crate::table::shard::{HELD, Shard, date as shard_date};
-use crate::table::{Lineage, Stamp, Table};
+use crate::table::{Lineage, Lineages, Stamp, Table};
 
 /// Fills a table that nobody uses yet.
 pub struct Importer<'t> {
@@ -39,8 +42,12 @@ pub struct Importer<'t> {
     shown: bool,
     /// No number of the sender's lineage was given to content above this one.
     newest: Option<u64>,
-    /// Entries had to go to make room for others.
-    evicted: bool,
+    /// Entries had to go to make room for others. Of all [forks](Importer::fork).
+    evicted: Arc<AtomicBool>,
+    /// Held by the fork that makes room.
+    turn: Arc<Mutex<()>>,
+    /// Whose cells come.
+    others: Others<'t>,
     /// The sender does not replicate its table, but its rows hold all that was told of it before.
     whole: bool,
     /// The highest number of each lineage, if they will not be told otherwise.
@@ -48,6 +55,41 @@ pub struct Importer<'t> {
     /// This table has columns that the sender's has not; among them some that are summed.
     gained: bool,
     gained_sums: bool,
+}
+
+/// A part of what [`Importer::settle`] does.
+#[derive(Debug)]
+pub struct Settled(Late);
+
+/// The place of the other lineage whose cell came last: mostly it is that of the next one, too.
+struct Others<'t> {
+    lineages: Option<&'t Lineages>,
+    last: Option<(Lineage, u16)>,
+}
+
+impl Others<'_> {
+    /// `None`: there is no place for it.
+    fn index(&mut self, lineage: Lineage) -> Option<u16> {
+        if let Some((last, index)) = self.last
+            && last == lineage
+        {
+            return Some(index);
+        }
+        let lineages = self.lineages?;
+        let index = lineages.hold(lineage)?;
+        if let Some((_, before)) = self.last.replace((lineage, index)) {
+            lineages.let_go(before);
+        }
+        Some(index)
+    }
+}
+
+impl Drop for Others<'_> {
+    fn drop(&mut self) {
+        if let (Some((_, index)), Some(lineages)) = (self.last, self.lineages) {
+            lineages.let_go(index);
+        }
+    }
 }
 
 /// Shard and slot of an entry.
@@ -139,12 +181,54 @@ impl<'t> Importer<'t> {
             too_long: 0,
             shown: false,
             newest: None,
-            evicted: false,
+            evicted: Arc::default(),
+            turn: Arc::default(),
+            others: Others {
+                lineages: table.shared.as_deref().map(|shared| &*shared.lineages),
+                last: None,
+            },
             whole: false,
             highest: None,
             gained: !gained.is_empty(),
             gained_sums: gained.iter().any(sums),
         })
+    }
+    /// Whether several threads may take slices at the same time: not if the table [shrinks](Importer::shrinks).
+    pub fn is_divisible(&self) -> bool {
+        self.shrinks.is_none() && self.highest.is_none()
+    }
+    /// Another one for the same table, to be used at the same time. All slices of one [stripe](Slice::stripe) must be given to the
+    /// same one, and [`Importer::join`] comes before [`Importer::settle`]. `None`: it [is not divisible](Importer::is_divisible).
+    pub fn fork(&self) -> Option<Importer<'t>> {
+        self.is_divisible().then(|| Importer {
+            table: self.table,
+            columns: self.columns.clone(),
+            targets: self.targets.clone(),
+            own: self.own,
+            sorted: self.sorted,
+            late: None,
+            cell: self.cell.clone(),
+            refused: 0,
+            shrinks: None,
+            too_long: 0,
+            shown: false,
+            newest: self.newest,
+            evicted: Arc::clone(&self.evicted),
+            turn: Arc::clone(&self.turn),
+            others: Others {
+                lineages: self.others.lineages,
+                last: None,
+            },
+            whole: self.whole,
+            highest: None,
+            gained: self.gained,
+            gained_sums: self.gained_sums,
+        })
+    }
+    /// The other one will not be used any more.
+    pub fn join(&mut self, fork: &Importer<'t>) {
+        self.refused += fork.refused;
+        self.too_long += fork.too_long;
     }
     /// What the sender has and this table has not, as `store` names it.
     pub fn dropped(&self) -> Vec<String> {
@@ -311,7 +395,7 @@ impl<'t> Importer<'t> {
                 if self.sorted {
                     table.note_evictable(shard, now_ms);
                 }
-                if uses > 0 || known || self.evicted {
+                if uses > 0 || known || self.evicted.load(Relaxed) {
                     held(key, uses, gauge);
                 }
             }
@@ -372,7 +456,7 @@ impl<'t> Importer<'t> {
                     }
                 }
                 reserved = true;
-                self.evicted = true;
+                self.evicted.store(true, Relaxed);
                 continue;
             }
             let mut told = false;
@@ -402,7 +486,7 @@ impl<'t> Importer<'t> {
                 self.settle_in(shard, slot, now_ms);
                 return Some(((home, slot), true));
             }
-            let journaled = shard.wipe(schema, slot);
+            let journaled = known.and_then(|slot| shard.wipe(schema, slot));
             shard.set_word(slot, TOUCHED, touched);
             let born = (now_ms as u32).wrapping_sub(row.head.born_age_ms);
             shard.inherit_entry(schema, slot, born, &self.mapped(&row.edicts));
@@ -432,6 +516,7 @@ impl<'t> Importer<'t> {
         let table = self.table;
         let Some(shrinks) = &mut self.shrinks else {
             // The sender is as full, and has evicted the same one. It counts that.
+            let _turn = self.turn.lock();
             let before = table.events().evictions;
             let made = table.make_room(home, now_ms);
             table.forget_evictions(table.events().evictions - before);
@@ -620,8 +705,9 @@ impl<'t> Importer<'t> {
                 // Whoever has the rest of it brings it, with the same version.
                 head.flags = head.flags.with(RowFlags::PARTIAL);
             }
-            let kept = shard.inherit_cell(slot, &head, &self.cell);
-            self.refused += u64::from(!kept);
+            let index = self.others.index(head.lineage);
+            let kept = index.map(|index| shard.inherit_cell(slot, &head, index, &self.cell));
+            self.refused += u64::from(kept != Some(true));
         }
         gauge
     }
@@ -642,48 +728,77 @@ impl<'t> Importer<'t> {
             return;
         }
         self.sorted = true;
-        let table = self.table;
-        for padded in &table.shards {
+        for padded in &self.table.shards {
             let mut shard = padded.lock();
-            let mut nowhere: Vec<(u32, u32)> = (0..shard.slots())
-                .filter(|slot| shard.word(*slot, PREV) == HELD && shard.word(*slot, USES) == 0)
-                .map(|slot| {
-                    let age = crate::table::age_ms(now_ms as u32, shard.word(slot, TOUCHED));
-                    (age, slot)
-                })
-                .collect();
-            nowhere.sort_unstable_by(|a, b| b.cmp(a));
-            for (_, slot) in nowhere {
-                shard.place(&table.schema, slot, now_ms);
-            }
-            table.note_evictable(&shard, now_ms);
+            self.sort_shard(&mut shard, now_ms);
             if let Some(shrinks) = &mut self.shrinks {
                 shrinks.oldest.push(oldest_of(&mut shard, now_ms));
             }
         }
+    }
+    fn sort_shard(&self, shard: &mut Shard, now_ms: u64) {
+        let table = self.table;
+        let mut nowhere: Vec<(u32, u32)> = (0..shard.slots())
+            .filter(|slot| shard.word(*slot, PREV) == HELD && shard.word(*slot, USES) == 0)
+            .map(|slot| {
+                let age = crate::table::age_ms(now_ms as u32, shard.word(slot, TOUCHED));
+                (age, slot)
+            })
+            .collect();
+        nowhere.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, slot) in nowhere {
+            shard.place(&table.schema, slot, now_ms);
+        }
+        table.note_evictable(shard, now_ms);
     }
 
     /// All entries have been shown once: makes the table fit for use. What is taken over afterwards goes to its place at
     /// once.
     pub fn settle(&mut self, now_ms: u64) {
         self.sort(now_ms);
-        self.shown = true;
-        let Some(replica) = self.table.replica() else {
-            return;
-        };
-        let items = match self.late.replace(Late::new()) {
-            Some(late) => late,
-            None => {
-                let mut all = Late::new();
-                for padded in &self.table.shards {
-                    let shard = padded.lock();
-                    let taken = (0..shard.slots()).filter(|slot| shard.is_taken(*slot));
-                    all.extend(taken.filter_map(|slot| shard.journal_item(slot)));
+        match self.late.replace(Late::new()) {
+            Some(late) => {
+                if let Some(replica) = self.table.replica() {
+                    replica.journal_inherited(late);
                 }
-                all
             }
-        };
-        replica.journal_inherited(items);
+            None => {
+                let all = self.settle_part(0, 1, now_ms);
+                self.settled(vec![all]);
+            }
+        }
+    }
+    /// One of `parts` parts of that, which may be done at the same time if [`Importer::is_divisible`]; [`Importer::settled`] is
+    /// the rest.
+    pub fn settle_part(&self, part: usize, parts: usize, now_ms: u64) -> Settled {
+        let mut items = Late::new();
+        let shards = self.table.shards.iter().skip(part);
+        for padded in shards.step_by(parts.max(1)) {
+            let mut shard = padded.lock();
+            if !self.sorted {
+                self.sort_shard(&mut shard, now_ms);
+            }
+            if shard.replica.is_some() {
+                let taken = (0..shard.slots()).filter(|slot| shard.is_taken(*slot));
+                items.extend(taken.filter_map(|slot| shard.journal_item(slot)));
+            }
+        }
+        items.sort_unstable_by_key(|item| item.number);
+        Settled(items)
+    }
+    /// All parts have been done.
+    pub fn settled(&mut self, parts: Vec<Settled>) {
+        self.sorted = true;
+        self.shown = true;
+        self.late = Some(Late::new());
+        if let Some(replica) = self.table.replica() {
+            let parts = parts.into_iter().map(|Settled(items)| items);
+            let all = parts.reduce(|mut all, more| {
+                all.extend(more);
+                all
+            });
+            replica.journal_inherited(all.unwrap_or_default());
+        }
     }
     /// The other process has sealed its table: the last call.
     pub fn seal(mut self, now_ms: u64) {

@@ -53,6 +53,10 @@ impl Ledger {
             self.shares.insert(place, Share { uses, gauge, pin });
         }
     }
+    /// Adds what another thread has noted of other keys.
+    pub fn extend(&mut self, other: Ledger) {
+        self.shares.extend(other.shares);
+    }
     /// Takes out what a third process holds: the other one held it only on its behalf, as one user of the entry.
     pub fn subtract(&mut self, third: &Ledger) {
         for (place, theirs) in &third.shares {

@@ -23,7 +23,7 @@ use crate::peers::batch::{ColumnDef, Columns, columns_of};
 pub use disown::disown;
 pub use export::{Exporter, Step};
 pub(super) use follow::Follow;
-pub use import::Importer;
+pub use import::{Importer, Settled};
 pub use ledger::{Ledger, Share};
 
 /// A table as another process has it: what the receiver of its rows must know.
@@ -70,6 +70,8 @@ pub struct Slice {
     pub held: Vec<(u32, u32)>,
     /// Position of a tombstone's first row, and for how many milliseconds it has been one.
     pub tombs: Vec<(u32, u32)>,
+    /// All slices that show one key have the same number here, or 0: any keys.
+    pub stripe: u32,
 }
 
 impl Slice {

@@ -102,18 +102,12 @@ impl Shard {
             replica.shared.holes.fetch_add(1, Relaxed);
         }
     }
-    /// Another lineage's cell. `data`: its columns, laid out as in cells.
-    pub fn inherit_cell(&mut self, slot: u32, head: &RowHead, data: &[u8]) -> bool {
+    /// Another lineage's cell; `index` is that lineage's, which somebody holds. `data`: its columns, laid out as in cells.
+    pub fn inherit_cell(&mut self, slot: u32, head: &RowHead, index: u16, data: &[u8]) -> bool {
         let (record, Some(replica)) = self.parts(slot) else {
             return false;
         };
-        let lineages = std::sync::Arc::clone(&replica.shared);
-        let Some(index) = lineages.lineages.hold(head.lineage) else {
-            return false;
-        };
-        let added = replica.add_cell(record, index);
-        lineages.lineages.let_go(index);
-        let Some(at) = added else {
+        let Some(at) = replica.add_cell(record, index) else {
             return false;
         };
         let cell = replica.cells.record_mut(at);
@@ -162,7 +156,8 @@ impl Shard {
 impl Replica<'_> {
     /// Puts own cells into the journal in the order of their numbers.
     pub(in crate::table) fn journal_inherited(&self, mut items: Late) {
-        items.sort_unstable_by_key(|item| item.number);
+        // Mostly they are some sorted lists, one after the other.
+        items.sort_by_key(|item| item.number);
         let mut journal = self.shared.journal.lock();
         let newest = journal.put_in(items);
         self.shared.newest.store(newest, Release);
