@@ -10,7 +10,7 @@ use cluster_tests::scrape::fetch;
 use cluster_tests::tools;
 use cluster_tests::wait::{observe_for, until_true, until_within};
 
-const LONG: &str = "  learn-timeout 10m";
+const LONG: &str = "  learn-timeout 10m\n";
 
 /// Nobody to ask: all are new, or nobody is there. They are ready at once, whatever `learn-timeout` says.
 #[test]
@@ -212,8 +212,8 @@ fn thousands_of_tables() {
     };
     // Node 1 has a few fewer, all of another size.
     let mut cluster = Spec::of(2)
-        .peers(&lines(TABLES, 10))
-        .peers_on(1, &lines(TABLES - 3, 20))
+        .peers(&format!("{LONG}{}", lines(TABLES, 10)))
+        .peers_on(1, &format!("{LONG}{}", lines(TABLES - 3, 20)))
         .start();
     let set = |cluster: &Cluster, node: usize, number: usize, value: u64| {
         let command = format!(

@@ -430,6 +430,11 @@ impl Hub {
     }
     /// Says what became of sessions that broke.
     pub(super) fn report_broken(&mut self, now: u64) {
+        if self.suspended {
+            // The process that goes on meets them again, and says what there is to say.
+            self.broken.clear();
+            return;
+        }
         let is_due = |broken: &Broken| now >= broken.at || self.stopping;
         let due = self.broken.iter().take_while(|b| is_due(b)).count();
         let due: Vec<Broken> = self.broken.drain(..due).collect();
