@@ -198,6 +198,11 @@ impl Shard {
             .find(hash, |slot| schema.is_key(self.slab.record(*slot), key))
             .copied()
     }
+    /// What [`Shard::place`] looks at first, to have it fetched ahead of time.
+    #[inline]
+    pub fn next_word(&self) -> u32 {
+        word(self.slab.record(self.tail), TOUCHED)
+    }
     /// Whether the entry's lifetime is over, so that it is absent for all who ask. Held entries start another one instead.
     #[inline]
     pub fn is_expired(&self, schema: &Schema, slot: u32, now: u64) -> bool {

@@ -4,6 +4,7 @@
 
 mod cell;
 mod entry;
+mod plain;
 
 pub(super) use cell::add;
 
@@ -31,6 +32,8 @@ const OWN_AHEAD_MAX: u64 = 1 << 40;
 
 /// A row as this table understands it.
 struct Row<'a> {
+    /// Its cell, if that is not the merger's.
+    cell: Option<&'a [u8]>,
     key: &'a [u8],
     head: RowHead,
     /// Index of its lineage.
@@ -98,13 +101,14 @@ struct Merger<'a> {
     partial: bool,
     /// The row's cell.
     cell: Vec<u8>,
+    aside: plain::Aside<'a>,
     applied: Applied,
     dropped: u64,
 }
 
-pub(super) fn apply(
-    replica: &Replica<'_>,
-    batch: &BatchReader<'_>,
+pub(super) fn apply<'a>(
+    replica: &'a Replica<'a>,
+    batch: &BatchReader<'a>,
     from: Lineage,
     shift_ms: u32,
     acked_to_sender: u64,
@@ -136,6 +140,7 @@ pub(super) fn apply(
         curious,
         partial: (0..layout.arithmetic).any(|at| !mapped.contains(&Some(at))),
         cell: layout.blank_cell.to_vec(),
+        aside: plain::Aside::for_rows(batch.rows_left(), layout.blank_cell.len()),
         applied: Applied::default(),
         dropped: 0,
     };
@@ -147,6 +152,7 @@ pub(super) fn apply(
         let index = met.0.get(at).and_then(|met| met.index);
         let ago = |age: u32| now_ms.saturating_sub(u64::from(age.saturating_add(shift_ms)));
         let mut row = Row {
+            cell: None,
             key,
             head,
             lineage: index.unwrap_or(0),
@@ -192,6 +198,11 @@ pub(super) fn apply(
         if let Some(met) = met.0.get_mut(at) {
             met.highest = met.highest.max(row.head.version);
         }
+        if row.is_plain() {
+            merger.put_aside(&row);
+            continue;
+        }
+        merger.merge_aside();
         let outcome = if row.is_release() {
             merger.release(&row)
         } else {
@@ -199,6 +210,7 @@ pub(super) fn apply(
         };
         merger.outcome(outcome);
     }
+    merger.merge_aside();
     met.finish(replica.shared);
     Ok(merger.finish())
 }
@@ -264,17 +276,22 @@ impl Met {
 
 impl<'a> Merger<'a> {
     fn outcome(&mut self, outcome: Outcome) {
-        let counts = &self.replica.shared.counts;
-        let (place, counter) = match outcome {
-            Outcome::Merged => (&mut self.applied.merged, &counts.rows_merged),
-            Outcome::Ignored => (&mut self.applied.ignored, &counts.rows_ignored),
-            Outcome::Refused => (&mut self.applied.refused, &counts.rows_refused),
-        };
-        *place += 1;
-        count(counter);
+        let applied = &mut self.applied;
+        *match outcome {
+            Outcome::Merged => &mut applied.merged,
+            Outcome::Ignored => &mut applied.ignored,
+            Outcome::Refused => &mut applied.refused,
+        } += 1;
     }
     fn finish(self) -> Applied {
         let counts = &self.replica.shared.counts;
+        for (counter, rows) in [
+            (&counts.rows_merged, self.applied.merged),
+            (&counts.rows_ignored, self.applied.ignored),
+            (&counts.rows_refused, self.applied.refused),
+        ] {
+            counter.fetch_add(rows as u64, Relaxed);
+        }
         let wants = self.applied.wants.len() + self.applied.wants_of_all.len();
         counts.wants.fetch_add(wants as u64, Relaxed);
         counts

@@ -23,29 +23,22 @@ impl Merger<'_> {
         let Some(at) = replica.add_cell(record, row.lineage) else {
             return false;
         };
-        self.write(
+        write(
             replica.cells.record_mut(at),
+            row.cell.unwrap_or(&self.cell),
             row,
             row.is(RowFlags::PARTIAL),
             row.head.version,
         );
         true
     }
-    /// Writes the row into a cell.
-    #[inline]
-    fn write(&self, cell: &mut [u8], row: &Row<'_>, partial: bool, version: u64) {
-        if let (Some(to), Some(from)) = (cell.get_mut(CELL_DATA..), self.cell.get(CELL_DATA..)) {
-            to.copy_from_slice(from);
-        }
-        let held = if row.is(RowFlags::HELD) { CELL_HELD } else { 0 };
-        let partial = if partial { CELL_PARTIAL } else { 0 };
-        set_word(cell, CELL_LINEAGE, u32::from(row.lineage) | held | partial);
-        set_wide(cell, CELL_VERSION, version);
-    }
     /// Merges another lineage's cell.
     pub(super) fn cell(&mut self, shard: &mut Shard, slot: u32, row: &Row<'_>) -> bool {
         let layout = self.replica.layout;
         let now = self.now_ms;
+        if let Some(cell) = row.cell {
+            self.cell.copy_from_slice(cell);
+        }
         let epoch = row.head.epoch.unwrap_or(NEVER);
         if let Some(ext) = ext(shard, slot) {
             ReplicaShard::void_by_epoch(ext, layout, &mut self.cell, epoch, row.is(RowFlags::HELD));
@@ -94,7 +87,13 @@ impl Merger<'_> {
                 None => return false,
             },
         };
-        self.write(replica.cells.record_mut(at), row, partial, version);
+        write(
+            replica.cells.record_mut(at),
+            &self.cell,
+            row,
+            partial,
+            version,
+        );
         if epoch > NEVER || word(record, FLAGS) & flags::EXT != 0 {
             set_word(record, FLAGS, word(record, FLAGS) | flags::EXT);
             replica.ext_or_new(slot).set_epoch(row.lineage, epoch);
@@ -184,6 +183,18 @@ impl Merger<'_> {
         replica.mark(record, slot);
         true
     }
+}
+
+/// Writes a row, with these values, into a cell.
+#[inline]
+fn write(cell: &mut [u8], values: &[u8], row: &Row<'_>, partial: bool, version: u64) {
+    if let (Some(to), Some(from)) = (cell.get_mut(CELL_DATA..), values.get(CELL_DATA..)) {
+        to.copy_from_slice(from);
+    }
+    let held = if row.is(RowFlags::HELD) { CELL_HELD } else { 0 };
+    let partial = if partial { CELL_PARTIAL } else { 0 };
+    set_word(cell, CELL_LINEAGE, u32::from(row.lineage) | held | partial);
+    set_wide(cell, CELL_VERSION, version);
 }
 
 /// Joins a column of two states of a cell of which one at least is partial: what is missing is 0, and counts only grow.

@@ -53,15 +53,7 @@ impl Merger<'_> {
                     table.replace(&mut shard, self.now_ms)
                 };
             if room {
-                let Some(slot) = shard.insert(schema, hash, row.key, row.touched, self.now_ms)
-                else {
-                    table.forget(1);
-                    return Outcome::Refused;
-                };
-                shard.set_word(slot, BORN, row.born as u32);
-                let outcome = self.begun(&mut shard, slot, row);
-                table.note_added(self.deadline(row.touched));
-                return outcome;
+                return self.enter(&mut shard, hash, row);
             }
             drop(shard);
             if minor {
@@ -73,6 +65,36 @@ impl Merger<'_> {
             }
             reserved = true;
         }
+    }
+    /// The same for a plain row, in its locked shard; `None`: that may need other shards.
+    pub(super) fn quick(&mut self, shard: &mut Shard, hash: u64, row: &Row<'_>) -> Option<Outcome> {
+        let table = self.table;
+        let schema = &table.schema;
+        if let Some(slot) = shard.find(schema, hash, row.key) {
+            if shard.flags(slot) & flags::TOMB != 0 {
+                return None;
+            }
+            return Some(self.known(shard, slot, row));
+        }
+        if row.is_dead
+            || self.now_ms >= table.next_expiry.load(Relaxed)
+            || !(table.reserve() || table.replace(shard, self.now_ms))
+        {
+            return None;
+        }
+        Some(self.enter(shard, hash, row))
+    }
+    /// Makes the entry, for which a place was reserved, and merges.
+    fn enter(&mut self, shard: &mut Shard, hash: u64, row: &Row<'_>) -> Outcome {
+        let schema = &self.table.schema;
+        let Some(slot) = shard.insert(schema, hash, row.key, row.touched, self.now_ms) else {
+            self.table.forget(1);
+            return Outcome::Refused;
+        };
+        shard.set_word(slot, BORN, row.born as u32);
+        let outcome = self.begun(shard, slot, row);
+        self.table.note_added(self.deadline(row.touched));
+        outcome
     }
     /// The trackers of an entry have ended where it is gone already.
     pub(super) fn release(&mut self, row: &Row<'_>) -> Outcome {
