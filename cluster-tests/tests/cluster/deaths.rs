@@ -16,8 +16,9 @@ use rustix::process::Signal;
 
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What a killed node had not sent: what it counted in its last flush interval.
-const FLUSH: Duration = Duration::from_millis(20);
+/// What a killed node had not sent: what it counted since its last flush. The pauses between them are that long for keys that are
+/// hit all the time.
+const FLUSH: Duration = Duration::from_millis(50);
 /// Between a count and its being on the way, threads of the node are woken three times (the flush, the stream, the connection), and the
 /// client that was answered once. Each may be as late as this process's own threads are; never more late than the bound.
 const WAKE_UPS: u32 = 4;

@@ -4,6 +4,7 @@
 //! All sections share one thread and one runtime, apart from the workers': no request ever waits for a peer. A stream asks
 //! its hub for the next message when it has room for one (`outbox`), so a slow peer costs nothing but its own lag.
 
+mod alarm;
 mod check;
 mod dial;
 pub mod discover;
@@ -30,10 +31,10 @@ pub use start::{
     totals, wait_until_ready,
 };
 
-/// One message at most: a batch of 64 KiB, or a hello of many tables.
+/// One message at most: a batch of 128 KiB, or a hello of many tables.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// What may be on its way to a node that has not yet read it, per stream.
-const WINDOW_BYTES: u32 = 1 << 20;
+/// What may be on its way to a node that has not yet read it, per stream: more than the hub lets be unacknowledged.
+const WINDOW_BYTES: u32 = 2 << 20;
 /// How long connecting, each handshake, and the first answer may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a stream that is to be closed may take to send what it has been given.

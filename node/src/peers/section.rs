@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use remora_config::plan::PeerAddress;
@@ -17,8 +17,9 @@ use remora_core::peers::{
 use remora_proto::peers::v1 as proto;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
+use super::alarm::Alarm;
 use super::dial::{self, Target};
 use super::outbox::{Outbox, Outgoing};
 use crate::handoff::tables::Hubs;
@@ -398,7 +399,7 @@ impl Section {
 
     /// Lets time pass, passes messages from the hub to streams that wait for them, and does what the hub wants done. Never
     /// ends.
-    pub(super) async fn run(self: Arc<Self>) {
+    pub(super) async fn run(self: Arc<Self>, alarm: Alarm) {
         let (mut tick_at, mut ticked_at) = (0, 0);
         let tables = self.hub.lock().tables();
         let pause = Duration::from_micros(if tables < MANY_TABLES {
@@ -407,11 +408,11 @@ impl Section {
             tables as u64
         });
         loop {
-            let (at, turned) = {
+            {
                 let now = clock::read();
                 let mut hub = self.hub.lock();
                 if now.mono_ms >= tick_at {
-                    hub.tick(now.mono_ms, wall_ms());
+                    hub.tick(now.mono_ms, now.wall_us / 1000);
                     ticked_at = now.mono_ms;
                 } else {
                     hub.collect(now.mono_ms);
@@ -426,17 +427,18 @@ impl Section {
                 if hub.is_stopped() {
                     self.stopped.send_replace(true);
                 }
-                tick_at = hub.next_deadline(now.mono_ms).min(ticked_at + TICK_MS);
-                let wait = tick_at.saturating_sub(now.mono_ms);
-                let turned = Instant::now();
-                (turned + Duration::from_millis(wait), turned)
-            };
+                tick_at = hub.next_duty(now.mono_ms).min(ticked_at + TICK_MS);
+                let at = tick_at.min(hub.next_flush());
+                if let Err(e) = alarm.set(at, now.mono_ms) {
+                    self.log(Severity::Alert, format_args!("cannot set a timer: {e}"));
+                }
+            }
             if !pause.is_zero() {
-                sleep_until(turned + pause.min(PAUSE_MAX)).await;
+                sleep(pause.min(PAUSE_MAX)).await;
             }
             tokio::select! {
                 () = self.bell.notified() => {}
-                () = sleep_until(at) => {}
+                () = alarm.rings() => {}
             }
         }
     }
@@ -511,13 +513,6 @@ impl Section {
             );
         }
     }
-}
-
-/// By the standard library, which fault injection can get at.
-fn wall_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
 }
 
 fn severity(event: &Event) -> Severity {

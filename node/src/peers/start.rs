@@ -16,6 +16,7 @@ use tokio::runtime::LocalOptions;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
+use super::alarm::Alarm;
 use super::check;
 use super::dial::Target;
 use super::discover;
@@ -154,10 +155,17 @@ pub fn start(
                 .enable_io()
                 .enable_time()
                 .build_local(LocalOptions::default());
+            let runtime = runtime.and_then(|runtime| {
+                let inside = runtime.enter();
+                let alarms = sections.iter().map(|_| Alarm::new());
+                let alarms = alarms.collect::<io::Result<Vec<Alarm>>>()?;
+                drop(inside);
+                Ok((runtime, alarms))
+            });
             match runtime {
-                Ok(runtime) => {
+                Ok((runtime, alarms)) => {
                     let _ = report.send(Ok(()));
-                    runtime.block_on(run(sections));
+                    runtime.block_on(run(sections, alarms));
                 }
                 Err(e) => {
                     let _ = report.send(Err(e));
@@ -221,8 +229,8 @@ fn section(
     section
 }
 
-async fn run(sections: Vec<(Arc<Section>, OpenSection)>) {
-    for (section, open) in sections {
+async fn run(sections: Vec<(Arc<Section>, OpenSection)>, alarms: Vec<Alarm>) {
+    for ((section, open), alarm) in sections.into_iter().zip(alarms) {
         for target in open.targets {
             section.add_peer(target, false);
         }
@@ -236,7 +244,7 @@ async fn run(sections: Vec<(Arc<Section>, OpenSection)>) {
             spawn_local(door.serve(Arc::clone(&section)));
         }
         spawn_local(open.certificates.watch(Arc::clone(&section)));
-        spawn_local(section.run());
+        spawn_local(section.run(alarm));
     }
     std::future::pending::<()>().await;
 }

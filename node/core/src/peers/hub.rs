@@ -16,7 +16,7 @@ use super::batch::BatchWriter;
 use super::estate::{Claim, Estate};
 use super::event::{Action, Ended, Event, PeerIx, SessionId};
 use super::learn::{Lack, Learn, Lesson};
-use super::limits::{COLLECT, EVENTS_MAX, FLUSH_MS, HEARTBEAT_MS, STALL_MS};
+use super::limits::{COLLECT, EVENTS_MAX, FLUSH_MS, HEARTBEAT_MS, STALL_MS, next_pause};
 use super::live::{Broken, Life};
 use super::messages::{Held, Hello, TableDef, VERSION};
 use super::peer::Peer;
@@ -25,7 +25,7 @@ use super::receive::InSession;
 use super::report::HubCounters;
 use super::store::{Store, Stores};
 use super::wants::Wanted;
-use crate::table::{Key, Lineage, Lineages, TableId};
+use crate::table::{Collected, Key, Lineage, Lineages, TableId};
 
 /// How a hub is set up.
 pub struct HubConfig {
@@ -74,6 +74,8 @@ pub(super) struct Shared {
     pub(super) first: Option<u64>,
     /// The next flush is not before this.
     pub(super) flush_at: u64,
+    /// How long the pause before it is.
+    pub(super) pause: u64,
     /// The last flush had something to send, so the next one comes by itself: nobody need be woken for what changes until
     /// then.
     pub(super) is_busy: bool,
@@ -229,6 +231,7 @@ impl Hub {
                 flushed: store.newest(),
                 first: None,
                 flush_at: 0,
+                pause: FLUSH_MS,
                 is_busy: false,
                 learn: if newcomer {
                     Learn::Wanting
@@ -346,7 +349,8 @@ impl Hub {
         };
     }
 
-    /// Flushes what changed, as far as it is due: at once when the last flush is [`FLUSH_MS`] or longer ago.
+    /// Flushes what changed, as far as it is due: at once when the last flush is longer ago than its pause, which
+    /// [`next_pause`] rules.
     pub fn collect(&mut self, now: u64) {
         if self.suspended {
             return;
@@ -366,31 +370,52 @@ impl Hub {
                 shared.first.get_or_insert(shared.flushed);
                 continue;
             }
-            if !shared.is_busy {
+            let follows = shared.is_busy;
+            if !follows {
                 shared.is_busy = true;
                 store.expect_flush(true);
             }
-            let collected = store.collect(now, COLLECT);
-            shared.flushed = collected.newest;
-            if !collected.more {
-                shared.first.get_or_insert(collected.newest);
+            let Collected {
+                newest,
+                stamped,
+                again,
+                more,
+            } = store.collect(now, COLLECT);
+            shared.flushed = newest;
+            if more {
+                shared.flush_at = now;
+            } else {
+                shared.first.get_or_insert(newest);
+                shared.pause = next_pause(shared.pause, follows, stamped, again);
+                shared.flush_at = now + shared.pause;
             }
-            shared.flush_at = if collected.more { now } else { now + FLUSH_MS };
         }
     }
 
     /// When [`Hub::tick`] wants to be called next, if nothing else happens; never before `now`. `u64::MAX`: never. A table's
     /// waker makes it earlier: ask again after it.
     pub fn next_deadline(&self, now: u64) -> u64 {
+        self.next_flush().min(self.next_duty(now)).max(now)
+    }
+    /// When [`Hub::collect`] has something to do; `u64::MAX`: not before a table's waker is called.
+    pub fn next_flush(&self) -> u64 {
         if self.suspended {
             return u64::MAX;
         }
-        let mut at = if self.ticked { u64::MAX } else { now };
+        let mut at = u64::MAX;
         for shared in &self.tables {
             if shared.is_busy || self.store(shared).is_some_and(Store::is_dirty) {
                 at = at.min(shared.flush_at);
             }
         }
+        at
+    }
+    /// When [`Hub::tick`] has more to do than [`Hub::collect`]; never before `now`. `u64::MAX`: never.
+    pub fn next_duty(&self, now: u64) -> u64 {
+        if self.suspended {
+            return u64::MAX;
+        }
+        let mut at = if self.ticked { u64::MAX } else { now };
         if !self.ins.is_empty() || !self.outs.is_empty() {
             at = at.min(self.beat_at);
         }

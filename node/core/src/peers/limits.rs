@@ -11,9 +11,13 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 /// Changes made while nothing is waiting leave at once; after that, no sooner than this after the last flush. A key that
 /// is hit all the time costs one row per flush.
 pub const FLUSH_MS: u64 = 20;
+/// The same where flush after flush mostly repeats what the one before had told, as with a few keys that are hit all the time:
+/// there a longer pause saves rows and wake-ups. It is reached step by step, see [`next_pause`].
+pub const FLUSH_REPEATED_MS: u64 = 50;
 /// What a peer told that leaves it nothing more to tell is acknowledged within this, together with what follows. It shows as
-/// lag on the peer's side, and a peer that ends waits for it.
-pub const ACK_HOLD_MS: u64 = 100;
+/// lag on the peer's side, and a peer that ends waits for it. Longer than [`ACKS_HELD_MAX`] flushes: an acknowledgement that
+/// answers a batch at once finds the peer still awake.
+pub const ACK_HOLD_MS: u64 = 250;
 /// So many acknowledgements are not held any longer. Well below [`WINDOW`], so that nobody is held up.
 pub const ACKS_HELD_MAX: usize = 4;
 /// First and longest pause between attempts to reach a peer.
@@ -36,12 +40,27 @@ pub const REST_MS: u64 = 10_000;
 /// let in.
 pub const LINEAGES_MANY: usize = crate::table::LINEAGES_MAX / 4 * 3;
 
-/// Batches on their way in one session that have not been acknowledged.
+/// The pause after a flush, when the pause before it was `last`. `follows`: the flush came at the end of that pause, because
+/// something had changed in it. Of the `told` entries of the flush, `again` were in the one before it, too.
+pub(super) fn next_pause(last: u64, follows: bool, told: usize, again: usize) -> u64 {
+    if follows && again > 0 && again >= told - again.min(told) {
+        (last + last / 4).clamp(FLUSH_MS, FLUSH_REPEATED_MS)
+    } else {
+        FLUSH_MS
+    }
+}
+
+/// Batches that may be on their way in one session without having been acknowledged, whatever they weigh; more, as long as all of
+/// them weigh less than [`WINDOW_BYTES`]; but never more than [`WINDOW_MAX`].
 pub const WINDOW: usize = 8;
-/// One batch.
+/// At a round trip of 100 ms this is some 400,000 rows a second.
+pub const WINDOW_BYTES: usize = 1 << 20;
+/// See [`WINDOW`].
+pub const WINDOW_MAX: usize = 256;
+/// One batch. Receivers merge its rows shard by shard.
 pub const BATCH: Budget = Budget {
-    rows: 1_000,
-    bytes: 64 << 10,
+    rows: 4_000,
+    bytes: 128 << 10,
 };
 /// Slices of a walk that yields no rows, per poll.
 pub const WALK_SLICES: usize = 16;
@@ -97,3 +116,30 @@ pub const ESTATES_MAX: usize = 64;
 pub const MISMATCHES_SAID_MAX: usize = 256;
 /// Actions that wait for the shell before log lines are dropped.
 pub const EVENTS_MAX: usize = 1_024;
+
+// An acknowledgement leaves with the last of so many batches, at any pause, and before the window is full.
+const _: () = assert!(ACKS_HELD_MAX as u64 * FLUSH_REPEATED_MS < ACK_HOLD_MS);
+const _: () = assert!(ACKS_HELD_MAX < WINDOW);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_repetition_makes_pauses_longer() {
+        let run = |flushes: &[(bool, usize, usize)]| {
+            flushes
+                .iter()
+                .fold(FLUSH_MS, |last, (follows, told, again)| {
+                    next_pause(last, *follows, *told, *again)
+                })
+        };
+        assert_eq!(run(&[(true, 1, 1)]), 25);
+        assert_eq!(run(&[(true, 1, 1); 10]), FLUSH_REPEATED_MS);
+        assert_eq!(run(&[(true, 2, 1); 10]), FLUSH_REPEATED_MS);
+        // Others, none, or the first one after a rest.
+        assert_eq!(run(&[(true, 1, 1), (true, 3, 1)]), FLUSH_MS);
+        assert_eq!(run(&[(true, 1, 1), (true, 0, 0)]), FLUSH_MS);
+        assert_eq!(run(&[(true, 1, 1), (false, 1, 1)]), FLUSH_MS);
+    }
+}

@@ -9,7 +9,7 @@ use super::event::{PeerIx, SessionId};
 use super::hub::Hub;
 use super::limits::{
     BATCH, HEARTBEAT_MS, KEPT_KEYS_MAX, KEY_BYTES, LEND_MS, SILENCE_MS, WALK_SLICES, WANT_KEYS,
-    WANTED_BYTES_MAX, WANTS_PENDING_MAX, WINDOW,
+    WANTED_BYTES_MAX, WANTS_PENDING_MAX, WINDOW, WINDOW_BYTES, WINDOW_MAX,
 };
 use super::messages::{Batch, BatchKind, Held, Holdings, Push};
 use super::report::Traffic;
@@ -25,7 +25,8 @@ pub(super) struct OutSession {
     pub(super) remote: Option<Remote>,
     pub(super) tables: Vec<OutTable>,
     /// Batches that were not acknowledged, oldest first.
-    pub(super) in_flight: VecDeque<InFlight>,
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
     pub(super) walks: VecDeque<Walk>,
     /// Keys that the peer asked about, by question, and what they take up.
     wanted: VecDeque<(usize, Vec<Key>)>,
@@ -88,6 +89,7 @@ pub(super) struct InFlight {
     pub(super) table: usize,
     pub(super) upto: u64,
     at: u64,
+    bytes: usize,
     /// Keys that it offered.
     offered: Vec<Key>,
 }
@@ -112,6 +114,7 @@ impl OutSession {
             remote: None,
             tables: vec![OutTable::default(); tables],
             in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
             walks: VecDeque::new(),
             wanted: VecDeque::new(),
             wanted_bytes: 0,
@@ -170,6 +173,28 @@ impl OutSession {
     }
     pub(super) fn leads_to(&self, lineage: Lineage) -> bool {
         self.is_up() && self.remote.as_ref().is_some_and(|r| r.lineage == lineage)
+    }
+    /// Whether as much is on its way as may be. Many small batches are as good as a few large ones: how fast a peer that is far
+    /// away can be taught must not depend on what else it is told.
+    fn is_window_full(&self) -> bool {
+        let batches = self.in_flight.len();
+        batches >= WINDOW_MAX || (batches >= WINDOW && self.in_flight_bytes >= WINDOW_BYTES)
+    }
+    fn sent(&mut self, table: usize, upto: u64, bytes: usize, offered: Vec<Key>, now: u64) {
+        self.in_flight_bytes += bytes;
+        self.in_flight.push_back(InFlight {
+            table,
+            upto,
+            at: now,
+            bytes,
+            offered,
+        });
+    }
+    /// The oldest batch was acknowledged.
+    pub(super) fn arrived(&mut self) -> Option<InFlight> {
+        let batch = self.in_flight.pop_front()?;
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(batch.bytes);
+        Some(batch)
     }
     /// Takes keys whose cells the peer should get. Returns how many were dropped: too many wait already.
     pub(super) fn offer(&mut self, table: usize, keys: &[Key]) -> u64 {
@@ -315,7 +340,7 @@ impl Hub {
 
     fn next_batch(&mut self, id: SessionId, now: u64) -> Option<Batch> {
         let out = self.outs.get_mut(&id)?;
-        if out.in_flight.len() >= WINDOW {
+        if out.is_window_full() {
             return None;
         }
         if let Some((table, keys)) = out.next_question() {
@@ -467,12 +492,7 @@ impl Hub {
             _ => 0,
         };
         let out = self.outs.get_mut(&id)?;
-        out.in_flight.push_back(InFlight {
-            table,
-            upto,
-            at: now,
-            offered,
-        });
+        out.sent(table, upto, columns.bytes(), offered, now);
         Some(Batch {
             table: table as u32,
             mono_ms: now,
@@ -507,5 +527,29 @@ impl Hub {
         self.left |= heir;
         self.outs.get_mut(&id)?.goodbye_sent = true;
         Some(Push::Goodbye { numbers, heir })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_one_of_bytes_for_small_batches() {
+        let fill = |bytes: usize| {
+            let mut out = OutSession::new(PeerIx(1), 0, 0);
+            while !out.is_window_full() {
+                out.sent(0, 0, bytes, Vec::new(), 0);
+            }
+            let most = out.in_flight.len();
+            out.arrived();
+            assert!(!out.is_window_full(), "one place is free");
+            while out.arrived().is_some() {}
+            assert_eq!(out.in_flight_bytes, 0);
+            most
+        };
+        assert_eq!(fill(WINDOW_BYTES), WINDOW);
+        assert_eq!(fill(WINDOW_BYTES / 32), 32);
+        assert_eq!(fill(10), WINDOW_MAX);
     }
 }

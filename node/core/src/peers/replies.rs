@@ -184,7 +184,7 @@ impl Hub {
             return Ok(());
         };
         let number = out.agreed(table)?;
-        let Some(oldest) = out.in_flight.pop_front() else {
+        let Some(oldest) = out.arrived() else {
             return Err(Ended::Protocol("acknowledges what was not sent"));
         };
         if (oldest.table, oldest.upto) != (number, upto) {

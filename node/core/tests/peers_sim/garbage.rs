@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use remora_core::peers::batch::{BatchWriter, ColumnDef, Columns, RowFlags, RowHead, columns_of};
 use remora_core::peers::limits::{
-    KEPT_KEYS_MAX, KEY_BYTES, WANT_KEYS, WANTED_BYTES_MAX, WANTS_OPEN, WINDOW,
+    KEPT_KEYS_MAX, KEY_BYTES, WANT_KEYS, WANTED_BYTES_MAX, WANTS_OPEN, WINDOW_MAX,
 };
 use remora_core::peers::messages::{
     Batch, BatchKind, Estate, Held, Hello, Push, Reply, TableAnswer, TableDef, VERSION, Welcome,
@@ -477,7 +477,7 @@ fn a_peer_that_never_answers_costs_little() {
     let first = u64::from(batches) + 1;
     let before = victim.counters();
     let last = (batches + 1) * 1_000;
-    for number in first..first + KEPT_KEYS_MAX as u64 / 50 + 20 {
+    for number in first..first + (KEPT_KEYS_MAX + WINDOW_MAX * WANT_KEYS) as u64 / 50 + 20 {
         victim.journal(pushed, last - 50..last, number, number);
         while victim.hub.poll_push(pushing, victim.now).is_some() {}
     }
@@ -485,7 +485,7 @@ fn a_peer_that_never_answers_costs_little() {
     let dropped = victim.counters().offers_dropped;
     assert!(offered > KEPT_KEYS_MAX as u64, "{offered}");
     assert!(
-        dropped > 0 && offered - dropped <= (KEPT_KEYS_MAX + WINDOW * WANT_KEYS) as u64,
+        dropped > 0 && offered - dropped <= (KEPT_KEYS_MAX + WINDOW_MAX * WANT_KEYS) as u64,
         "{dropped} of {offered} offers were dropped"
     );
     assert!(victim.closed.is_empty(), "{:?}", victim.closed);

@@ -124,7 +124,7 @@ fn a_clear_outlasts_a_long_partition() {
     let mut world = short_lived(&[100; 2]);
     world.hit(0, 5);
     world.hit(1, 5);
-    world.live(200);
+    world.live(500); // for the acknowledgements, too
     cut(&mut world, 0, 1, true);
     world.live(1_000);
     let mono = world.mono(0);

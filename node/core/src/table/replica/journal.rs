@@ -242,10 +242,11 @@ pub(super) fn is_live(shard: &Shard, item: Item) -> bool {
 
 /// Stamps what changed. See `Replica::collect`.
 pub(super) fn collect(table: &Table, shared: &Shared, now_ms: u64, budget: usize) -> Collected {
-    let _one_at_a_time = shared.collecting.lock();
+    let mut before = shared.collecting.lock();
+    let since = std::mem::replace(&mut *before, shared.newest.load(Acquire));
     shared.note_time(now_ms);
     shared.clear_dirty();
-    let mut stamped = 0;
+    let (mut stamped, mut again) = (0, 0);
     let mut more = false;
     let mut word_at = 0;
     while let Some(mut bits) = shared.take_dirty_shards(word_at) {
@@ -261,9 +262,10 @@ pub(super) fn collect(table: &Table, shared: &Shared, now_ms: u64, budget: usize
                 continue;
             }
             let left = budget - stamped;
-            let (done, all) = collect_shard(shard, shared, left);
-            stamped += done;
-            if !all {
+            let done = collect_shard(shard, shared, since, left);
+            stamped += done.stamped;
+            again += done.again;
+            if !done.all {
                 shared.stays_dirty(number as u16);
                 more = true;
             }
@@ -274,26 +276,37 @@ pub(super) fn collect(table: &Table, shared: &Shared, now_ms: u64, budget: usize
     Collected {
         newest: shared.newest.load(Acquire),
         stamped,
+        again,
         more,
     }
 }
 
-/// Stamps up to `budget` entries of a shard. Returns how many, and whether that was all that had changed.
-fn collect_shard(padded: &Padded, shared: &Shared, budget: usize) -> (usize, bool) {
+/// What was stamped of a shard.
+#[derive(Default)]
+struct Done {
+    stamped: usize,
+    /// See [`Collected::again`].
+    again: usize,
+    /// It was all that had changed.
+    all: bool,
+}
+
+/// Stamps up to `budget` entries of a shard. `since`: the last number before the collection before this one.
+fn collect_shard(padded: &Padded, shared: &Shared, since: u64, budget: usize) -> Done {
+    let mut done = Done::default();
     // Slots keep their `LISTED` flag until they are looked at, so nobody lists them again meanwhile.
     let mut list = {
         let mut shard = padded.lock();
         match &mut shard.replica {
             Some(replica) => std::mem::take(&mut replica.dirty),
-            None => return (0, true),
+            None => return Done { all: true, ..done },
         }
     };
-    let mut stamped = 0;
     let mut next = 0;
-    while next < list.len() && stamped < budget {
+    while next < list.len() && done.stamped < budget {
         let mut shard = padded.lock();
         let mut journal = shared.journal.lock();
-        let slice = STAMP_SLICE.min(budget - stamped);
+        let slice = STAMP_SLICE.min(budget - done.stamped);
         for &slot in list.iter().skip(next).take(slice) {
             next += 1;
             let (record, Some(replica)) = shard.parts(slot) else {
@@ -303,24 +316,25 @@ fn collect_shard(padded: &Padded, shared: &Shared, budget: usize) -> (usize, boo
             set_word(record, FLAGS, bits);
             // A slot that was given back has lost its dirty flag.
             if bits & flags::DIRTY != 0 {
+                done.again += usize::from(wide(record, VERSION) > since);
                 replica.stamp(&mut journal, record, slot);
-                stamped += 1;
+                done.stamped += 1;
             }
         }
     }
     let mut shard = padded.lock();
     if let Some(replica) = &mut shard.replica {
         list.drain(..next);
-        let all = list.is_empty();
+        done.all = list.is_empty();
         if replica.dirty.capacity() < list.capacity() {
             list.append(&mut replica.dirty);
             replica.dirty = list;
         } else {
             replica.dirty.append(&mut list);
         }
-        return (stamped, all);
+        return done;
     }
-    (stamped, true)
+    Done { all: true, ..done }
 }
 
 /// Takes holes out of a few pieces of the journal, if there are too many.

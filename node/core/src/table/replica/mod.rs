@@ -56,6 +56,8 @@ pub struct Collected {
     pub newest: u64,
     /// Entries that got a number.
     pub stamped: usize,
+    /// Those of them that had got their last one in or after the collection before.
+    pub again: usize,
     /// The budget was used up and something is left.
     pub more: bool,
 }

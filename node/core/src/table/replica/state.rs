@@ -98,7 +98,8 @@ pub(in crate::table) struct Shared {
     pub counts: Counts,
     /// Locked after a shard, never before one.
     pub journal: Mutex<Journal>,
-    pub collecting: Mutex<()>,
+    /// Locked while a collection runs; the last number given before the latest one.
+    pub collecting: Mutex<u64>,
     /// The last number given, as `journal` has it.
     pub newest: AtomicU64,
     /// Positions of the journal whose entry was stamped again or is gone.

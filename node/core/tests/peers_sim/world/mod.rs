@@ -19,7 +19,7 @@ use crate::rng::Rng;
 use crate::stores::{Mutant, SimStores, SimTable};
 
 /// Messages that a stream holds before its writer has to wait.
-const STREAM_MESSAGES: usize = 32;
+const STREAM_MESSAGES: usize = 8;
 /// Milliseconds until somebody who dials without an answer gives up.
 const DIAL_PATIENCE: u64 = 3_000;
 /// When worlds begin.
@@ -460,8 +460,10 @@ impl World {
         let mono = self.mono(node);
         let wall = (1_700_000_000_000 + self.now as i64 + self.nodes[node].wall_offset) as u64;
         let hub = &mut self.life(node).hub;
-        if hub.next_deadline(mono) <= mono {
+        if hub.next_duty(mono) <= mono {
             hub.tick(mono, wall);
+        } else {
+            hub.collect(mono);
         }
         loop {
             let mut moved = false;
