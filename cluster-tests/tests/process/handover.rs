@@ -194,7 +194,7 @@ fn processes_make_room_for_their_successor() {
         peer.reply(200, "", "done")
     });
     let config = format!(
-        "defaults\n  mode http\n  timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  http-request return status 200 if {{ path /up }}\n  default_backend be\nbackend be\n  server s {}\n",
+        "global\n  localpeer me\npeers p\n  server me 127.0.0.1:{{{{port:pe}}}}\ndefaults\n  mode http\n  timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  http-request return status 200 if {{ path /up }}\n  default_backend be\nbackend be\n  server s {}\n",
         server.addr(),
     );
     let mut first = Launch::new(&config).start();
@@ -212,6 +212,8 @@ fn processes_make_room_for_their_successor() {
     let mut failing = successor(&first, &["-sf", &pid]);
     assert_eq!(failing.wait().code(), Some(1));
     until_true("the first one accepts again", || answers(fe, "/up"));
+    let pe = first.addr("pe").port();
+    until_true("peers, too", || ports::is_listening(pe));
     edit(
         &first,
         "frontend fe\n  bind /nonexistent/dir/s\n",
@@ -224,6 +226,7 @@ fn processes_make_room_for_their_successor() {
     assert_eq!(busy.response().map(|r| r.text()), Ok("done".into()));
     drop(busy);
     assert_eq!(first.wait().code(), Some(0));
+    assert!(ports::is_listening(pe));
     // `-st` does not wait.
     let pid = second.pid().to_string();
     let third = successor(&first, &["-st", &pid]);

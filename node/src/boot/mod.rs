@@ -36,7 +36,7 @@ use crate::observe::log::{Logs, load_time_zone};
 use crate::observe::peaks::Peaks;
 use crate::peers::{self, Readiness};
 use crate::proxy::control::WorkerHandle;
-use crate::proxy::listen::{self, Listeners};
+use crate::proxy::listen;
 use crate::proxy::{DataPlane, clock, worker};
 use crate::shared::Shared;
 use crate::signals::{self, Running};
@@ -198,7 +198,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         found.map_err(|e| format!("cannot take over the sockets of the process at {wher}: {e}"))?;
     }
     let takeover = args.worker || plan.global.handoff.is_some();
-    let mut listeners = open_listeners(&plan, &mut pool, takeover, &taker)?;
+    let mut listeners = with_room(&taker, || listen::open(&plan, &mut pool, takeover))?;
     if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
         return Err(String::from(
             "no listening socket: give a 'frontend' or 'listen' section a 'bind' line.",
@@ -207,7 +207,11 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     }
     let mut offer = listeners.offer();
     let consoles = admin::open(&plan, &mut pool, &mut offer)?;
-    let doors = peers::open(&plan, &mut pool, &mut offer)?;
+    let others = offer.len();
+    let doors = with_room(&taker, || {
+        offer.truncate(others);
+        peers::open(&plan, &mut pool, &mut offer)
+    })?;
     let endpoints = endpoint::open(&plan, &mut pool, &mut offer)?;
     let handoff = match &plan.global.handoff {
         Some(path) => Some(giver::open(path, &mut pool, &mut offer)?),
@@ -385,25 +389,20 @@ fn learn_again(learner: Learner, shared: &Arc<Shared>) -> Result<(), String> {
     Ok(())
 }
 
-/// As [`listen::open`]. Where an address is taken, processes that are to be stopped are asked to make room.
-fn open_listeners(
-    plan: &Plan,
-    pool: &mut Inherited,
-    takeover: bool,
-    taker: &Taker,
-) -> Result<Listeners, Vec<String>> {
-    let first = listen::open(plan, pool, takeover);
+/// Opens something that listens. Where an address is taken, processes that are to be stopped are asked to make room.
+fn with_room<T, E>(taker: &Taker, mut open: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let first = open();
     if first.is_ok() || !taker.can_ask_for_room() {
         return first;
     }
     taker.ask_for_room(true);
     for _ in 0..ROOM_ATTEMPTS {
         std::thread::sleep(ROOM_PAUSE);
-        if let Ok(opened) = listen::open(plan, pool, takeover) {
+        if let Ok(opened) = open() {
             return Ok(opened);
         }
     }
-    let last = listen::open(plan, pool, takeover);
+    let last = open();
     if last.is_err() {
         taker.ask_for_room(false);
     }

@@ -1,7 +1,7 @@
 //! The side that is dialed: sockets that listen for peers, and streams that carry a peer's pushes.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -93,21 +93,41 @@ impl Door {
     /// Accepts until another process does.
     pub(super) async fn serve(self, section: Arc<Section>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let listener = match Listener::new(self.socket, self.is_unix) {
+        let mut listener = match Listener::new(self.socket, self.is_unix) {
             Ok(listener) => listener,
             Err(e) => {
                 let text = format_args!("cannot listen for peers: {e}");
                 return section.log(Severity::Alert, text);
             }
         };
+        let mut paused = false;
         loop {
-            let opens = |door| matches!(door, section::Door::Open | section::Door::Closed);
-            if section.becomes(opens).await == section::Door::Closed {
-                return;
+            use section::Door::{Closed, Open, Paused};
+            let acts = |door| matches!(door, Open | Closed) || door == Paused && !paused;
+            match section.becomes(acts).await {
+                Closed => return,
+                Paused => {
+                    paused = listener.pause();
+                    section.becomes(|door| door != Paused).await;
+                    continue;
+                }
+                _ if paused => match listener.go_on() {
+                    Ok(again) => {
+                        listener = again;
+                        paused = false;
+                    }
+                    Err(e) => {
+                        let text = format_args!("cannot listen for peers again: {}", plain(&e));
+                        section.log(Severity::Warning, text);
+                        sleep(GO_ON_PAUSE).await;
+                        continue;
+                    }
+                },
+                _ => {}
             }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = section.becomes(|door| door != section::Door::Open) => continue,
+                _ = section.becomes(|door| door != Open) => continue,
             };
             let (stream, remote) = match accepted {
                 Ok(accepted) => accepted,
@@ -167,6 +187,25 @@ impl Listener {
         } else {
             Listener::Tcp(TcpListener::from_std(socket.into())?)
         })
+    }
+    /// Gives the address free, if it is one that only one process can have. Whether it did.
+    fn pause(&self) -> bool {
+        match self {
+            Listener::Tcp(listener) => {
+                rustix::net::shutdown(listener, rustix::net::Shutdown::Read).is_ok()
+            }
+            Listener::Unix(_) => false,
+        }
+    }
+    /// Listens again, behind a new descriptor: for the event loop the one that was shut down is at its end for good.
+    fn go_on(&self) -> std::io::Result<Listener> {
+        let (fd, is_unix) = match self {
+            Listener::Tcp(listener) => (listener.as_fd(), false),
+            Listener::Unix(listener) => (listener.as_fd(), true),
+        };
+        let fd = fd.try_clone_to_owned()?;
+        rustix::net::listen(&fd, BACKLOG)?;
+        Listener::new(fd, is_unix)
     }
     async fn accept(&self) -> std::io::Result<(Stream, String)> {
         Ok(match self {
@@ -533,3 +572,5 @@ const CONNECTIONS_MAX: usize = 1024;
 const STREAMS_MAX: u32 = 4;
 /// How long accepting pauses when descriptors or memory have run out.
 const STARVED_PAUSE: Duration = Duration::from_millis(100);
+/// Between attempts to listen again after a pause.
+const GO_ON_PAUSE: Duration = Duration::from_secs(1);

@@ -27,8 +27,8 @@ pub use check::check;
 pub use ready::Readiness;
 pub use section::{Counters, Section, Totals};
 pub use start::{
-    Open, accept, hold, inherit_totals, leave, open, resume, start, step_aside, stop, suspend,
-    totals, wait_until_ready,
+    Open, accept, hold, inherit_totals, leave, open, pause, resume, start, step_aside, stop,
+    suspend, totals, wait_until_ready,
 };
 
 /// One message at most: a batch of 128 KiB, or a hello of many tables.

@@ -95,6 +95,8 @@ pub(super) enum Door {
     Open,
     /// Not now.
     Held,
+    /// Not now, and another process may have the address.
+    Paused,
     /// Not now, and whoever has come in is to come again: that is for another process.
     Aside,
     /// Never again: another process has the sockets.

@@ -271,6 +271,11 @@ pub fn hold(shared: &Shared) {
     doors(shared, section::Door::Held);
 }
 
+/// Another process may want the addresses: who dials is refused, sessions that are open go on.
+pub fn pause(shared: &Shared) {
+    doors(shared, section::Door::Paused);
+}
+
 /// Another process is about to learn from the peers, under a lineage of its own: whoever dials this node is for that one, and
 /// this one, which shares nothing, has nothing to say meanwhile. [`resume`] ends it.
 pub fn step_aside(shared: &Shared) {

@@ -289,6 +289,7 @@ impl Life {
             Caught::Int | Caught::Usr1 => self.soft_stop(),
             Caught::Hup => dump_state(&self.shared),
             Caught::Ttou => {
+                peers::pause(&self.shared);
                 tokio::spawn(hold(Arc::clone(&self.shared), None, true));
             }
             Caught::Ttin => {
