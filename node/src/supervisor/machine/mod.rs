@@ -406,6 +406,13 @@ impl Machine {
         if self.stopping.is_some() {
             let text = format!("Worker ({pid}) {how}");
             self.say(!matches!(status, Status::Exit(0)), text);
+            // It had shown its tables to the one that has ended, and waits for what becomes of that.
+            if let Some(id) = self.in_phase(Phase::Old) {
+                if let Some(old) = self.worker(id) {
+                    old.phase = Phase::Draining;
+                }
+                self.out.push_back(Action::Resume { id });
+            }
             self.exit_if_empty();
             return;
         }

@@ -325,6 +325,23 @@ fn a_reload_is_over_when_the_old_worker_listens_no_more() {
     }
 }
 
+/// The old worker has sealed its tables, and would wait for ever for the outcome.
+#[test]
+fn a_soft_stop_in_the_last_step_of_a_reload_frees_the_old_worker() {
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    b.comes_up(1);
+    b.on(Event::Held { id: 0 });
+    let done = b.on(Event::SoftStop);
+    let gone = Action::Kill {
+        id: 1,
+        signal: Signal::Term,
+    };
+    assert!(done.contains(&gone), "{done:?}");
+    assert_eq!(b.dies(1), [Action::Resume { id: 0 }]);
+    assert_eq!(b.dies(0), [Action::Exit { code: 0 }]);
+}
+
 #[test]
 fn whoever_does_not_end_is_killed() {
     let kill = |id, signal| Action::Kill { id, signal };
