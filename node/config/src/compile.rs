@@ -15,7 +15,7 @@ use crate::plan::{Global, LogFormat, Mode, Place, Plan, Proxy};
 use crate::proxy::{self, LogEntry, LogKind, Own, RawRule, Section, Set, Settings};
 use crate::rulesets::Compiled;
 use crate::scope::{NamedAcl, Scope};
-use crate::{Loader, Options, expr, global, peers};
+use crate::{Loader, Options, addresses, expr, global, peers};
 
 /// A defaults section once read.
 struct Defaults {
@@ -110,6 +110,7 @@ pub(crate) fn compile(
     }
     unused_defaults(&mut defaults, &mut scope);
     checks::all(&mut proxies, &mut scope);
+    addresses::check(&proxies, &clusters, &global, &mut scope);
     if scope.diags.any(Level::Alert) {
         return None;
     }

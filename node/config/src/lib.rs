@@ -4,6 +4,7 @@
 //! refers to.
 
 mod address;
+mod addresses;
 pub mod ast;
 mod checks;
 mod compile;

@@ -192,6 +192,71 @@ fn servers() {
     );
 }
 
+/// One address for two things, of which only one would be reached.
+#[test]
+fn addresses_used_twice() {
+    let sections = "peers p\n server a unix@/r/a\n server b unix@/r/b\npeers q\n server a unix@/r/./a\n server b unix@/r//b\n";
+    let got = errors(&format!("global\n localpeer a\n{sections}"));
+    let want = [
+        "config : parsing [t.cfg:7] : listening on 'unix@/r/./a' in peers section 'q' : this address is used already, for listening on 'unix@/r/a' in peers section 'p' (t.cfg:4). Each needs",
+        "config : parsing [t.cfg:8] : peer 'b' of peers section 'q' : this address is used already, for peer 'b' of peers section 'p' (t.cfg:5).",
+    ];
+    assert_eq!(got.len(), want.len(), "{got:#?}");
+    for (got, want) in got.iter().zip(want) {
+        assert!(got.starts_with(want), "{got}\n{want}");
+    }
+    let disabled = sections.replace("peers q\n", "peers q\n disabled\n");
+    assert_eq!(
+        errors(&format!("global\n localpeer a\n{disabled}")),
+        [""; 0]
+    );
+
+    let proxies = |binds: &str| {
+        format!("defaults\n timeout client 1s\nfrontend f\n{binds} http-request deny\n mode http\n")
+    };
+    for (global, binds, line, expected) in [
+        (
+            " stats socket /r/a\n",
+            "",
+            5,
+            "listening on 'unix@/r/a' in peers section 'p' : this address is used already, for 'stats socket /r/a' (t.cfg:3)",
+        ),
+        (
+            " admin bind 127.0.0.1:99\n",
+            " bind :80,127.0.0.1:99\n",
+            10,
+            "'bind 127.0.0.1:99' of frontend 'f' : this address is used already, for 'admin bind 127.0.0.1:99' (t.cfg:3)",
+        ),
+        (
+            "",
+            " bind unix@/r/b\n",
+            9,
+            "'bind unix@/r/b' of frontend 'f' : this address is used already, for peer 'b' of peers section 'p' (t.cfg:5)",
+        ),
+        (
+            "",
+            " bind [::]:80\n bind :::80 v6only\n",
+            10,
+            "'bind :::80' of frontend 'f' : this address is used already, for 'bind [::]:80' of frontend 'f' (t.cfg:9)",
+        ),
+    ] {
+        let peers = "peers p\n server a unix@/r/a\n server b unix@/r/b\n";
+        let config = format!("global\n localpeer a\n{global}{peers}{}", proxies(binds));
+        let want = format!("config : parsing [t.cfg:{line}] : {expected}");
+        let got = errors(&config);
+        assert!(
+            got.len() == 1 && got[0].starts_with(&want),
+            "{config}{got:#?}\n{want}"
+        );
+    }
+    // The kernel chooses other ports; a chroot makes other paths.
+    let fine = format!(
+        "global\n localpeer a\n chroot /j\n stats socket /r/b\npeers p\n server a unix@/r/a\n server b unix@/r/b\n{}",
+        proxies(" bind 127.0.0.1:0\n bind 127.0.0.1:0\n")
+    );
+    assert_eq!(errors(&fine), [""; 0]);
+}
+
 #[test]
 fn discovery() {
     check(&[
