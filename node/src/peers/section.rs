@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use remora_config::plan::PeerAddress;
 use remora_core::peers::messages::Refusal;
 use remora_core::peers::{
-    Action, Ended, Event, Hub, PeerIx, PeerReport, ReadyWhy, Report, SessionId,
+    Action, Ended, Event, Hub, PeerIx, PeerReport, PeerState, ReadyWhy, Report, SessionId,
 };
 use remora_proto::peers::v1 as proto;
 use tokio::sync::{Notify, watch};
@@ -56,6 +56,19 @@ impl Counters {
     }
 }
 
+/// A name that is followed, by `discover`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// As it is written.
+    pub name: String,
+    /// Addresses that it has.
+    pub addresses: usize,
+    /// It cannot be looked up now, or has no address: those known stay.
+    pub failing: bool,
+    /// Why it could not be relied on, now or last.
+    pub last_error: Option<String>,
+}
+
 /// What sections have counted, by name: for the process that goes on.
 pub type Totals = BTreeMap<String, Vec<u64>>;
 
@@ -87,6 +100,7 @@ pub struct Section {
     met: watch::Sender<u64>,
     /// What the process before counted of peers that this one does not dial yet.
     before: Mutex<Totals>,
+    discoveries: Mutex<Vec<Discovery>>,
 }
 
 /// Whether a section accepts connections.
@@ -125,6 +139,7 @@ impl Section {
             door: watch::Sender::new(Door::Open),
             met: watch::Sender::new(0),
             before: Mutex::default(),
+            discoveries: Mutex::default(),
         })
     }
 
@@ -135,6 +150,34 @@ impl Section {
     /// The state of its peers, for people and metrics.
     pub fn report(&self) -> Report {
         self.hub.lock().report(clock::read().mono_ms)
+    }
+    /// The names it follows.
+    pub fn discoveries(&self) -> Vec<Discovery> {
+        self.discoveries.lock().clone()
+    }
+    /// Something became known about a name.
+    pub(super) fn note_discovery(&self, name: &str, what: impl FnOnce(&mut Discovery)) {
+        let mut all = self.discoveries.lock();
+        if let Some(known) = all.iter_mut().find(|d| d.name == name) {
+            return what(known);
+        }
+        let mut new = Discovery {
+            name: name.to_owned(),
+            ..Discovery::default()
+        };
+        what(&mut new);
+        all.push(new);
+    }
+    /// Says so if there is nobody left to share anything with.
+    pub(super) fn warn_if_alone(&self) {
+        let report = self.report();
+        let other = |p: &PeerReport| p.state != Some(PeerState::Myself);
+        if !report.peers.iter().any(other) {
+            self.log(
+                Severity::Warning,
+                format_args!("counts alone: no other node is known any more"),
+            );
+        }
     }
     /// What it has counted, for the process that goes on: names that [`Section::inherit`] knows, and values.
     pub(super) fn totals(&self, to: &mut Totals) {
@@ -352,7 +395,8 @@ impl Section {
         if self.is_suspended() || !counted || report.peers.is_empty() {
             return; // another process of this node has it all, or nobody is to have anything
         }
-        let behind = |peer: &&PeerReport| peer.lag_entries > 0;
+        // Who was never met, and may not be there at all, is named only by its absence.
+        let behind = |peer: &&PeerReport| peer.lag_entries > 0 && peer.lineage.is_some();
         let lacking: Vec<String> = report
             .peers
             .iter()

@@ -161,6 +161,7 @@ impl Hub {
             };
             store.succeed(heir, *number, now);
             shared.flushed = store.newest();
+            shared.ages.note(shared.flushed, now);
             shared.known.remove(&heir);
             shared
                 .filled

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::ages::Ages;
 use super::batch::BatchWriter;
 use super::estate::{Claim, Estate};
 use super::event::{Action, Ended, Event, PeerIx, SessionId};
@@ -72,6 +73,8 @@ pub(super) struct Shared {
     pub(super) flushed: u64,
     /// The journal's newest number when all that was here from the beginning had got one.
     pub(super) first: Option<u64>,
+    /// When the journal's numbers were given.
+    pub(super) ages: Ages,
     /// The next flush is not before this.
     pub(super) flush_at: u64,
     /// How long the pause before it is.
@@ -230,6 +233,7 @@ impl Hub {
                 acked: BTreeMap::new(),
                 flushed: store.newest(),
                 first: None,
+                ages: Ages::default(),
                 flush_at: 0,
                 pause: FLUSH_MS,
                 is_busy: false,
@@ -242,7 +246,11 @@ impl Hub {
                 taught: false,
             })
         });
-        let tables = shared.collect();
+        let mut tables: Vec<Shared> = shared.collect();
+        for shared in &mut tables {
+            // What the process before gave is not younger than this one.
+            shared.ages.note(shared.flushed, now);
+        }
         let mut hub = Hub {
             own: config.lineages.own(),
             random: config.seed | 1,
@@ -389,6 +397,7 @@ impl Hub {
                 shared.pause = next_pause(shared.pause, follows, stamped, again);
                 shared.flush_at = now + shared.pause;
             }
+            shared.ages.note(newest, now);
         }
     }
 

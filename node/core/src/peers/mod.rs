@@ -4,6 +4,7 @@
 //! make of what comes. See its module for how it works.
 
 mod acks;
+mod ages;
 pub mod batch;
 mod delay;
 mod estate;

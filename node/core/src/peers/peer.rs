@@ -24,6 +24,7 @@ pub(super) struct Peer {
     pub(super) dropped: Dropped,
     /// Since when `dial` is what it is.
     pub(super) since: u64,
+    pub(super) added_at: u64,
     pub(super) dials: u64,
     unreachable_logged: bool,
     /// It is not dialed: it has lent its connection, and goes with it.
@@ -81,6 +82,7 @@ impl Hub {
                 last_error: None,
                 dropped: Dropped::default(),
                 since: now,
+                added_at: now,
                 dials: 0,
                 unreachable_logged: false,
                 is_guest: false,

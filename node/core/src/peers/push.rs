@@ -88,7 +88,6 @@ pub(super) struct OutTable {
 pub(super) struct InFlight {
     pub(super) table: usize,
     pub(super) upto: u64,
-    at: u64,
     bytes: usize,
     /// Keys that it offered.
     offered: Vec<Key>,
@@ -165,12 +164,6 @@ impl OutSession {
         };
         at.min(heartbeat_at).min(self.heard_at + SILENCE_MS)
     }
-    /// How old the oldest batch is that was not acknowledged.
-    pub(super) fn waiting_ms(&self, now: u64) -> u64 {
-        self.in_flight
-            .front()
-            .map_or(0, |b| now.saturating_sub(b.at))
-    }
     pub(super) fn leads_to(&self, lineage: Lineage) -> bool {
         self.is_up() && self.remote.as_ref().is_some_and(|r| r.lineage == lineage)
     }
@@ -180,12 +173,11 @@ impl OutSession {
         let batches = self.in_flight.len();
         batches >= WINDOW_MAX || (batches >= WINDOW && self.in_flight_bytes >= WINDOW_BYTES)
     }
-    fn sent(&mut self, table: usize, upto: u64, bytes: usize, offered: Vec<Key>, now: u64) {
+    fn sent(&mut self, table: usize, upto: u64, bytes: usize, offered: Vec<Key>) {
         self.in_flight_bytes += bytes;
         self.in_flight.push_back(InFlight {
             table,
             upto,
-            at: now,
             bytes,
             offered,
         });
@@ -492,7 +484,7 @@ impl Hub {
             _ => 0,
         };
         let out = self.outs.get_mut(&id)?;
-        out.sent(table, upto, columns.bytes(), offered, now);
+        out.sent(table, upto, columns.bytes(), offered);
         Some(Batch {
             table: table as u32,
             mono_ms: now,
@@ -539,7 +531,7 @@ mod tests {
         let fill = |bytes: usize| {
             let mut out = OutSession::new(PeerIx(1), 0, 0);
             while !out.is_window_full() {
-                out.sent(0, 0, bytes, Vec::new(), 0);
+                out.sent(0, 0, bytes, Vec::new());
             }
             let most = out.in_flight.len();
             out.arrived();

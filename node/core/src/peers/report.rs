@@ -187,7 +187,8 @@ pub struct PeerReport {
     pub heard_ms: Option<u64>,
     /// About how many of our entries it has not acknowledged.
     pub lag_entries: u64,
-    /// For how long the oldest batch has not been acknowledged, in milliseconds.
+    /// How far it is behind, in milliseconds: since when it lacks the oldest of those, whether there is a session or not. At
+    /// most since this process knows it.
     pub lag_ms: u64,
     /// Attempts to dial it.
     pub dials: u64,
@@ -379,14 +380,19 @@ impl Hub {
             None => self.ins.values().find(|s| s.is_up() && s.node == peer.name),
         };
         let mut mismatches = Vec::new();
-        let mut lag_entries = 0;
+        let (mut lag_entries, mut lag_ms) = (0, 0);
+        let life = lineage.and_then(|lineage| self.lives.get(&lineage));
+        let known_since = life.map_or(peer.added_at, |life| life.met_at);
         for (number, shared) in self.tables.iter().enumerate() {
-            let acked = match out.and_then(|o| o.acked(number)) {
-                Some(acked) => Some(acked),
-                None => lineage.and_then(|l| shared.acked.get(&l).copied()),
-            };
-            if let (Some(acked), Some(store)) = (acked, self.store(shared)) {
-                lag_entries += store.lag(acked) as u64;
+            if let (Some(acked), Some(store)) =
+                (self.has(peer, lineage, number), self.store(shared))
+            {
+                let lacks = store.lag(acked) as u64;
+                lag_entries += lacks;
+                if lacks > 0 {
+                    let since = shared.ages.since(acked, now).unwrap_or(0);
+                    lag_ms = lag_ms.max(since.min(now.saturating_sub(known_since)));
+                }
             }
             if let Some(table) = out.and_then(|o| o.tables.get(number)) {
                 for text in &table.mismatches {
@@ -408,7 +414,7 @@ impl Hub {
             lineage,
             heard_ms: self.heard_ms(lineage, now),
             lag_entries,
-            lag_ms: out.map_or(0, |o| o.waiting_ms(now)),
+            lag_ms,
             dials: peer.dials,
             sent: out.map(|o| o.traffic).unwrap_or_default(),
             received: incoming.map(|s| s.traffic).unwrap_or_default(),
@@ -417,6 +423,28 @@ impl Hub {
             mismatches,
             skew_ms: incoming.map(|s| s.skew_ms).or(out.and_then(|o| o.skew_ms)),
         })
+    }
+    /// What a peer has of one of our tables, by number; `None`: there is nothing that it should have.
+    fn has(&self, peer: &Peer, lineage: Option<Lineage>, table: usize) -> Option<u64> {
+        if matches!(peer.answer, Answer::Myself | Answer::Duplicate) {
+            return None;
+        }
+        if let Dial::Open(id) = peer.dial
+            && let Some(out) = self.outs.get(&id).filter(|out| out.is_up())
+        {
+            let theirs = out.tables.get(table).filter(|table| table.agreed)?;
+            if theirs.started {
+                return Some(theirs.acked);
+            }
+        }
+        let Some(lineage) = lineage else {
+            return Some(0); // nobody was met there yet
+        };
+        if self.lives.get(&lineage).is_some_and(|life| life.ended) {
+            return None; // who comes in its place will be another one, and be taught
+        }
+        let acked = &self.tables.get(table)?.acked;
+        Some(acked.get(&lineage).copied().unwrap_or(0))
     }
     fn report_stranger(&self, session: &InSession, now: u64) -> PeerReport {
         let mut mismatches = Vec::new();
