@@ -81,24 +81,34 @@ async fn both_families_come_and_go() {
     dns.set("nodes", "A", Reply::records(["10.0.0.1", "10.0.0.3"]));
     assert_eq!(next(&mut rx).await, added("10.0.0.3:7000"));
     assert_eq!(next(&mut rx).await, gone("10.0.0.2:7000"));
-    // The whole name goes.
-    dns.set("nodes", "A", Reply::Nobody);
+    // So does a family.
     dns.set("nodes", "AAAA", Reply::Nobody);
-    let last = [
-        next(&mut rx).await,
-        next(&mut rx).await,
-        next(&mut rx).await,
-    ];
+    assert_eq!(next(&mut rx).await, gone("[2001:db8::1]:7000"));
+}
+
+/// A server that has lost its data looks like a name that nobody has any more.
+#[tokio::test]
+async fn a_name_without_addresses_removes_nobody() {
+    let dns = Dns::start().await;
+    let mut rx = start(spec("nodes", Some(7000), &dns));
+    assert_eq!(next(&mut rx).await, Change::Listed(0));
     assert_eq!(
-        last,
-        [
-            gone("10.0.0.1:7000"),
-            gone("10.0.0.3:7000"),
-            gone("[2001:db8::1]:7000")
-        ]
+        next(&mut rx).await,
+        Change::Empty,
+        "it was no early question"
     );
-    dns.set("nodes", "A", Reply::records(["10.0.0.1"]));
+    dns.set("nodes", "A", Reply::records(["10.0.0.1", "10.0.0.2"]));
     assert_eq!(next(&mut rx).await, added("10.0.0.1:7000"));
+    assert_eq!(next(&mut rx).await, added("10.0.0.2:7000"));
+    assert_eq!(next(&mut rx).await, Change::Answering);
+    dns.set("nodes", "A", Reply::Nobody);
+    assert_eq!(next(&mut rx).await, Change::Empty);
+    // Far more answers than the grace time has intervals.
+    dns.answered("nodes", "A", 12).await;
+    dns.set("nodes", "A", Reply::records(["10.0.0.1"]));
+    assert_eq!(next(&mut rx).await, Change::Answering);
+    // Who is missing now is missing among others.
+    assert_eq!(next(&mut rx).await, gone("10.0.0.2:7000"));
 }
 
 #[tokio::test]

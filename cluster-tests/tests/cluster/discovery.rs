@@ -192,7 +192,61 @@ fn several_names_and_a_line_lead_to_the_same_nodes() {
     until_true("who has no line is forgotten", || {
         site.dialed(0, 3).is_empty()
     });
-    until_true("who has no line forgets", || site.dialed(2, 1).is_empty());
+    until_true("who lives stays, though no name leads there", || {
+        let said = site.cluster.node(2).proxy().stderr();
+        let dialed = site.dialed(2, 1);
+        said.contains("stays as long as it has a session")
+            && dialed.len() == 1
+            && dialed[0].contains("status=UP")
+    });
     assert_eq!(site.dialed(0, 1).len(), 1, "its line is still there");
+    site.all_count(&mut tally);
+}
+
+/// A node that drains has no name any more and still counts; a Service that is made anew has none for anybody.
+#[test]
+fn who_has_lost_its_name_stays_while_it_lives() {
+    let Some(mut site) = Site::new(2, &[LINE]) else {
+        return;
+    };
+    site.set_all(&[("all.test", &[0, 1])]);
+    for node in 0..2 {
+        site.cluster.node_mut(node).spawn();
+    }
+    for node in 0..2 {
+        site.cluster.node_mut(node).ready();
+    }
+    let mut tally = Tally::default();
+    site.all_count(&mut tally);
+    let other = format!("{}:{PORT}", site.cluster.net().address(1));
+    site.set_all(&[("all.test", &[0])]);
+    until_true("the name has lost it", || {
+        let said = site.cluster.node(0).proxy().stderr();
+        said.contains(&format!("{other} is gone"))
+    });
+    let said = site.cluster.node(0).proxy().stderr();
+    assert!(
+        said.contains(&format!("{other} stays as long as it has a session")),
+        "{said}"
+    );
+    site.all_count(&mut tally);
+    // The file of names is not replaced in one step, so it may have been read when it was empty.
+    until_true("how the name stands is shown", || {
+        let shown = site.cluster.node(0).ask("show peers");
+        shown.contains("  discover=all.test status=OK addresses=1 last_error=")
+    });
+    assert!(
+        site.dialed(0, 1)[0].contains("status=UP"),
+        "its session goes on"
+    );
+    assert!(!said.contains("counts alone"), "{said}");
+
+    site.cluster.node_mut(1).stop();
+    until_true("who is gone is forgotten", || site.dialed(0, 1).is_empty());
+    until_true("the last one says that it is", || {
+        let said = site.cluster.node(0).proxy().stderr();
+        said.lines()
+            .any(|line| line.contains("WARNING") && line.contains("counts alone"))
+    });
     site.all_count(&mut tally);
 }

@@ -85,8 +85,15 @@ fn peers_that_come_and_go_show() {
             "remora_peer_lag_entries{peers=\"p\",peer=\"node1\"}",
         ) > 0.0
     });
+    // There is no session, and it falls behind all the same.
+    let lag = "remora_peer_lag_seconds{peers=\"p\",peer=\"node1\"}";
+    let before = value(&cluster, 0, lag);
+    until_true("it falls behind", || {
+        value(&cluster, 0, lag) > before + 0.5 && value(&cluster, 0, up) == 0.0
+    });
     cluster.node_mut(1).start();
     until_true("the peer is up again", || value(&cluster, 0, up) == 1.0);
+    until_true("it is no more behind", || value(&cluster, 0, lag) == 0.0);
     // It was taught, and says so once.
     for (name, expected) in [
         ("remora_peers_tables_learned{peers=\"p\"}", 1.0),

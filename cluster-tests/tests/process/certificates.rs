@@ -107,6 +107,11 @@ impl Authority {
         (self.read("crt.pem"), self.read("key.pem"))
     }
 
+    /// Its own certificate, which is an authority's, and its key.
+    pub(crate) fn itself(&self) -> String {
+        self.authority() + &self.read("ca.key")
+    }
+
     pub(crate) fn authority(&self) -> String {
         self.read("ca.pem")
     }

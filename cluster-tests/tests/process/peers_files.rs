@@ -5,6 +5,8 @@ use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::tools;
+use cluster_tests::wait::until_true;
+use rustix::process::Signal;
 
 use crate::certificates::{Authority, TLS, says};
 use crate::common::{HEAD, haproxy_lacks};
@@ -75,6 +77,74 @@ fn certificates_that_are_no_good() {
     assert!(line.contains("node.pem' expired on 20"), "{line}");
     let done = launch().arg("-dW").check();
     assert_eq!(done.code, Some(1), "warnings are fatal: {}", done.stderr);
+}
+
+/// An authority's certificate that another authority has issued is nobody's mistake but its owner's.
+#[test]
+fn certificates_of_authorities() {
+    if haproxy_lacks("it accepts them") {
+        return;
+    }
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    let check = |pem: String| {
+        let launch = node("", TLS).file("node.pem", pem);
+        launch.file("ca.pem", authority.authority()).check()
+    };
+    let done = check(authority.certificate("peers.test\nbasicConstraints=critical,CA:TRUE"));
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let mut lines = done.stderr.lines();
+    let line = lines.find(|line| line.contains("test.cfg:12]"));
+    let line = line.unwrap_or_else(|| panic!("{}", done.stderr));
+    assert!(line.contains("WARNING"), "{line}");
+    assert!(
+        line.contains("node.pem' is a CA certificate (CA:TRUE): nodes accept it only if"),
+        "{line}"
+    );
+    // One that has issued itself is accepted by those who trust it, or by nobody.
+    let done = check(authority.itself());
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(!done.stderr.contains("CA:TRUE"), "{}", done.stderr);
+}
+
+/// Started twice by mistake: on a UNIX path nobody is refused, so it is said.
+#[test]
+fn a_path_on_which_somebody_listens() {
+    if haproxy_lacks("says nothing") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a.peer").display().to_string();
+    let head = HEAD;
+    let text = format!(
+        "{head}peers p\n  server a unix@{path}\n  server b unix@{path}.b\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  stick-table type ip size 1k store gpc0 peers p\n"
+    );
+    let start = || Launch::new(&text).arg("-L").arg("a").start();
+    let first = start();
+    assert!(
+        !first.stderr().contains("was listening on"),
+        "{}",
+        first.stderr()
+    );
+    let second = start();
+    let text = format!(
+        "another process (process {}) was listening on '{path}', and is not found there",
+        first.pid()
+    );
+    until_true("the second one says so", || {
+        let said = second.stderr();
+        let line = said.lines().find(|line| line.contains(&text));
+        line.is_some_and(|line| line.contains("WARNING"))
+    });
+    // What the dead have left is nobody's.
+    for mut process in [first, second] {
+        process.signal(Signal::KILL);
+        process.wait();
+    }
+    let third = start();
+    let said = third.stderr();
+    assert!(!said.contains("was listening on"), "{said}");
 }
 
 /// Below a `chroot`, peers are met at UNIX sockets that are seen from there, and by names that were looked up before.

@@ -11,7 +11,7 @@ use cluster_tests::tools;
 use cluster_tests::wait::until_true;
 use rustix::process::Signal;
 
-use crate::certificates::{Authority, says, tls_nodes};
+use crate::certificates::{Authority, TLS, says, tls_nodes};
 use crate::common::haproxy_lacks;
 
 /// A certificate that has run out is reported by its owner and by whoever refuses it, and a renewed one is used at once.
@@ -64,6 +64,59 @@ fn a_certificate_that_runs_out_is_reported_in_time() {
         cluster.node(node).hit("k", 3, &mut tally);
     }
     cluster.settled(&Expected::of(&tally));
+}
+
+/// What `openssl req -x509` makes is an authority's certificate: a node's, too, if the others' `ca-file` holds it.
+#[test]
+fn self_signed_certificates() {
+    let all = [Authority::new(), Authority::new(), Authority::new()];
+    let [Some(first), Some(second), Some(stranger)] = all else {
+        return;
+    };
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let mut cluster = Spec::of(2)
+        .options(TLS, TLS)
+        .file("0.pem", first.itself())
+        .file("1.pem", second.itself())
+        .file("2.pem", stranger.itself())
+        .file("0.crt", first.authority())
+        .file("1.crt", second.authority())
+        .prepare();
+    for node in 0..2 {
+        cluster.node_mut(node).reconfigure(|config| {
+            let own = config.replace("node.pem", &format!("{node}.pem"));
+            own.replace("ca.pem", &format!("{}.crt", 1 - node))
+        });
+    }
+    for node in 0..2 {
+        cluster.node_mut(node).spawn();
+    }
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        cluster.node_mut(node).ready();
+        cluster.node(node).hit("k", 3, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+    for node in 0..2 {
+        let said = cluster.node(node).proxy().stderr();
+        assert!(!said.contains("CA certificate"), "{said}");
+    }
+    // Another one of that kind is none that anybody knows.
+    cluster.node_mut(1).stop();
+    let node = cluster.node_mut(1);
+    node.reconfigure(|config| config.replace("1.pem", "2.pem"));
+    cluster.node_mut(1).spawn();
+    for (node, text) in [
+        (
+            0,
+            "closed: TLS: its certificate is a CA certificate (CA:TRUE)",
+        ),
+        (1, "the peer refuses this node's certificate"),
+    ] {
+        says(cluster.node(node), text);
+    }
 }
 
 /// While an authority is being replaced, its file holds the old one and the new one.

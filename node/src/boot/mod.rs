@@ -184,6 +184,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     // A later worker of the same supervisor takes over from the one before it.
     if above.as_ref().is_none_or(|a| a.begin.first) {
         taker = Taker::new(&args.finish, &args.terminate);
+        pool.replaces = !(args.finish.is_empty() && args.terminate.is_empty());
         let dir = plan.global.handoff.as_deref();
         let dir = dir.filter(|dir| directory::is_directory(dir));
         if let Some(dir) = dir {

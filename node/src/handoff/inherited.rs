@@ -13,6 +13,8 @@ pub struct Inherited {
     all: Vec<(ListenerInfo, OwnedFd)>,
     /// Another process runs with this one, so ports are shared with it.
     pub accompanied: bool,
+    /// Others are to end once this process serves (`-sf`, `-st`): what they listen on may be its own.
+    pub replaces: bool,
 }
 
 /// The sockets of one address.

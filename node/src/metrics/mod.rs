@@ -141,6 +141,12 @@ pub fn page(shared: &Shared, query: &Query, format: Format) -> Vec<u8> {
             peers::SECTION,
             &peers::sections(&sections),
         );
+        write(
+            &mut page,
+            "discovery",
+            peers::NAME,
+            &peers::names(&sections),
+        );
         write(&mut page, "peer", peers::PEER, &peers::peers(&sections));
         let files = certificates::files(shared);
         write(&mut page, "certificate", peers::CERTIFICATE, &files);
@@ -159,6 +165,7 @@ pub fn families() -> Vec<Described> {
         describe("sticktable", process::TABLE),
         describe("rule", process::RULE),
         describe("peers", peers::SECTION),
+        describe("discovery", peers::NAME),
         describe("peer", peers::PEER),
         describe("certificate", peers::CERTIFICATE),
     ]

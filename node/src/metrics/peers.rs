@@ -6,13 +6,14 @@ use remora_core::peers::{PeerReport, PeerState, Report, Traffic};
 
 use super::family::{Each, Family, families};
 use super::text::{Labels, Value};
-use crate::peers::Section;
+use crate::peers::{Discovery, Section};
 use crate::shared::Shared;
 
 /// What a section says now.
 pub(super) struct Now {
     name: String,
     report: Report,
+    discoveries: Vec<Discovery>,
     accepted: u64,
     crowded: u64,
     tls_failed: u64,
@@ -26,6 +27,7 @@ impl Now {
         Now {
             name: section.name().to_owned(),
             report: section.report(),
+            discoveries: section.discoveries(),
             accepted: n.accepted.load(Relaxed),
             crowded: n.crowded.load(Relaxed),
             tls_failed: n.tls_failed.load(Relaxed),
@@ -75,6 +77,18 @@ pub(super) fn sections(all: &[Now]) -> Vec<(Labels, &Now)> {
     all.iter()
         .map(|now| (Labels::new(&[("peers", &now.name)]), now))
         .collect()
+}
+
+/// Names that are followed.
+pub(super) fn names(sections: &[Now]) -> Vec<(Labels, &Discovery)> {
+    let mut all = Vec::new();
+    for now in sections {
+        for known in &now.discoveries {
+            let labels = Labels::new(&[("peers", &now.name), ("name", &known.name)]);
+            all.push((labels, known));
+        }
+    }
+    all
 }
 
 /// Peers that are dialed. Others are only counted: their names are chosen elsewhere, and labels must stay few.
@@ -138,8 +152,8 @@ pub(super) static PEER: &[PeerFamily] = families! {
     gauge "up" "1 while the session to it is up." (|p| Some((p.state == Some(PeerState::Up)).into()));
     gauge "incoming_up" "1 while its session to this node is up." (|p| Some(p.incoming_ms.is_some().into()));
     gauge "lent" "1 while the session to it is on a connection that it opened, since it is not reached otherwise." (|p| Some(p.lent.into()));
-    gauge "lag_entries" "Entries it has not acknowledged yet, about." (|p| Some(p.lag_entries.into()));
-    gauge "lag_seconds" "For how long the oldest batch has not been acknowledged." (|p| Some(seconds(p.lag_ms)));
+    gauge "lag_entries" "Entries it has not acknowledged yet, about; of one that was never met, all that were counted here." (|p| Some(p.lag_entries.into()));
+    gauge "lag_seconds" "How far it is behind: for how long it has lacked the oldest change that it has not acknowledged, with a session or without." (|p| Some(seconds(p.lag_ms)));
     gauge "heard_seconds" "Seconds since anything was heard of it; never: no sample." (|p| p.heard_ms.map(seconds));
     gauge "mismatches" "Differences between its tables and this node's." (|p| Some(p.mismatches.len().into()));
     gauge "clock_skew_seconds" "How far its wall clock is ahead; unknown: no sample." (|p| p.skew_ms.map(|ms| Value::Float(ms as f64 / 1000.0)));
@@ -147,6 +161,14 @@ pub(super) static PEER: &[PeerFamily] = families! {
     counter "dropped_messages_total" "Messages of it of kinds that only a later version knows." (|p| Some(p.dropped.messages.into()));
     counter "dropped_keys_total" "Keys that it could be neither asked about nor offered for lack of room." (|p| Some((p.dropped.wants + p.dropped.offers).into()));
     counter "dials_total" "Attempts to connect to it." (|p| Some(p.dials.into()));
+};
+
+type NameFamily = Family<fn(&&Discovery) -> Option<Value>, fn(&&Discovery, Each<'_>)>;
+
+#[rustfmt::skip]
+pub(super) static NAME: &[NameFamily] = families! {
+    gauge "addresses" "Addresses that the name has." (|d| Some(d.addresses.into()));
+    gauge "failing" "1 while it cannot be looked up, or is said to have no address: who is known stays." (|d| Some(d.failing.into()));
 };
 
 type CertificateFamily = Family<fn(&i64) -> Option<Value>, fn(&i64, Each<'_>)>;

@@ -51,9 +51,13 @@ fn certificates(plan: &Plan, section: &PeersSection, found: &mut Findings) {
             Err(why) if is_new => found.alerts.push(format!("{context}: {why}.")),
             Err(_) => {}
             Ok(()) => {
-                let over = tls.crt.as_deref().filter(|_| is_new).and_then(expired);
-                let warning = over.map(|why| format!("{context}: {why}."));
-                found.warnings.extend(warning);
+                let Some(crt) = tls.crt.as_deref().filter(|_| is_new) else {
+                    return;
+                };
+                let found_out = [expired(crt), tls::issued_authority(crt)];
+                let all = found_out.into_iter().flatten();
+                let all = all.map(|why| format!("{context}: {why}."));
+                found.warnings.extend(all);
             }
         }
     };

@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use remora_config::plan::{Address, PeersBind, is_loopback};
 use remora_proto::peers::v1 as proto;
 use remora_proto::peers::v1::peers_server::{Peers, PeersServer};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustls_pki_types::ServerName;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -47,6 +48,8 @@ pub(super) struct Door {
     socket: OwnedFd,
     is_unix: bool,
     tls: Option<Arc<Tls>>,
+    /// What is wrong, though it is open.
+    warning: Option<String>,
 }
 
 struct Tls {
@@ -78,7 +81,7 @@ impl Door {
                 },
             })),
         };
-        let (socket, is_unix) = socket(bind, pool, offer)?;
+        let (socket, is_unix, warning) = socket(bind, pool, offer)?;
         if tls.is_none() && !allow_plaintext && !stays_here(&socket) {
             // An inherited descriptor: other addresses are judged when the configuration is read.
             return Err("it listens beyond this host without 'ssl': add 'ssl', or 'allow-plaintext' to the section".into());
@@ -87,12 +90,16 @@ impl Door {
             socket,
             is_unix,
             tls,
+            warning,
         })
     }
 
     /// Accepts until another process does.
     pub(super) async fn serve(self, section: Arc<Section>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        if let Some(warning) = &self.warning {
+            section.log(Severity::Warning, format_args!("{warning}"));
+        }
         let mut listener = match Listener::new(self.socket, self.is_unix) {
             Ok(listener) => listener,
             Err(e) => {
@@ -220,12 +227,12 @@ impl Listener {
     }
 }
 
-/// The socket of a line, and whether it is a UNIX one.
+/// The socket of a line, whether it is a UNIX one, and what is wrong with it though it can be used.
 fn socket(
     bind: &PeersBind,
     pool: &mut Inherited,
     offer: &mut Offer,
-) -> Result<(OwnedFd, bool), String> {
+) -> Result<(OwnedFd, bool, Option<String>), String> {
     let mut at = match &bind.address {
         Address::Unix(path) => Where::Unix {
             path: path.clone(),
@@ -240,11 +247,18 @@ fn socket(
     };
     let adopted = pool.adopt(Purpose::Peers, &at);
     let id = adopted.as_ref().map_or_else(inherited::fresh_id, |a| a.id);
+    let mut warning = None;
     let (fd, is_unix) = match adopted.and_then(|mut a| a.fds.pop()) {
         Some(fd) => {
             listening(fd).map_err(|e| format!("cannot take over the socket ({})", plain(&e)))?
         }
-        None => open_new(bind)?,
+        None => {
+            let has_predecessor = pool.accompanied || pool.replaces;
+            if let (Address::Unix(path), false) = (&bind.address, has_predecessor) {
+                warning = ousted(path);
+            }
+            open_new(bind)?
+        }
     };
     if let Where::Unix { path, file, .. } = &mut at {
         *file = inherited::file_of(Path::new(path)).unwrap_or_default();
@@ -258,7 +272,25 @@ fn socket(
         at,
     };
     offer.push((info, Arc::new(copy)));
-    Ok((fd, is_unix))
+    Ok((fd, is_unix, warning))
+}
+
+/// Whether somebody listens at this path, who will then be reached no more: a port would be refused.
+fn ousted(path: &str) -> Option<String> {
+    let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, kind, None).ok()?;
+    let address = SocketAddrUnix::new(path).ok()?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::AGAIN) => {} // whose queue is full listens, too
+        Err(_) => return None,
+    }
+    let owner = sockopt::socket_peercred(&socket).ok();
+    let owner = owner.map(|owner| format!(" (process {})", owner.pid));
+    Some(format!(
+        "another process{} was listening on '{path}', and is not found there by other nodes any more: if it is a node, give one of the two another name",
+        owner.unwrap_or_default()
+    ))
 }
 
 /// Whether only this host reaches a socket.

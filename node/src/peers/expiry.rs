@@ -159,6 +159,23 @@ pub(super) fn date(at: i64) -> String {
     )
 }
 
+/// Whether issuer and subject are one.
+pub(super) fn is_self_issued(certificate: &[u8]) -> Option<bool> {
+    let (_, whole, _) = element(certificate)?;
+    let (_, mut fields, _) = element(whole)?;
+    let (tag, _, rest) = element(fields)?;
+    if tag == VERSION {
+        fields = rest;
+    }
+    for _serial_algorithm in 0..2 {
+        (_, _, fields) = element(fields)?;
+    }
+    let (_, issuer, rest) = element(fields)?;
+    let (_, _validity, rest) = element(rest)?;
+    let (_, subject, _) = element(rest)?;
+    Some(issuer == subject)
+}
+
 /// `notAfter` of a certificate (RFC 5280, 4.1): the fifth field of `tbsCertificate`, or the fourth in version 1, holds it.
 fn not_after(certificate: &[u8]) -> Option<i64> {
     let (_, whole, _) = element(certificate)?;

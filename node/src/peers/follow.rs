@@ -2,6 +2,8 @@
 //!
 //! Names lag behind: a resolver's cache may hide a new node for half a minute, and a new node that nobody dials is taught
 //! nothing. So a node whose session has been accepted is dialed where it came from, whether its name is there already or not.
+//! They also run ahead: a node that drains, or whose Service is being made anew, has no name any more and goes on counting. So
+//! one that has a session stays until it has none, and only then is it a leaver.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remora_config::plan::{Discover, PeerAddress};
-use remora_core::peers::{Hub, PeerIx, PeerReport, Report};
+use remora_core::peers::{Hub, PeerIx, PeerReport, PeerState, Report};
 use tokio::sync::mpsc::channel;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -19,7 +21,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::dial::Target;
 use super::discover::{Change, GRACE_INTERVALS, MEMBERS_MAX, watch};
-use super::section::Section;
+use super::section::{Discovery, Section};
 use super::tls::{self, Reread};
 use crate::observe::log::Severity;
 
@@ -61,6 +63,7 @@ impl Followed {
         let every = Duration::from_millis(self.line.every_ms.into());
         let (changes, mut news) = channel(CHANGES_WAITING);
         spawn_local(watch(self.line.clone(), changes));
+        section.note_discovery(&self.line.name, |_| ());
         loop {
             let change = tokio::select! {
                 change = news.recv() => change,
@@ -73,31 +76,54 @@ impl Followed {
                 () = sleep(every), if !guests.0.is_empty() => {
                     for ix in guests.left(&section.report(), |ip, ix| section.dials(ip, Some(ix))) {
                         section.remove_peer(ix);
+                        section.warn_if_alone();
                     }
                     continue;
                 }
             };
+            let Some(change) = change else {
+                return;
+            };
+            section.note_discovery(&self.line.name, |known| note(known, &change));
             match change {
-                Some(Change::Added(address)) => match guests.0.remove(&address) {
+                Change::Added(address) => match guests.0.remove(&address) {
                     Some(guest) => {
                         peers.insert(address, guest.ix);
                     }
                     None => self.add(&section, address, &mut peers),
                 },
-                Some(Change::Gone(address)) => {
+                Change::Gone(address) => {
                     if let Some(ix) = peers.remove(&address) {
-                        section.remove_peer(ix);
+                        self.lose(&section, address, ix, &mut guests);
                     }
                 }
-                Some(Change::Listed(_)) => {
+                Change::Listed(_) => {
                     unlisted.set(unlisted.get().saturating_sub(1));
                     if unlisted.get() == 0 {
                         section.with_hub(Hub::discovered);
                     }
                 }
-                Some(Change::Failing(_) | Change::Answering) => {} // has been logged
-                None => return,
+                Change::Failing(_) | Change::Empty | Change::Answering => {} // has been logged
             }
+        }
+    }
+
+    /// The name does not lead there any more.
+    fn lose(&self, section: &Section, address: SocketAddr, ix: PeerIx, guests: &mut Guests) {
+        let report = section.report();
+        let seen = report.peers.iter().find(|p| p.peer == Some(ix));
+        if seen.is_some_and(is_here) {
+            section.log(
+                Severity::Notice,
+                format_args!(
+                    "{address} stays as long as it has a session, though {} does not lead there any more",
+                    self.line.name
+                ),
+            );
+            guests.0.insert(address, Guest { ix, silent: 0 });
+        } else {
+            section.remove_peer(ix);
+            section.warn_if_alone();
         }
     }
 
@@ -156,24 +182,27 @@ impl Followed {
     }
 }
 
-/// Nodes that are dialed because they came by themselves.
+/// Nodes that are dialed though the name does not lead to them: they came by themselves, or it did once.
 #[derive(Default)]
 struct Guests(BTreeMap<SocketAddr, Guest>);
 
 struct Guest {
     ix: PeerIx,
-    /// Looks in a row that found no session from it.
+    /// Looks in a row that found no session with it.
     silent: u32,
 }
 
 impl Guests {
-    /// Those who have not had a session to this node for a while, or whom another line has come to dial; they are forgotten.
+    /// Those who have not had a session with this node for a while, or whom another line has come to dial; they are forgotten.
     fn left(&mut self, report: &Report, is_dialed: impl Fn(IpAddr, PeerIx) -> bool) -> Vec<PeerIx> {
         let mut left = Vec::new();
         self.0.retain(|at, guest| {
             let seen = report.peers.iter().find(|p| p.peer == Some(guest.ix));
-            let is_here = seen.is_some_and(|p| p.incoming_ms.is_some());
-            guest.silent = if is_here { 0 } else { guest.silent + 1 };
+            guest.silent = if seen.is_some_and(is_here) {
+                0
+            } else {
+                guest.silent + 1
+            };
             let is_another = is_dialed(at.ip(), guest.ix) || seen.is_some_and(|p| twice(report, p));
             if guest.silent < GRACE_INTERVALS && !is_another {
                 return true;
@@ -182,6 +211,32 @@ impl Guests {
             false
         });
         left
+    }
+}
+
+/// Whether there is a session in either direction, and not only at another address of the same node.
+fn is_here(peer: &PeerReport) -> bool {
+    match peer.state {
+        Some(PeerState::Up) => true,
+        Some(PeerState::Myself | PeerState::Duplicate) => false,
+        _ => peer.incoming_ms.is_some(),
+    }
+}
+
+/// What a change says about its name.
+fn note(known: &mut Discovery, change: &Change) {
+    match change {
+        Change::Added(_) => known.addresses += 1,
+        Change::Gone(_) => known.addresses = known.addresses.saturating_sub(1),
+        Change::Listed(_) => {}
+        Change::Failing(_) | Change::Empty => {
+            known.failing = true;
+            known.last_error = Some(match change {
+                Change::Failing(why) => why.clone(),
+                _ => "it has no address".to_owned(),
+            });
+        }
+        Change::Answering => known.failing = false,
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod expiry;
 mod follow;
 mod greeting;
 mod outbox;
+mod pinned;
 mod ready;
 mod section;
 mod sniff;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 pub use check::check;
 pub use ready::Readiness;
-pub use section::{Counters, Section, Totals};
+pub use section::{Counters, Discovery, Section, Totals};
 pub use start::{
     Open, accept, hold, inherit_totals, leave, open, pause, resume, start, step_aside, stop,
     suspend, totals, wait_until_ready,

@@ -23,6 +23,8 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
+use super::{expiry, pinned};
+
 /// The protocol inside.
 const ALPN: &[u8] = b"h2";
 
@@ -122,7 +124,9 @@ fn server_config(tls: &PeersTls) -> Result<ServerConfig, String> {
         } else {
             verifier
         };
-        builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
+        let verifier = verifier.build().map_err(|e| e.to_string())?;
+        let trusted = trusted(tls)?;
+        builder.with_client_cert_verifier(pinned::clients(verifier, trusted))
     };
     let mut config = shown(tls, |pair| {
         let (chain, key) = pair.ok_or("no certificate is configured ('crt')")?;
@@ -141,6 +145,10 @@ fn client_config(tls: &PeersTls) -> Result<ClientConfig, String> {
         roots: match tls.verify {
             Verify::None => None,
             Verify::Optional | Verify::Required => Some(roots(tls)?),
+        },
+        trusted: match tls.verify {
+            Verify::None => Vec::new(),
+            Verify::Optional | Verify::Required => trusted(tls)?,
         },
         name: match tls.verify {
             Verify::None => None,
@@ -236,6 +244,25 @@ fn roots(tls: &PeersTls) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+/// What is wrong with a node's own certificate if it is an authority's that another one has issued: to have the issuer in
+/// `ca-file` is not enough then. A self-signed one has to be in the others' `ca-file` anyway.
+pub(super) fn issued_authority(crt: &str) -> Option<String> {
+    let chain = certificates(crt).ok()?;
+    let own = chain.first()?;
+    if !pinned::is_authority_at(own, UnixTime::now()) || expiry::is_self_issued(own)? {
+        return None;
+    }
+    Some(format!(
+        "certificate '{crt}' is a CA certificate (CA:TRUE): nodes accept it only if their 'ca-file' holds that very certificate, not just its issuer"
+    ))
+}
+
+/// What `ca-file` holds.
+fn trusted(tls: &PeersTls) -> Result<Vec<CertificateDer<'static>>, String> {
+    let path = tls.ca_file.as_ref().ok_or("no 'ca-file' is configured")?;
+    certificates(path)
+}
+
 /// Whether a client's certificate carries one of these names; all do when there is none to compare with.
 pub(super) fn client_is_one_of(
     certificate: Option<&CertificateDer<'_>>,
@@ -283,6 +310,8 @@ pub(super) fn expected_names<'a>(
 struct CheckServer {
     /// `None`: whoever answers will do.
     roots: Option<RootCertStore>,
+    /// The same certificates as they are.
+    trusted: Vec<CertificateDer<'static>>,
     name: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
 }
@@ -298,13 +327,14 @@ impl ServerCertVerifier for CheckServer {
     ) -> Result<ServerCertVerified, rustls::Error> {
         if let Some(roots) = &self.roots {
             let parsed = ParsedCertificate::try_from(end_entity)?;
-            verify_server_cert_signed_by_trust_anchor(
+            let signed = verify_server_cert_signed_by_trust_anchor(
                 &parsed,
                 roots,
                 intermediates,
                 now,
                 self.provider.signature_verification_algorithms.all,
-            )?;
+            );
+            pinned::or_trusted(signed, end_entity, &self.trusted)?;
             if let Some(name) = &self.name {
                 verify_server_name(&parsed, name)?;
             }
@@ -411,6 +441,9 @@ fn explain(error: &rustls::Error) -> String {
         }
         E::InvalidCertificate(C::InvalidPurpose | C::InvalidPurposeContext { .. }) => {
             "its certificate may not be used for this (extendedKeyUsage): nodes need 'serverAuth' and 'clientAuth'".into()
+        }
+        _ if pinned::is_authority(error) => {
+            "its certificate is a CA certificate (CA:TRUE), which is taken for a node's only if 'ca-file' holds that very certificate: put it there, or make one with CA:FALSE".into()
         }
         E::PeerIncompatible(why) => {
             format!("the two sides have no version or method in common ('{}')", words(why))

@@ -114,6 +114,10 @@ const GROUPS: &[(&str, &str)] = &[
         "### Peers sections\n\nLabel `peers`: the section's name.\n",
     ),
     (
+        "discovery",
+        "### Names of peers\n\nLabels `peers` and `name`: what a `discover` line follows.\n",
+    ),
+    (
         "peer",
         "### Peers\n\nLabels `peers` and `peer`: the name of a `server` line, or a discovered address. A node that dials \
          this one without being\ndialed has no series of its own; `remora_peers_undialed` counts it.\n",

@@ -61,6 +61,16 @@ fn one(shared: &Shared, section: &Section, dict: bool, out: &mut String) {
         counted(&c.strangers),
         counted(&c.skipped),
     );
+    for name in section.discoveries() {
+        let _ = writeln!(
+            out,
+            "  discover={} status={} addresses={} last_error={}",
+            name.name,
+            if name.failing { "FAILING" } else { "OK" },
+            name.addresses,
+            error(name.last_error.as_deref()),
+        );
+    }
     for peer in &report.peers {
         self::peer(peer, out);
     }
@@ -130,13 +140,15 @@ fn peer(peer: &PeerReport, out: &mut String) {
     let _ = writeln!(
         out,
         "        last_error={}",
-        peer.last_error
-            .as_deref()
-            .map_or_else(|| "-".to_owned(), |text| format!("\"{}\"", quoted(text)))
+        error(peer.last_error.as_deref())
     );
     for (table, text) in &peer.mismatches {
         let _ = writeln!(out, "        mismatch table={table}: {text}");
     }
+}
+
+fn error(text: Option<&str>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| format!("\"{}\"", quoted(text)))
 }
 
 /// Between double quotes only those, backslashes and what cannot be printed need escaping.

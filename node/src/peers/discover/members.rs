@@ -57,15 +57,20 @@ impl Members {
         self.known.len()
     }
 
+    /// How long answers must lack an address before it is gone.
+    pub(super) fn grace_ms(&self) -> u64 {
+        self.grace_ms
+    }
+
     /// Takes an answer. Only an answer that would contain an address says that it is missing: when nobody answers,
-    /// nobody goes.
+    /// nobody goes, nor when the answer is that there is nobody at all, which is what a server says that has lost the name.
     pub(super) fn learn(&mut self, answer: &Answer, now_ms: u64) -> Moves {
         let mut moves = Moves::default();
         let grace_ms = self.grace_ms;
         self.known.retain(|address, missing| {
             if answer.found.contains(address) {
                 *missing = None;
-            } else if answer.covers(address) {
+            } else if answer.covers(address) && !answer.found.is_empty() {
                 let since = *missing.get_or_insert(now_ms);
                 if now_ms.saturating_sub(since) >= grace_ms {
                     moves.gone.push(*address);
@@ -130,13 +135,28 @@ mod tests {
     #[test]
     fn coming_back_in_time_is_no_change() {
         let mut m = Members::new(30);
-        m.learn(&answer(A), 0);
-        assert_eq!(m.learn(&answer(""), 10), Moves::default());
-        assert_eq!(m.learn(&answer(A), 35), Moves::default());
+        let both = format!("{A} {B}");
+        m.learn(&answer(&both), 0);
+        assert_eq!(m.learn(&answer(B), 10), Moves::default());
+        assert_eq!(m.learn(&answer(&both), 35), Moves::default());
         // The time counts from the answer that lacks it again.
-        assert_eq!(m.learn(&answer(""), 60), Moves::default());
-        assert_eq!(m.learn(&answer(""), 89), Moves::default());
-        assert_eq!(m.learn(&answer(""), 90).gone, addresses(A));
+        assert_eq!(m.learn(&answer(B), 60), Moves::default());
+        assert_eq!(m.learn(&answer(B), 89), Moves::default());
+        assert_eq!(m.learn(&answer(B), 90).gone, addresses(A));
+    }
+
+    #[test]
+    fn a_name_without_any_address_removes_nobody() {
+        let mut m = Members::new(30);
+        m.learn(&answer(&format!("{A} {B}")), 0);
+        for now in [10, 1_000, 100_000] {
+            assert_eq!(m.learn(&answer(""), now), Moves::default());
+        }
+        // What the answers before and after it lack has been missing all the time.
+        m.learn(&answer(A), 100_010);
+        m.learn(&answer(""), 100_020);
+        assert_eq!(m.learn(&answer(A), 100_040).gone, addresses(B));
+        assert_eq!(m.len(), 1);
     }
 
     #[test]
@@ -147,20 +167,20 @@ mod tests {
         for now in [10, 1_000, 100_000] {
             assert_eq!(m.learn(&Answer::default(), now), Moves::default());
         }
-        // The servers answer for one family only: the other stays.
-        let only_v4 = Answer {
-            v6: false,
-            ..answer("")
-        };
-        m.learn(&only_v4, 200_000);
-        assert_eq!(m.learn(&only_v4, 300_000).gone, addresses(A));
-        assert_eq!(m.len(), 1);
         // What an incomplete answer does contain counts.
         let some = Answer {
             v4: false,
             ..answer(B)
         };
-        assert_eq!(m.learn(&some, 300_010).added, addresses(B));
+        assert_eq!(m.learn(&some, 100_010).added, addresses(B));
+        // The servers answer for one family only: the other stays.
+        let only_v4 = Answer {
+            v6: false,
+            ..answer(B)
+        };
+        m.learn(&only_v4, 200_000);
+        assert_eq!(m.learn(&only_v4, 300_000).gone, addresses(A));
+        assert_eq!(m.len(), 2);
     }
 
     #[test]

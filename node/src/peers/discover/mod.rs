@@ -3,7 +3,8 @@
 //! * A, AAAA or SRV records, as often as their TTL says, and at least once per interval.
 //! * An address that answers contain is a member at once. One that they lack goes after three intervals of answers
 //!   without it: a restarting node or a lazy server costs nobody a connection.
-//! * Servers that fail remove nobody, however long: they are no answer.
+//! * Servers that fail remove nobody, however long: they are no answer. Nor do those that know of no address at all: so
+//!   does one that was started without its data, or a Service that is just being made anew.
 
 mod lookup;
 mod members;
@@ -39,7 +40,9 @@ pub enum Change {
     Listed(usize),
     /// The servers do not answer any more, in full or at all, and why. Members stay.
     Failing(String),
-    /// They do again.
+    /// The answer is that there is no address, while some were known, or has been for the grace time. Members stay.
+    Empty,
+    /// They do again, and there is one.
     Answering,
 }
 
@@ -52,6 +55,9 @@ impl fmt::Display for Change {
             Change::Failing(why) => {
                 write!(f, "can not be looked up ({why}); those known stay")
             }
+            Change::Empty => f.write_str(
+                "has no address, say the servers; those known stay, and without any this node counts alone",
+            ),
             Change::Answering => f.write_str("is looked up again"),
         }
     }
@@ -65,7 +71,8 @@ pub async fn watch(spec: Discover, changes: Sender<Change>) {
     let mut state = State {
         members: Members::new(millis(grace)),
         listed: false,
-        failing: None,
+        trouble: None,
+        empty_since: None,
         crowded: false,
     };
     loop {
@@ -82,7 +89,7 @@ pub async fn watch(spec: Discover, changes: Sender<Change>) {
         }
         for change in news.changes {
             match &change {
-                Change::Failing(_) => warn!("discover dns {}: {change}", spec.name),
+                Change::Failing(_) | Change::Empty => warn!("discover dns {}: {change}", spec.name),
                 _ => info!("discover dns {}: {change}", spec.name),
             }
             if let Err(SendError(_)) = changes.send(change).await {
@@ -121,10 +128,19 @@ struct News {
 struct State {
     members: Members,
     listed: bool,
-    /// Why the last look-up failed.
-    failing: Option<String>,
+    /// What was said last.
+    trouble: Option<Trouble>,
+    /// Since when answers hold no address at all.
+    empty_since: Option<u64>,
     /// Too many addresses, which has been said.
     crowded: bool,
+}
+
+/// Why a name is of no use now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    Failing,
+    Empty,
 }
 
 impl State {
@@ -132,13 +148,20 @@ impl State {
         let moves = self.members.learn(answer, now_ms);
         let mut changes: Vec<Change> = moves.added.into_iter().map(Change::Added).collect();
         changes.extend(moves.gone.into_iter().map(Change::Gone));
-        match (&failure, &self.failing) {
-            (Some(why), None) => changes.push(Change::Failing(why.clone())),
-            (None, Some(_)) => changes.push(Change::Answering),
-            _ => {}
+        let trouble = match &failure {
+            Some(_) => Some(Trouble::Failing),
+            None if self.is_empty(answer, now_ms) => Some(Trouble::Empty),
+            None => None,
+        };
+        if trouble != self.trouble {
+            changes.push(match (trouble, &failure) {
+                (Some(Trouble::Empty), _) => Change::Empty,
+                (_, Some(why)) => Change::Failing(why.clone()),
+                _ => Change::Answering,
+            });
         }
-        self.failing = failure;
-        if !self.listed && self.failing.is_none() {
+        self.trouble = trouble;
+        if !self.listed && failure.is_none() {
             self.listed = true;
             changes.push(Change::Listed(self.members.len()));
         }
@@ -146,6 +169,16 @@ impl State {
             changes,
             refused: moves.refused,
         }
+    }
+
+    /// Whether an answer without any address is worth a word: one that comes first may be early.
+    fn is_empty(&mut self, answer: &Answer, now_ms: u64) -> bool {
+        if !answer.found.is_empty() {
+            self.empty_since = None;
+            return false;
+        }
+        let since = *self.empty_since.get_or_insert(now_ms);
+        self.members.len() > 0 || now_ms.saturating_sub(since) >= self.members.grace_ms()
     }
 
     /// Whether there are too many since this look-up.
@@ -176,37 +209,60 @@ mod tests {
         }
     }
 
-    #[test]
-    fn trouble_is_said_once() {
-        let mut state = State {
+    fn state() -> State {
+        State {
             members: Members::new(30),
             listed: false,
-            failing: None,
+            trouble: None,
+            empty_since: None,
             crowded: false,
-        };
-        let a: SocketAddr = "10.0.0.1:5".parse().expect("an address");
-        let nothing = Answer::default();
-        let some = Answer {
-            found: [a].into(),
+        }
+    }
+    fn answer(addresses: &[SocketAddr]) -> Answer {
+        Answer {
+            found: addresses.iter().copied().collect(),
             v4: true,
             v6: true,
-        };
+        }
+    }
+
+    #[test]
+    fn trouble_is_said_once() {
+        let mut state = state();
+        let a: SocketAddr = "10.0.0.1:5".parse().expect("an address");
+        let (nothing, some) = (Answer::default(), answer(&[a]));
         let why = || Some("no answer".to_owned());
+        let failing = || Change::Failing("no answer".into());
         let mut learn = |answer: &Answer, failure, now| state.learn(answer, failure, now).changes;
-        assert_eq!(
-            learn(&nothing, why(), 0),
-            [Change::Failing("no answer".into())]
-        );
+        assert_eq!(learn(&nothing, why(), 0), [failing()]);
         assert_eq!(learn(&nothing, why(), 10), []);
         assert_eq!(
             learn(&some, None, 20),
             [Change::Added(a), Change::Answering, Change::Listed(1)]
         );
         assert_eq!(learn(&some, None, 30), []);
-        assert_eq!(
-            learn(&nothing, why(), 1_000),
-            [Change::Failing("no answer".into())]
-        );
+        assert_eq!(learn(&nothing, why(), 1_000), [failing()]);
         assert_eq!(learn(&some, None, 1_010), [Change::Answering]);
+        // A server that knows of nobody is another trouble than one that fails.
+        assert_eq!(learn(&answer(&[]), None, 2_000), [Change::Empty]);
+        assert_eq!(learn(&answer(&[]), None, 9_000), []);
+        assert_eq!(learn(&nothing, why(), 9_010), [failing()]);
+        assert_eq!(learn(&answer(&[]), None, 9_020), [Change::Empty]);
+        assert_eq!(learn(&some, None, 9_030), [Change::Answering]);
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_yet_may_be_early() {
+        let mut state = state();
+        let a: SocketAddr = "10.0.0.1:5".parse().expect("an address");
+        let mut learn = |answer: &Answer, now| state.learn(answer, None, now).changes;
+        assert_eq!(learn(&answer(&[]), 0), [Change::Listed(0)]);
+        assert_eq!(learn(&answer(&[]), 29), []);
+        assert_eq!(learn(&answer(&[]), 30), [Change::Empty]);
+        assert_eq!(learn(&answer(&[]), 40), []);
+        assert_eq!(
+            learn(&answer(&[a]), 50),
+            [Change::Added(a), Change::Answering]
+        );
     }
 }
