@@ -2,7 +2,7 @@
 //!
 //! A process *serves*; it may *teach* its tables to the one that is to take over, *make way* for it, and, once that one
 //! accepts, *drain*: finish what runs. Then it *ends*: it waits for older processes that still count here, tells peers and the process
-//! that serves the last of what was counted, and is over. [`life::Life`] is where it is on this way; `orders` are what its
+//! that serves the last of what was counted, and is over. `life::Life` is where it is on this way; `orders` are what its
 //! supervisor wants, `wishes` what processes of somebody else want, and `end` what happens from draining on.
 
 mod begin;

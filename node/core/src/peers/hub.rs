@@ -358,7 +358,7 @@ impl Hub {
     }
 
     /// Flushes what changed, as far as it is due: at once when the last flush is longer ago than its pause, which
-    /// [`next_pause`] rules.
+    /// `limits::next_pause` rules.
     pub fn collect(&mut self, now: u64) {
         if self.suspended {
             return;

@@ -12,7 +12,7 @@ pub const HEARTBEAT_MS: u64 = 1_000;
 /// is hit all the time costs one row per flush.
 pub const FLUSH_MS: u64 = 20;
 /// The same where flush after flush mostly repeats what the one before had told, as with a few keys that are hit all the time:
-/// there a longer pause saves rows and wake-ups. It is reached step by step, see [`next_pause`].
+/// there a longer pause saves rows and wake-ups. It is reached step by step, see `next_pause`.
 pub const FLUSH_REPEATED_MS: u64 = 50;
 /// What a peer told that leaves it nothing more to tell is acknowledged within this, together with what follows. It shows as
 /// lag on the peer's side, and a peer that ends waits for it. Longer than [`ACKS_HELD_MAX`] flushes: an acknowledgement that

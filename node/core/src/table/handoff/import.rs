@@ -137,7 +137,7 @@ impl<'t> Importer<'t> {
     /// For tables of this definition.
     ///
     /// # Errors
-    /// Their keys are different ([`TableSpec::differs`]).
+    /// Their keys are different (`TableSpec::differs`).
     pub fn new(table: &'t Table, sender: Definition) -> Result<Importer<'t>, String> {
         let spec = &table.spec;
         if let Some(how) = spec.differs(sender.key_type, sender.key_len) {
