@@ -177,6 +177,8 @@ fn metrics_are_the_documented_ones_and_count() {
                 "releases",
                 "lineages",
                 "tombstones",
+                "cells_forgotten",
+                "remora_discovery_",
             ];
             !of_others.iter().any(|part| name.contains(part)) || name.starts_with("remora_process_")
         })
