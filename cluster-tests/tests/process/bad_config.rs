@@ -299,7 +299,7 @@ fn two_owners_of_one_port_are_told() {
     }
     assert_eq!(done.code, Some(1));
     assert!(
-        done.stderr.contains("in use") && done.stderr.contains("[test.cfg:11]"),
+        done.stderr.contains("is used already") && done.stderr.contains("[test.cfg:11]"),
         "{}",
         done.stderr
     );
