@@ -1,5 +1,9 @@
 //! Building a table from what the process before shows.
 
+mod room;
+mod row;
+mod settle;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,6 +21,7 @@ use crate::table::replica::{Late, register_stamp};
 use crate::table::schema::{Cell, PREV, TOUCHED, USES, set_rate, set_wide, set_word, word};
 use crate::table::shard::{HELD, Shard, date as shard_date};
 use crate::table::{Lineage, Lineages, Stamp, Table};
+use room::Room;
 
 /// Fills a table that nobody uses yet.
 pub struct Importer<'t> {
@@ -511,48 +516,6 @@ impl<'t> Importer<'t> {
             shard.place_by_date(slot, now_ms);
         }
     }
-    /// Finds a place in a full table for an entry that was touched then; `None`: it must have one.
-    fn make_room(&mut self, home: usize, touched: Option<u32>, now_ms: u64) -> Room {
-        let table = self.table;
-        let Some(shrinks) = &mut self.shrinks else {
-            // The sender is as full, and has evicted the same one. It counts that.
-            let _turn = self.turn.lock();
-            let before = table.events().evictions;
-            let made = table.make_room(home, now_ms);
-            table.forget_evictions(table.events().evictions - before);
-            return if made { Room::Made } else { Room::None };
-        };
-        if table.find_room(home, now_ms) {
-            return Room::Made;
-        }
-        loop {
-            let oldest = shrinks.oldest.iter().copied().enumerate();
-            let Some((at, date)) = oldest.min_by_key(|(_, date)| *date) else {
-                return Room::None;
-            };
-            let older = touched.is_some_and(|touched| shard_date(now_ms, touched) <= date);
-            let Some(padded) = table.shards.get(if older { home } else { at }) else {
-                return Room::None;
-            };
-            let mut shard = padded.lock();
-            if older {
-                shard.events.evictions += 1;
-                shrinks.dropped += 1;
-                return Room::Older;
-            }
-            if date == u64::MAX {
-                return Room::None; // all are in use
-            }
-            let known = oldest_of(&mut shard, now_ms);
-            if let Some(date) = shrinks.oldest.get_mut(at) {
-                *date = known;
-            }
-            if known == date && shard.evict(&table.schema, now_ms) {
-                shrinks.dropped += 1;
-                return Room::Made;
-            }
-        }
-    }
     /// Remembers whether the sender holds an entry.
     fn hold(&mut self, shard: &mut Shard, (home, slot): Place, is_held: bool, now_ms: u64) {
         let Some(shrinks) = &mut self.shrinks else {
@@ -586,14 +549,6 @@ impl<'t> Importer<'t> {
             }
         }
     }
-    /// An entry that was touched then is in the order now.
-    fn note_oldest(&mut self, home: usize, touched: u32, now_ms: u64) {
-        if let Some(shrinks) = &mut self.shrinks
-            && let Some(oldest) = shrinks.oldest.get_mut(home)
-        {
-            *oldest = (*oldest).min(shard_date(now_ms, touched));
-        }
-    }
     fn is_own(&self, head: &RowHead) -> bool {
         let here = self.table.shared.as_ref().map(|s| s.lineages.own());
         let own = match (self.own, here) {
@@ -609,236 +564,5 @@ impl<'t> Importer<'t> {
             && self.own.is_some()
             && self.is_own(&row.head)
             && row.head.version > 0
-    }
-    /// Edicts on the columns that this table has.
-    fn mapped(&self, edicts: &[EdictRow]) -> Vec<EdictRow> {
-        let here = |edict: &EdictRow| match edict.column {
-            None => Some(*edict),
-            Some(at) => {
-                let cell = (*self.targets.get(at)?)?;
-                let column = Some(usize::from(cell.number));
-                Some(EdictRow { column, ..*edict })
-            }
-        };
-        edicts.iter().filter_map(here).collect()
-    }
-
-    /// Reads the values of a row into its entry. Returns the own gauge.
-    fn row(
-        &mut self,
-        shard: &mut Shard,
-        slot: u32,
-        row: &Row<'_>,
-        reader: &mut BatchReader<'_>,
-        now_ms: u64,
-    ) -> u32 {
-        let replicated = self.table.shared.is_some();
-        let own = self.is_own(&row.head);
-        if let Some(layout) = &self.table.schema.replica {
-            self.cell.copy_from_slice(&layout.blank_cell);
-        }
-        let mut gauge = 0;
-        for (column, target) in reader.columns().iter().zip(&self.targets) {
-            let Some(cell) = target else {
-                reader.skip();
-                continue;
-            };
-            match column.kind {
-                ColumnKind::Counter | ColumnKind::Gauge => {
-                    let value = reader.counter();
-                    let senders = own || self.own == Some(row.head.lineage);
-                    if column.kind == ColumnKind::Gauge && senders {
-                        gauge = u32::try_from(value).unwrap_or(u32::MAX);
-                    }
-                    let (bytes, at) = home(shard, slot, &mut self.cell, cell, own);
-                    if cell.kind == Kind::Counter64 {
-                        set_wide(bytes, at, value);
-                    } else {
-                        set_word(bytes, at, u32::try_from(value).unwrap_or(u32::MAX));
-                    }
-                }
-                ColumnKind::Rate => {
-                    let Some((age, cur, prev)) = reader.rate() else {
-                        continue;
-                    };
-                    let window = Rate {
-                        start: (now_ms as u32).wrapping_sub(age) & !1,
-                        cur,
-                        prev,
-                    };
-                    let (bytes, at) = home(shard, slot, &mut self.cell, cell, own);
-                    set_rate(bytes, at, window);
-                }
-                ColumnKind::Register => {
-                    let Some((value, stamp)) = reader.register() else {
-                        continue;
-                    };
-                    let value = if cell.kind == Kind::ServerId {
-                        unzigzag(value) as u32
-                    } else {
-                        value
-                    };
-                    self.register(shard, slot, cell, value, stamp);
-                }
-                ColumnKind::ServerKey => {
-                    let Some((name, stamp)) = reader.text() else {
-                        continue;
-                    };
-                    let number = if name.is_empty() {
-                        Some(0)
-                    } else {
-                        self.table.servers.number(name)
-                    };
-                    if let Some(number) = number {
-                        self.register(shard, slot, cell, number, stamp);
-                    }
-                }
-            }
-        }
-        if replicated && own && !self.has_own_cell(row) {
-            shard.publish(slot, self.whole);
-        }
-        if replicated && !own && row.head.version > 0 && !row.head.flags.contains(RowFlags::NO_CELL)
-        {
-            let mut head = row.head;
-            if self.gained_sums {
-                // Whoever has the rest of it brings it, with the same version.
-                head.flags = head.flags.with(RowFlags::PARTIAL);
-            }
-            let index = self.others.index(head.lineage);
-            let kept = index.map(|index| shard.inherit_cell(slot, &head, index, &self.cell));
-            self.refused += u64::from(kept != Some(true));
-        }
-        gauge
-    }
-    fn register(&self, shard: &mut Shard, slot: u32, cell: &Cell, value: u32, stamp: Stamp) {
-        if self.table.shared.is_some() {
-            if self.own.is_some() || stamp >= register_stamp(shard.record(slot), cell) {
-                shard.inherit_register(slot, cell, value, stamp);
-            }
-        } else {
-            let (record, _) = shard.parts(slot);
-            set_word(record, cell.at, value);
-        }
-    }
-
-    /// Puts all entries that have not been yet into the touch order.
-    fn sort(&mut self, now_ms: u64) {
-        if self.sorted {
-            return;
-        }
-        self.sorted = true;
-        for padded in &self.table.shards {
-            let mut shard = padded.lock();
-            self.sort_shard(&mut shard, now_ms);
-            if let Some(shrinks) = &mut self.shrinks {
-                shrinks.oldest.push(oldest_of(&mut shard, now_ms));
-            }
-        }
-    }
-    fn sort_shard(&self, shard: &mut Shard, now_ms: u64) {
-        let table = self.table;
-        let mut nowhere: Vec<(u32, u32)> = (0..shard.slots())
-            .filter(|slot| shard.word(*slot, PREV) == HELD && shard.word(*slot, USES) == 0)
-            .map(|slot| {
-                let age = crate::table::age_ms(now_ms as u32, shard.word(slot, TOUCHED));
-                (age, slot)
-            })
-            .collect();
-        nowhere.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, slot) in nowhere {
-            shard.place(&table.schema, slot, now_ms);
-        }
-        table.note_evictable(shard, now_ms);
-    }
-
-    /// All entries have been shown once: makes the table fit for use. What is taken over afterwards goes to its place at
-    /// once.
-    pub fn settle(&mut self, now_ms: u64) {
-        self.sort(now_ms);
-        match self.late.replace(Late::new()) {
-            Some(late) => {
-                if let Some(replica) = self.table.replica() {
-                    replica.journal_inherited(late);
-                }
-            }
-            None => {
-                let all = self.settle_part(0, 1, now_ms);
-                self.settled(vec![all]);
-            }
-        }
-    }
-    /// One of `parts` parts of that, which may be done at the same time if [`Importer::is_divisible`]; [`Importer::settled`] is
-    /// the rest.
-    pub fn settle_part(&self, part: usize, parts: usize, now_ms: u64) -> Settled {
-        let mut items = Late::new();
-        let shards = self.table.shards.iter().skip(part);
-        for padded in shards.step_by(parts.max(1)) {
-            let mut shard = padded.lock();
-            if !self.sorted {
-                self.sort_shard(&mut shard, now_ms);
-            }
-            if shard.replica.is_some() {
-                let taken = (0..shard.slots()).filter(|slot| shard.is_taken(*slot));
-                items.extend(taken.filter_map(|slot| shard.journal_item(slot)));
-            }
-        }
-        items.sort_unstable_by_key(|item| item.number);
-        Settled(items)
-    }
-    /// All parts have been done.
-    pub fn settled(&mut self, parts: Vec<Settled>) {
-        self.sorted = true;
-        self.shown = true;
-        self.late = Some(Late::new());
-        if let Some(replica) = self.table.replica() {
-            let parts = parts.into_iter().map(|Settled(items)| items);
-            let all = parts.reduce(|mut all, more| {
-                all.extend(more);
-                all
-            });
-            replica.journal_inherited(all.unwrap_or_default());
-        }
-    }
-    /// The other process has sealed its table: the last call.
-    pub fn seal(mut self, now_ms: u64) {
-        self.settle(now_ms);
-        self.let_go(now_ms);
-        if let (Some(highest), Some(replica)) = (self.highest, self.table.replica()) {
-            let held = highest.into_iter().filter(|(_, number)| *number > 0);
-            replica.inherit(0, &held.collect::<Vec<_>>());
-        }
-    }
-}
-
-/// See [`Importer::make_room`].
-enum Room {
-    Made,
-    /// All others were touched later.
-    Older,
-    None,
-}
-
-/// When the entry of a shard that goes first was touched; the end of time if all are in use.
-fn oldest_of(shard: &mut Shard, now_ms: u64) -> u64 {
-    let lent = shard.replica.as_ref().and_then(|r| r.lent.first());
-    let oldest = lent.or_else(|| shard.oldest(now_ms));
-    oldest.map_or(u64::MAX, |slot| {
-        shard_date(now_ms, shard.word(slot, TOUCHED))
-    })
-}
-
-/// Where a value goes: into the record, or into the cell that is being read.
-fn home<'a>(
-    shard: &'a mut Shard,
-    slot: u32,
-    cell: &'a mut [u8],
-    column: &Cell,
-    own: bool,
-) -> (&'a mut [u8], usize) {
-    if own {
-        (shard.parts(slot).0, column.at)
-    } else {
-        (cell, column.remote)
     }
 }
