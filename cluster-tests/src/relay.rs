@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Pieces in flight in one direction of a stream; a sender further ahead is made to wait.
 const PIECES: usize = 4096;
 
+/// What passes at a time, so that a slow link goes on all the time.
+const PART: usize = 2048;
+
 /// Forwards TCP connections to one target.
 #[derive(Debug)]
 pub struct Relay {
@@ -28,6 +31,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     delay: Duration,
+    /// Bytes that pass in a second, in each direction of each stream.
+    speed: Option<u32>,
     held: bool,
     cut: bool,
     closed: bool,
@@ -68,6 +73,12 @@ impl Relay {
     /// Delays everything from now on, in each direction.
     pub fn delay(&self, by: Duration) {
         self.shared.state().delay = by;
+    }
+
+    /// Lets only so many bytes a second pass from now on, in each direction of each connection; `None`: all.
+    pub fn slow(&self, bytes: Option<u32>) {
+        self.shared.state().speed = bytes;
+        self.shared.changed.notify_all();
     }
 
     /// Holds everything back: connections stay open and nothing passes, as when packets are lost. Other links go on, so
@@ -135,6 +146,26 @@ impl Drop for Relay {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nobody panics with the lock")
+    }
+
+    /// Waits for as long as so many bytes take. `false`: the relay has ended.
+    fn take_time(&self, bytes: usize) -> bool {
+        let begun = Instant::now();
+        let mut state = self.state();
+        loop {
+            let time = state.speed.map_or(Duration::ZERO, |speed| {
+                Duration::from_secs_f64(bytes as f64 / f64::from(speed))
+            });
+            let left = time.saturating_sub(begun.elapsed());
+            if state.closed || left.is_zero() {
+                return !state.closed;
+            }
+            let (again, _) = self
+                .changed
+                .wait_timeout(state, left)
+                .expect("nobody panics with the lock");
+            state = again;
+        }
     }
 
     /// Waits until a piece may pass. `false`: the relay has ended.
@@ -243,11 +274,14 @@ fn read(mut from: TcpStream, send: &SyncSender<(Instant, Vec<u8>)>, shared: &Sha
 }
 
 fn write(mut to: TcpStream, receive: &Receiver<(Instant, Vec<u8>)>, shared: &Shared, way: usize) {
-    while let Ok((due, piece)) = receive.recv() {
-        if !shared.may_pass(due) || to.write_all(&piece).is_err() {
-            break;
+    'open: while let Ok((due, piece)) = receive.recv() {
+        for part in piece.chunks(PART) {
+            if !shared.may_pass(due) || !shared.take_time(part.len()) || to.write_all(part).is_err()
+            {
+                break 'open;
+            }
+            shared.state().bytes[way] += part.len() as u64;
         }
-        shared.state().bytes[way] += piece.len() as u64;
     }
     let _gone = to.shutdown(Shutdown::Write);
 }

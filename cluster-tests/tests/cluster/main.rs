@@ -15,5 +15,6 @@ mod metrics;
 mod newcomers;
 mod reloads;
 mod restarts;
+mod slow_links;
 mod strangers;
 mod types;

@@ -118,6 +118,8 @@ pub(super) static SECTION: &[SectionFamily] = families! {
     gauge "tables" "Tables that are shared." (|r| Some(r.report.tables.len().into()));
     gauge "tables_learned" "Tables that peers have taught this process since it started." (|r| Some(r.report.tables.iter().filter(|t| t.taught).count().into()));
     gauge "entries_learned" "Entries that these tables had when they were learned." (|r| Some(r.report.entries_learned.into()));
+    gauge "rows_learned" "Rows that its teachers have shown this process, also of tables that are not learned yet: as long as it grows, learning goes on." (|r| Some(r.report.rows_learned.into()));
+    gauge "teachers" "Peers that teach this process now." (|r| Some(r.report.teachers.len().into()));
     gauge "configured" "Peers that are dialed: configured or discovered." (|r| Some(r.report.peers.iter().filter(|p| p.peer.is_some()).count().into()));
     gauge "up" "Peers that the session of this node is up to." (|r| Some(r.up().into()));
     gauge "undialed" "Nodes that have a session to this one and are not among those it dials." (|r| Some(r.report.peers.iter().filter(|p| p.peer.is_none()).count().into()));

@@ -159,8 +159,12 @@ pub enum Event {
         of: usize,
         /// Entries in the former.
         entries: usize,
+        /// Rows that came of the table it was not through with.
+        rows: u64,
         /// How long it took, in milliseconds.
         ms: u64,
+        /// For how long this node accepted before, in milliseconds: its learn-timeout was too short for this. 0: it was not.
+        late_ms: u64,
     },
     /// The node is ready, and why.
     Ready {
@@ -199,6 +203,10 @@ pub struct Learned {
     pub entries: u64,
     /// Who might teach the others, and why that has not happened. Not all of them, if they are many.
     pub awaited: Vec<String>,
+    /// How long this node waits at most, in milliseconds.
+    pub timeout_ms: u64,
+    /// A peer teaches now: to wait for longer would help.
+    pub under_way: bool,
 }
 
 /// Why a node is ready.
@@ -273,23 +281,34 @@ impl fmt::Display for Event {
                 of,
                 entries,
                 ms,
-            } if tables == of => write!(
-                f,
-                "learned {} with {} from peer {node} in {ms} ms",
-                Count(*tables, "table", "tables"),
-                Count(*entries, "entry", "entries")
-            ),
+                late_ms,
+                ..
+            } if tables == of => {
+                write!(
+                    f,
+                    "learned {} with {} from peer {node} in {ms} ms",
+                    Count(*tables, "table", "tables"),
+                    Count(*entries, "entry", "entries")
+                )?;
+                match late_ms {
+                    0 => Ok(()),
+                    late => write!(f, ", {late} ms after the learn-timeout"),
+                }
+            }
             Event::Taught {
                 node,
                 tables,
                 of,
                 entries,
+                rows,
                 ms,
+                ..
             } => write!(
                 f,
-                "learned only {tables} of {} ({}) from peer {node}, whose session ended after {ms} ms",
+                "learned only {tables} of {} ({}) and {} of another from peer {node}, whose session ended after {ms} ms",
                 Count(*of, "table", "tables"),
-                Count(*entries, "entry", "entries")
+                Count(*entries, "entry", "entries"),
+                Count(*rows as usize, "row", "rows"),
             ),
             Event::Ready {
                 why: ReadyWhy::TimedOut,
@@ -302,10 +321,21 @@ impl fmt::Display for Event {
                     Count(learned.of, "table", "tables"),
                     learned.entries
                 )?;
-                match &learned.awaited[..] {
-                    [] => Ok(()),
-                    awaited => write!(f, ", the rest was awaited from {}", awaited.join(", ")),
+                if !learned.awaited.is_empty() {
+                    write!(
+                        f,
+                        ", the rest was awaited from {}",
+                        learned.awaited.join(", ")
+                    )?;
                 }
+                if learned.under_way {
+                    let ms = learned.timeout_ms;
+                    write!(
+                        f,
+                        "; until that is over limits do not know everything: a 'learn-timeout' longer than {ms} ms would wait for it"
+                    )?;
+                }
+                Ok(())
             }
             Event::Ready { why, .. } => f.write_str(match why {
                 ReadyWhy::Continues => "ready: continues a process that was",

@@ -177,6 +177,8 @@ pub struct Hub {
     pub(super) lessons: BTreeMap<SessionId, Lesson>,
     /// Entries of the tables that were taught, as they were then.
     pub(super) entries_learned: u64,
+    /// Rows that teachers have shown, also of tables that are not learned yet.
+    pub(super) rows_learned: u64,
     /// It is ready although not all was learned.
     pub(super) untaught: bool,
     /// When it was looked at last who is alive.
@@ -280,6 +282,7 @@ impl Hub {
             taught_at: None,
             lessons: BTreeMap::new(),
             entries_learned: 0,
+            rows_learned: 0,
             untaught: false,
             refreshed_at: now,
             beat_at: now + HEARTBEAT_MS,

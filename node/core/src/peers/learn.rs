@@ -37,16 +37,20 @@ pub(super) struct Lesson {
     done: usize,
     /// Entries in the latter.
     entries: usize,
+    /// Rows that came of the table it has not come to the end of.
+    pub(super) rows: u64,
 }
 
 impl Lesson {
-    fn over(&self, now: u64) -> Event {
+    fn over(&self, late_ms: u64, now: u64) -> Event {
         Event::Taught {
             node: self.node.clone(),
             tables: self.done,
             of: self.asked,
             entries: self.entries,
+            rows: self.rows,
             ms: now.saturating_sub(self.begun_at),
+            late_ms,
         }
     }
 }
@@ -118,6 +122,7 @@ impl Hub {
             asked: 0,
             done: 0,
             entries: 0,
+            rows: 0,
         });
         lesson.asked += 1;
     }
@@ -149,6 +154,21 @@ impl Hub {
         }
     }
 
+    /// Since when connections have been accepted by tables that were not learned: 0, if they were not.
+    fn late_ms(&self, now: u64) -> u64 {
+        let timeout_at = self.started_at + self.config.learn_timeout_ms;
+        if self.untaught {
+            now.saturating_sub(timeout_at).max(1)
+        } else {
+            0
+        }
+    }
+    /// Who teaches now, with the rows that came of the table under way.
+    pub(super) fn teachers(&self) -> Vec<(String, u64)> {
+        let lessons = self.lessons.values();
+        lessons.map(|l| (l.node.clone(), l.rows)).collect()
+    }
+
     /// The teacher is through.
     pub(super) fn was_taught(&mut self, id: SessionId, table: usize, now: u64) {
         let Some(shared) = self.tables.get_mut(table) else {
@@ -160,11 +180,13 @@ impl Hub {
             let store = self.stores.store(shared.id);
             let entries = store.map_or(0, |store| store.entries(now));
             self.entries_learned += entries as u64;
+            let late_ms = self.late_ms(now);
             if let Some(lesson) = self.lessons.get_mut(&id) {
                 lesson.done += 1;
                 lesson.entries += entries;
+                lesson.rows = 0;
                 if lesson.done == lesson.asked {
-                    let over = lesson.over(now);
+                    let over = lesson.over(late_ms, now);
                     self.lessons.remove(&id);
                     self.log(over);
                 }
@@ -176,7 +198,7 @@ impl Hub {
     /// A session is gone: who learned from it has to find another teacher. What was merged stays; it proves nothing.
     pub(super) fn lost_teacher(&mut self, id: SessionId, now: u64) {
         if let Some(lesson) = self.lessons.remove(&id) {
-            self.log(lesson.over(now));
+            self.log(lesson.over(self.late_ms(now), now));
         }
         for shared in &mut self.tables {
             if shared.learn == Learn::From(id) {
@@ -230,7 +252,11 @@ impl Hub {
         let mut awaited = Vec::new();
         for lesson in self.lessons.values() {
             let (left, node) = (lesson.asked - lesson.done, &lesson.node);
-            awaited.push(format!("peer {node} (is not through with {left})"));
+            let rows = match lesson.rows {
+                0 => String::new(),
+                rows => format!(", {rows} rows of that have come"),
+            };
+            awaited.push(format!("peer {node} (is not through with {left}{rows})"));
         }
         let mut tables = 0..self.tables.len();
         let wanting = tables.find(|table| self.learning(*table) == Some(Learn::Wanting));
@@ -256,6 +282,8 @@ impl Hub {
             of: self.tables.len(),
             entries: self.entries_learned,
             awaited,
+            timeout_ms: self.config.learn_timeout_ms,
+            under_way: !self.lessons.is_empty(),
         }
     }
 

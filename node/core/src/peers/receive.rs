@@ -398,6 +398,13 @@ impl Hub {
             }
             BatchKind::Answer | BatchKind::Offer => {}
         }
+        if batch.kind == BatchKind::Walk
+            && let Some(lesson) = self.lessons.get_mut(&id)
+        {
+            let rows = u64::from(batch.columns.rows);
+            lesson.rows += rows;
+            self.rows_learned += rows;
+        }
         let ack = Reply::Ack {
             table: theirs,
             upto,

@@ -255,6 +255,10 @@ pub struct Report {
     pub untaught: bool,
     /// Entries of tables that peers have taught, as they were then.
     pub entries_learned: u64,
+    /// Rows that teachers have shown since this process started, also of tables that are not learned yet.
+    pub rows_learned: u64,
+    /// Peers that teach this process now, with the rows that have come of the table under way.
+    pub teachers: Vec<(String, u64)>,
     /// Peers that are dialed, then nodes that dialed us and are not dialed.
     pub peers: Vec<PeerReport>,
     /// Lineages, in order.
@@ -345,6 +349,8 @@ impl Hub {
             ready: self.is_ready(),
             untaught: self.untaught,
             entries_learned: self.entries_learned,
+            rows_learned: self.rows_learned,
+            teachers: self.teachers(),
             peers,
             lineages: self.report_lineages(now),
             places_held: self.config.lineages.held(),

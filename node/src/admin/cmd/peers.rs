@@ -61,6 +61,24 @@ fn one(shared: &Shared, section: &Section, dict: bool, out: &mut String) {
         counted(&c.strangers),
         counted(&c.skipped),
     );
+    let teachers: Vec<String> = report
+        .teachers
+        .iter()
+        .map(|(node, rows)| format!("{node}:{rows}"))
+        .collect();
+    let _ = writeln!(
+        out,
+        "  learned: tables={} of={} entries={} rows={} teachers={}",
+        report.tables.iter().filter(|t| t.taught).count(),
+        report.tables.len(),
+        report.entries_learned,
+        report.rows_learned,
+        if teachers.is_empty() {
+            "-".to_owned()
+        } else {
+            teachers.join(",")
+        },
+    );
     for name in section.discoveries() {
         let _ = writeln!(
             out,
