@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, until_within};
 
 /// A CLI socket.
 #[derive(Clone, Debug)]
@@ -108,6 +108,33 @@ impl Cli {
             .find(|row| row.first() == Some(&proxy) && row.get(1) == Some(&service))
             .and_then(|row| row.get(at).map(|&value| value.to_owned()))
             .unwrap_or_else(|| panic!("show stat has no row {proxy}/{service}:\n{answer}"))
+    }
+}
+
+impl Cli {
+    /// Waits until these columns of row `proxy`/`service` in `show stat` have these values: what an answer adds to them may be
+    /// added a moment after it was sent.
+    ///
+    /// # Panics
+    /// When they do not in time, or there is no such row or column.
+    #[track_caller]
+    pub fn stat_becomes(&self, proxy: &str, service: &str, wanted: &[(&str, &str)]) {
+        let is = || -> Vec<String> {
+            let columns = wanted.iter();
+            columns
+                .map(|(column, _)| self.stat(proxy, service, column))
+                .collect()
+        };
+        let becomes = until_within(PATIENCE, || {
+            let is = is();
+            let mut both = is.iter().zip(wanted);
+            both.all(|(is, (_, wanted))| is == wanted).then_some(())
+        });
+        assert!(
+            becomes.is_some(),
+            "{proxy}/{service}: {wanted:?} are {:?}",
+            is()
+        );
     }
 }
 

@@ -27,7 +27,7 @@ mod spec;
 pub use spec::Spec;
 
 /// How long nodes may take to agree before a test fails. Generous: CI machines stall, and eight nodes share two cores.
-pub const AGREE: Duration = Duration::from_secs(30);
+pub const AGREE: Duration = Duration::from_secs(90);
 
 /// What table `t` stores unless a test says otherwise; all of these count requests.
 pub const COUNTS: &str = "http_req_cnt,http_req_rate(1h),conn_cnt,gpc0,gpc0_rate(1h),conn_cur";

@@ -1,7 +1,6 @@
 //! Starting, watching and stopping a proxy.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -10,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -17,6 +18,9 @@ use crate::cli::Cli;
 use crate::locate::{self, Kind};
 use crate::ports::{self, Port};
 use crate::wait::{PATIENCE, until_within};
+
+/// How long the children of a process that has ended are waited for: some have clients that stay.
+const CHILDREN: Duration = Duration::from_secs(10);
 
 /// A program that has ended.
 #[derive(Clone, Debug)]
@@ -202,6 +206,7 @@ impl Launch {
             stdout,
             stderr,
             waits_cli,
+            detaches: self.args.iter().any(|arg| arg == "-D"),
             gone: None,
         }
     }
@@ -293,6 +298,7 @@ pub struct Proxy {
     stdout: Capture,
     stderr: Capture,
     waits_cli: bool,
+    detaches: bool,
     gone: Option<ExitStatus>,
 }
 
@@ -370,9 +376,31 @@ impl Proxy {
         self.stdout.text()
     }
 
-    /// What it has written to standard error so far.
+    /// What it has written to standard error so far. Messages are written by a thread of their own, a moment after what they
+    /// tell of: see [`Proxy::says`].
     pub fn stderr(&self) -> String {
         self.stderr.text()
+    }
+
+    /// Waits until it has written `text` to standard error so many times at least. Returns all that it has written.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    #[track_caller]
+    pub fn says_times(&self, times: usize, text: &str) -> String {
+        let said = until_within(PATIENCE, || {
+            Some(self.stderr()).filter(|said| said.matches(text).count() >= times)
+        });
+        said.unwrap_or_else(|| panic!("it does not say {text:?} ({times}):\n{}", self.stderr()))
+    }
+
+    /// Waits until it has written `text` to standard error. Returns all that it has written.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    #[track_caller]
+    pub fn says(&self, text: &str) -> String {
+        self.says_times(1, text)
     }
 
     /// Waits for a line of standard output that `wanted` accepts (log lines, when the configuration logs there).
@@ -417,7 +445,7 @@ impl Proxy {
         self.gone
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and a while for that of its children: workers of a supervisor that was killed still listen.
     ///
     /// # Panics
     /// When it does not end in time.
@@ -426,8 +454,11 @@ impl Proxy {
         let Some(status) = until_within(2 * PATIENCE, || self.try_wait()) else {
             panic!("the proxy does not end; stderr:\n{}", self.stderr());
         };
-        self.stdout.finish();
-        self.stderr.finish();
+        if !self.detaches {
+            until_within(CHILDREN, || {
+                (self.stdout.has_ended() && self.stderr.has_ended()).then_some(())
+            });
+        }
         status
     }
 
@@ -478,50 +509,66 @@ impl Drop for Proxy {
     }
 }
 
-/// A pipe that is read to its end by a thread.
+/// A pipe that a thread empties, so that nobody waits for whoever reads it; and whoever asks for the text empties it first, so
+/// that what was written before is in it.
 #[derive(Debug)]
 struct Capture {
-    got: Arc<Mutex<Vec<u8>>>,
-    reader: Option<std::thread::JoinHandle<()>>,
+    pipe: Arc<OwnedFd>,
+    got: Arc<Mutex<Got>>,
+}
+
+#[derive(Debug, Default)]
+struct Got {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Got {
+    /// Takes all that is in the pipe now.
+    fn drain(&mut self, pipe: &OwnedFd) {
+        let mut piece = [0; 16_384];
+        while !self.ended {
+            match rustix::io::read(pipe, &mut piece) {
+                Ok(count @ 1..) => self.bytes.extend_from_slice(&piece[..count]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Ok(_) | Err(_) => self.ended = true,
+            }
+        }
+    }
 }
 
 impl Capture {
-    fn of(mut pipe: impl Read + Send + 'static) -> Self {
-        let got = Arc::new(Mutex::new(Vec::new()));
-        let shared = Arc::clone(&got);
-        let reader = std::thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(count @ 1..) = pipe.read(&mut piece) {
-                shared
-                    .lock()
-                    .expect("nobody panics with the lock")
-                    .extend_from_slice(&piece[..count]);
+    fn of(pipe: impl Into<OwnedFd>) -> Self {
+        let pipe: OwnedFd = pipe.into();
+        // Of this end only.
+        rustix::io::ioctl_fionbio(&pipe, true).expect("a pipe");
+        let capture = Self {
+            pipe: Arc::new(pipe),
+            got: Arc::default(),
+        };
+        let (pipe, got) = (Arc::clone(&capture.pipe), Arc::clone(&capture.got));
+        std::thread::spawn(move || {
+            loop {
+                let _interrupted = poll(&mut [PollFd::new(&*pipe, PollFlags::IN)], None);
+                let mut got = got.lock().expect("nobody panics with the lock");
+                got.drain(&pipe);
+                if got.ended {
+                    return;
+                }
             }
         });
-        Self {
-            got,
-            reader: Some(reader),
-        }
+        capture
+    }
+
+    /// Whether nobody can write to it any more.
+    fn has_ended(&self) -> bool {
+        self.got.lock().expect("nobody panics with the lock").ended
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.got.lock().expect("nobody panics with the lock")).into_owned()
-    }
-
-    /// Waits for the rest after the process ended, unless a child of it (`-D`) keeps the pipe open.
-    fn finish(&mut self) {
-        let reader = &mut self.reader;
-        until_within(Duration::from_secs(1), || {
-            reader
-                .as_ref()
-                .is_none_or(std::thread::JoinHandle::is_finished)
-                .then_some(())
-        });
-        if reader
-            .as_ref()
-            .is_some_and(std::thread::JoinHandle::is_finished)
-        {
-            let _joined = reader.take().map(std::thread::JoinHandle::join);
-        }
+        let mut got = self.got.lock().expect("nobody panics with the lock");
+        got.drain(&self.pipe);
+        String::from_utf8_lossy(&got.bytes).into_owned()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long [`until`] waits before the test fails. Generous, because CI machines stall; nothing depends on it when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 const PAUSE: Duration = Duration::from_millis(3);
 

@@ -5,7 +5,7 @@ use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::scrape::{samples, scrape};
 use cluster_tests::server::Gate;
-use cluster_tests::wait::{until_true, until_within};
+use cluster_tests::wait::{PATIENCE, until_true, until_within};
 use cluster_tests::{Client, Launch, Proxy, Server, get};
 use rustix::process::Signal;
 
@@ -47,7 +47,7 @@ pub(crate) fn value(proxy: &Proxy, table: &str, name: &str) -> i64 {
 
 pub(crate) fn becomes(proxy: &Proxy, table: &str, name: &str, wanted: i64) {
     let mut last = 0;
-    let seen = until_within(std::time::Duration::from_secs(10), || {
+    let seen = until_within(PATIENCE, || {
         last = value(proxy, table, name);
         (last == wanted).then_some(())
     });
@@ -81,11 +81,10 @@ fn reloads_under_load_keep_every_count() {
     assert_eq!(value(&proxy, "fe", "http_req_rate"), answered);
     until_true("old workers end", || workers(&proxy).len() == 1);
     assert_eq!(value(&proxy, "fe", "http_req_cnt"), answered);
-    let requests = |column| proxy.cli().stat("fe", "FRONTEND", column);
-    assert_eq!(requests("req_tot"), answered.to_string());
-    assert_eq!(requests("hrsp_2xx"), answered.to_string());
-    let said = proxy.stderr();
-    assert!(said.contains("hand-off: "), "{said}");
+    let answered = answered.to_string();
+    let wanted = ["req_tot", "hrsp_2xx"].map(|column| (column, answered.as_str()));
+    proxy.cli().stat_becomes("fe", "FRONTEND", &wanted);
+    proxy.says("hand-off: ");
 }
 
 #[test]
@@ -163,8 +162,10 @@ fn a_download_is_counted_once_and_completely() {
     assert_ne!(worker(&proxy), before);
     let once = value(&proxy, "fe", "bytes_out_cnt");
     assert!((400_000..400_200).contains(&once), "{once}");
-    let bout = proxy.cli().stat("be", "BACKEND", "bout");
-    assert_eq!(bout.parse::<i64>().ok(), Some(once));
+    let bout = once.to_string();
+    proxy
+        .cli()
+        .stat_becomes("be", "BACKEND", &[("bout", &bout)]);
 }
 
 #[test]
@@ -282,18 +283,19 @@ fn idle_connections_are_served_once_more() {
     let [first, second] = clients.as_mut_slice() else {
         panic!("two clients");
     };
-    let closed = until_within(std::time::Duration::from_millis(1500), || {
-        first.is_closed().then_some(())
-    });
-    assert!(closed.is_none(), "it was closed under the client's feet");
+    first.patience(std::time::Duration::from_millis(1500));
+    assert!(!first.is_closed(), "it was closed under the client's feet");
+    first.patience(PATIENCE);
     let answer = first.get("/").response().expect("an answer");
     assert_eq!(answer.status, 200);
     assert!(answer.closes());
     assert!(first.is_closed());
     becomes(&proxy, "fe", "http_req_cnt", 3);
     becomes(&proxy, "conns", "conn_cur", 1);
+    until_true("the worker between them ends", || {
+        workers(&proxy).len() == 2
+    });
     // When everything is to end, nobody waits for them.
-    assert_eq!(workers(&proxy).len(), 2);
     proxy.signal(Signal::USR1);
     until_true("it is closed", || second.is_closed());
 }
@@ -375,7 +377,7 @@ fn reloads_do_not_keep_a_dead_node_alive() {
     });
     cluster.node_mut(2).kill();
     let mut counted = [0; 2];
-    let over = until_within(std::time::Duration::from_secs(20), || {
+    let over = until_within(PATIENCE, || {
         reload_node(cluster.node(0));
         counted = [0, 1].map(|node| cluster.node(node).value("7x", "conn_cur"));
         (counted == [0, 0]).then_some(())
