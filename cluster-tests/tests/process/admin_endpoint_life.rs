@@ -40,6 +40,7 @@ fn a_node_that_learns_is_not_ready() {
     let mute = TcpListener::bind("127.0.0.1:0").expect("a port");
     let peers = "
 peers p
+  learn-timeout 10m
   bind 127.0.0.1:{{port:peers}}
   server me
   server other {{other}}

@@ -5,7 +5,6 @@ use std::process::Command;
 use cluster_tests::clocks::WallClock;
 use cluster_tests::cluster::{Node, Spec};
 use cluster_tests::tools;
-use cluster_tests::wait::{PATIENCE, until_within};
 
 /// Certificates of one authority, as PEM files in a directory.
 pub(crate) struct Authority(tempfile::TempDir);
@@ -140,13 +139,5 @@ pub(crate) fn tls_nodes(count: usize, authority: &Authority, name: &str) -> Spec
 /// Waits until a node has said this on standard error.
 #[track_caller]
 pub(crate) fn says(node: &Node, text: &str) {
-    let said = until_within(PATIENCE, || {
-        node.proxy().stderr().contains(text).then_some(())
-    });
-    assert!(
-        said.is_some(),
-        "{} does not say '{text}':\n{}",
-        node.name(),
-        node.proxy().stderr()
-    );
+    node.proxy().says(text);
 }

@@ -186,37 +186,34 @@ fn show_info_and_show_stat_are_what_tools_read() {
         assert_eq!(line.matches(',').count(), columns, "{line}");
         assert!(line.ends_with(','), "{line}");
     }
-    let of = |svname: &str, pxname: &str, names: &[&str]| -> Vec<String> {
-        names
-            .iter()
-            .map(|name| cli.stat(pxname, svname, name))
-            .collect()
-    };
-    let names = [
-        "stot", "req_tot", "dreq", "hrsp_2xx", "hrsp_4xx", "type", "status",
+    let all = [
+        ("stot", "4"),
+        ("req_tot", "4"),
+        ("dreq", "1"),
+        ("hrsp_2xx", "2"),
+        ("hrsp_4xx", "2"),
+        ("type", "0"),
+        ("status", "OPEN"),
     ];
-    assert_eq!(
-        of("FRONTEND", "fe", &names),
-        ["4", "4", "1", "2", "2", "0", "OPEN"]
-    );
-    assert_eq!(
-        of(
-            "s1",
-            "be",
-            &[
-                "stot", "hrsp_2xx", "hrsp_4xx", "type", "weight", "act", "bck"
-            ]
-        ),
-        ["3", "2", "1", "2", "1", "1", "0"]
-    );
-    assert_eq!(
-        of(
-            "BACKEND",
-            "be",
-            &["stot", "hrsp_2xx", "hrsp_4xx", "type", "status"]
-        ),
-        ["3", "2", "1", "1", "UP"]
-    );
+    cli.stat_becomes("fe", "FRONTEND", &all);
+    let all = [
+        ("stot", "3"),
+        ("hrsp_2xx", "2"),
+        ("hrsp_4xx", "1"),
+        ("type", "2"),
+        ("weight", "1"),
+        ("act", "1"),
+        ("bck", "0"),
+    ];
+    cli.stat_becomes("be", "s1", &all);
+    let all = [
+        ("stot", "3"),
+        ("hrsp_2xx", "2"),
+        ("hrsp_4xx", "1"),
+        ("type", "1"),
+        ("status", "UP"),
+    ];
+    cli.stat_becomes("be", "BACKEND", &all);
     assert_eq!(cli.stat("be", "s1", "status"), "no check");
     let bytes: u64 = cli
         .stat("fe", "FRONTEND", "bout")

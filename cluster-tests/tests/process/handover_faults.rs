@@ -3,11 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use cluster_tests::Proxy;
 use cluster_tests::middleman::{self, PASS};
-use cluster_tests::wait::{until, until_true, until_within};
+use cluster_tests::wait::{PATIENCE, until, until_true, until_within};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::haproxy_lacks;
@@ -117,7 +116,7 @@ fn killed_after_each(old_dies: bool) {
             (has_left(&house.first) && now != old).then_some(true)
         };
         let mut outcome = || {
-            let known = until_within(Duration::from_secs(20), &mut outcome);
+            let known = until_within(PATIENCE, &mut outcome);
             known.unwrap_or_else(|| {
                 let (before, since) = (seen.all(), since.all());
                 panic!(
@@ -129,7 +128,7 @@ fn killed_after_each(old_dies: bool) {
         let mut taken = outcome();
         // The last frames may still be on their way.
         let has_fired = || fired.lock().expect("no panic").is_some().then_some(());
-        if until_within(Duration::from_millis(300), has_fired).is_some() {
+        if until_within(PATIENCE, has_fired).is_some() {
             taken = outcome();
         }
         let names = seen.all();
@@ -238,11 +237,10 @@ fn plain_killed_after_each(frames: &[&'static str], old_dies: bool) {
             }
         });
         if old_dies && at(frame) < at("Pass/Sealed") {
-            let said = second.stderr();
-            assert!(
-                said.contains("ended") || said.contains("beginning without"),
-                "{what}"
-            );
+            until_true("the new one tells of it", || {
+                let said = second.stderr();
+                said.contains("ended") || said.contains("beginning without")
+            });
         }
         house.get(1);
         house.gate.open();
@@ -315,8 +313,7 @@ fn stopped_before(frame: &'static str, old_stops: bool) {
     let mut second = taker(&house);
     let who = until("one side is stopped", || *stopped.lock().expect("no panic"));
     if old_stops {
-        let ended = until_within(Duration::from_secs(30), || second.try_wait());
-        assert_eq!(ended.and_then(|status| status.code()), Some(1));
+        assert_eq!(second.wait().code(), Some(1));
         assert!(
             second.stderr().contains("it does not answer"),
             "{}",
@@ -324,14 +321,7 @@ fn stopped_before(frame: &'static str, old_stops: bool) {
         );
         kill_process(who, Signal::CONT).expect("it lives");
     } else {
-        let goes_on = until_within(Duration::from_secs(30), || {
-            house
-                .first
-                .stderr()
-                .contains("this one goes on")
-                .then_some(())
-        });
-        assert!(goes_on.is_some(), "{}", house.first.stderr());
+        house.first.says("this one goes on");
         house.get(1);
         kill_process(who, Signal::CONT).expect("it lives");
         assert_eq!(second.wait().code(), Some(1));

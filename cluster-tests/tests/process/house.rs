@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use cluster_tests::cli::Cli;
 use cluster_tests::cluster::Cluster;
 use cluster_tests::locate::{kind_under_test, program};
 use cluster_tests::server::Gate;
-use cluster_tests::wait::{until, until_true, until_within};
+use cluster_tests::wait::{PATIENCE, until, until_true, until_within};
 use cluster_tests::{Client, Launch, Proxy, Server, get};
 use rustix::process::Signal;
 
@@ -120,7 +119,7 @@ impl House {
     #[track_caller]
     pub(crate) fn becomes(&self, table: &str, name: &str, wanted: i64) {
         let mut last = 0;
-        let seen = until_within(Duration::from_secs(10), || {
+        let seen = until_within(PATIENCE, || {
             last = self.value(table, name);
             (last == wanted).then_some(())
         });

@@ -244,8 +244,10 @@ fn another_service_is_not_waited_for() {
     cluster.node_mut(0).start();
     says(cluster.node(0), "session to peer node1 ended: it ");
     says(cluster.node(0), "ready: no peer has anything to teach");
-    let shown = cluster.node(0).ask("show peers");
-    assert!(shown.contains("last_error=\"it "), "{shown}");
+    until_true("the error is shown", || {
+        let shown = cluster.node(0).ask("show peers");
+        shown.contains("last_error=\"it ")
+    });
 }
 
 /// A balancer that finds no server says nothing of the node behind it, which may be there in a moment.
@@ -308,11 +310,13 @@ fn a_pause_while_learning_stays() {
     let said = "peers p: ready: the learn-timeout is over, tables may be incomplete: 0 of 1 table learned (0 entries), \
                 the rest was awaited from peer node1 (no answer)";
     says(node, said);
-    let logged = node.proxy().stderr();
+    let logged = node.proxy().says(said);
     let warned = |line: &str| line.contains(said) && line.contains("WARNING");
     assert!(logged.lines().any(warned), "{logged}");
-    let shown = node.ask("show peers");
-    assert!(shown.contains(" ready=1 untaught=1 "), "{shown}");
+    until_true("it is shown", || {
+        let shown = node.ask("show peers");
+        shown.contains(" ready=1 untaught=1 ")
+    });
     assert!(!node.accepts(), "it is paused");
     node.proxy().signal(Signal::TTIN);
     until_true("it is served", || node.accepts());

@@ -3,13 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::ports::Port;
-use cluster_tests::wait::{until, until_true};
+use cluster_tests::wait::{PATIENCE, until, until_true};
 use cluster_tests::{Launch, Proxy};
 
 use crate::certificates::{Authority, says, tls_nodes};
@@ -209,9 +208,7 @@ fn strangers_are_named_and_do_no_harm() {
         (&preface, "closed: "),
     ] {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a peers port");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(15)))
-            .expect("a time-out");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let _may_be_closed_already = stream.write_all(bytes);
         let mut answer = Vec::new();
         let _reset_is_fine = stream.read_to_end(&mut answer);

@@ -2,11 +2,10 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cluster_tests::Client;
 use cluster_tests::locate::{Kind, program};
-use cluster_tests::wait::{until_true, until_within};
+use cluster_tests::wait::{PATIENCE, until_true, until_within};
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
@@ -66,7 +65,7 @@ impl Stage {
         let said = master(&self.house.first).ask("reload");
         // The last frame comes after the answer.
         let fired = || read(&self.file("seen")).lines().any(|line| line == "fired");
-        if until_within(Duration::from_secs(5), || fired().then_some(())).is_none() {
+        if until_within(PATIENCE, || fired().then_some(())).is_none() {
             panic!("{frame} was not seen: {said}\n{}", read(&self.file("seen")));
         }
         said

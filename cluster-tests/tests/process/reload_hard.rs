@@ -3,7 +3,7 @@
 use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
-use cluster_tests::wait::{until_true, until_within};
+use cluster_tests::wait::{PATIENCE, until_true, until_within};
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
@@ -25,7 +25,7 @@ fn what_was_answered_was_counted() {
     let (answered, failed) = load.finish();
     let (least, most) = (answered as i64, (answered + failed) as i64);
     let mut last = 0;
-    let seen = until_within(std::time::Duration::from_secs(10), || {
+    let seen = until_within(PATIENCE, || {
         last = house.value("fe", "http_req_cnt");
         let there = (least..=most).contains(&last) && house.value("fe", "conn_cur") == 0;
         there.then_some(())

@@ -73,8 +73,9 @@ fn outcomes_of_reloads_are_counted_across_them() {
     assert_eq!(get(proxy.addr("fe"), "/").map(|r| r.status), Ok(200));
     assert!(master(&proxy).ask("reload").starts_with("Success=1\n"));
     becomes(&proxy, [3.0, 1.0, 1.0, 3.0]);
-    let after = rule(&scrape(&proxy.dir().join("admin.sock")));
-    assert_eq!(after, matches + 1.0);
+    until_true("what rules did goes on", || {
+        rule(&scrape(&proxy.dir().join("admin.sock"))) == matches + 1.0
+    });
     // What only the worker knew is gone with it; its supervisor goes on.
     until_true("old workers end", || workers(&proxy).len() == 1);
     let before = worker(&proxy);

@@ -88,8 +88,7 @@ fn what_a_lost_peer_counted_outlives_a_worker_that_dies() {
         // Known to nobody else: lost with the worker.
         node.hit("same", 4, &mut Tally::default());
         serving = killed(node.proxy(), serving);
-        let said = node.said();
-        assert!(said.contains("the one before it has shown"), "{said}");
+        node.proxy().says("the one before it has shown");
         cluster.settled(&Expected::of(&tally));
     }
     cluster.node(0).hit("same", 1, &mut tally);

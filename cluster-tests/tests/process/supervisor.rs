@@ -212,11 +212,7 @@ fn a_killed_worker_is_replaced_and_nobody_is_refused() {
         assert_ne!(worker(&proxy), before);
     }
     assert!(held.get("/").response().is_err(), "its process is gone");
-    assert!(
-        proxy.stderr().contains("(killed by signal 9)"),
-        "{}",
-        proxy.stderr()
-    );
+    proxy.says("(killed by signal 9)");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_tests::cluster::Spec;
 use cluster_tests::server::Gate;
 use cluster_tests::tools::lacks_as_root;
-use cluster_tests::wait::{observe_for, until_true, until_within};
+use cluster_tests::wait::{PATIENCE, observe_for, until_true, until_within};
 use cluster_tests::{Client, Server, get};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
@@ -27,7 +27,7 @@ fn a_second_order_ends_a_frozen_worker() {
     proxy.signal(Signal::TERM);
     observe_for(Duration::from_millis(300));
     assert!(proxy.try_wait().is_none());
-    let ended = until_within(Duration::from_secs(10), || {
+    let ended = until_within(PATIENCE, || {
         let ended = proxy.try_wait();
         if ended.is_none() {
             proxy.signal(Signal::TERM);
