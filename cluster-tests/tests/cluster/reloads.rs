@@ -143,6 +143,35 @@ fn a_column_added_after_the_death_of_who_counted_in_it() {
     cluster.settled(&both);
 }
 
+/// Columns that one node drops and takes back: what it had counted in them comes back from the others.
+#[test]
+fn columns_dropped_and_taken_back() {
+    let Some(cluster) = supervised(Spec::of(2)) else {
+        return;
+    };
+    let mut tally = Tally::default();
+    for key in 0..20 {
+        for node in 0..2 {
+            cluster.node(node).hit(&format!("k{key}"), 3, &mut tally);
+        }
+    }
+    let expected = Expected::of(&tally);
+    cluster.settled(&expected);
+    let (all, few) = (
+        "store http_req_cnt,http_req_rate(1h),conn_cnt,gpc0",
+        "store gpc0",
+    );
+    for _ in 0..2 {
+        reload(cluster.node(0), all, few);
+        let shown = cluster.node(0).dump("t");
+        assert_eq!(shown.get("k0", "conn_cnt"), None, "{shown:?}");
+        reload(cluster.node(0), few, all);
+        cluster.settled(&expected);
+    }
+    cluster.node(0).hit("k1", 1, &mut tally);
+    cluster.settled(&Expected::of(&tally));
+}
+
 /// Entries that a table had no room for come back when it has.
 #[test]
 fn a_table_that_is_small_for_a_while() {

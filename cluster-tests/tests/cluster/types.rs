@@ -1,7 +1,7 @@
 //! Every kind of data adds up, or agrees, across nodes.
 
 use cluster_tests::cluster::{Cluster, Spec};
-use cluster_tests::dump::Expected;
+use cluster_tests::dump::{Dump, Expected};
 use cluster_tests::hits::{Entrance, Hits, Tally};
 use cluster_tests::wait::until_true;
 use cluster_tests::{Client, Server};
@@ -54,8 +54,8 @@ fn counters_and_rates_add_up() {
             .with("a", "conn_cnt", 10)
             .with("a", "conn_rate", 10)
             .with("a", "conn_cur", 0)
-            .with("a", "gpc[0]", 10)
-            .with("a", "gpc[2]", 100)
+            .with("a", "gpc0", 10)
+            .with("a", "gpc2", 100)
             .with("a", "http_err_cnt", 0)
             .with("a", "bytes_in_cnt", 10 * request)
             .with("a", "bytes_in_rate", 10 * request)
@@ -147,4 +147,115 @@ fn sticky_servers_agree() {
             everywhere(&cluster, "t", "a", "server_id") == [id; 3]
         });
     }
+}
+
+/// Arrays of tags, counters and rates, element by element, and the server of a name.
+#[test]
+fn arrays_agree_element_by_element() {
+    let cluster = Spec::of(2)
+        .table("type string len 32 size 1k expire 1h store gpt(3),gpc(3),gpc_rate(3,1h),server_key,http_req_cnt")
+        .rules("  http-request sc-inc-gpc(0,0)\n  http-request sc-add-gpc(2,0) 10\n  http-request sc-set-gpt(1,0) int(7) if { url_param(k) a }\n  http-request sc-set-gpt(2,0) int(9) if { url_param(k) b }")
+        .start();
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        cluster.node(node).hit("a", 5, &mut tally);
+        cluster.node(node).hit("b", 1 + node as u64, &mut tally);
+    }
+    let mut expected = Expected::nothing();
+    for (key, count, tags) in [("a", 10, [0, 7, 0]), ("b", 3, [0, 0, 9])] {
+        for (element, times) in [1, 0, 10].into_iter().enumerate() {
+            expected = expected
+                .with(key, &format!("gpc{element}"), count * times)
+                .with(key, &format!("gpc{element}_rate"), count * times)
+                .with(key, &format!("gpt{element}"), tags[element]);
+        }
+        expected = expected.with(key, "http_req_cnt", count);
+    }
+    let dumps = cluster.settled(&expected);
+    for column in ["gpc2", "gpc2_rate", "gpt1", "server_key"] {
+        let there = |dump: &Dump| {
+            dump.entries["a"]
+                .keys()
+                .any(|name| name.starts_with(column))
+        };
+        assert!(dumps.iter().all(there), "{column}");
+    }
+    for (node, server) in [(0, "alpha"), (1, "beta"), (1, "gamma"), (0, "alpha")] {
+        cluster
+            .node(node)
+            .order(&format!("set table t key a data.server_key {server}"));
+        until_true("the server is the same everywhere", || {
+            cluster
+                .settled(&expected)
+                .iter()
+                .all(|dump| dump.entries["a"].get("server_key").map(String::as_str) == Some(server))
+        });
+    }
+    cluster.node(1).order("set table t key b data.gpt[0] 4");
+    cluster.settled(&expected.with("b", "gpt0", 4));
+}
+
+/// When nobody counts any more, the sum of a rate falls to nothing at all nodes alike.
+#[test]
+fn rates_fade_alike() {
+    let cluster = Spec::of(3)
+        .table("type string len 32 size 1k expire 1h store gpc0,http_req_rate(3s)")
+        .start();
+    let mut tally = Tally::default();
+    for node in 0..3 {
+        cluster.node(node).hit("a", 4, &mut tally);
+    }
+    until_true("all have heard of all", || {
+        everywhere(&cluster, "t", "a", "gpc0") == [12; 3]
+    });
+    let rate = |node: usize| cluster.node(node).value("a", "http_req_rate");
+    until_true("all are down to nothing", || {
+        // It only falls: what others say in between lies in between, but for what the way took.
+        let (before, others, after) = (rate(0), [rate(1), rate(2)], rate(0));
+        assert!(before <= 12, "{before}");
+        for other in others {
+            let between = after - 1..=before + 1;
+            assert!(between.contains(&other), "{before} {others:?} {after}");
+        }
+        (before, others, after) == (0, [0; 2], 0)
+    });
+    assert_eq!(everywhere(&cluster, "t", "a", "gpc0"), [12; 3]);
+}
+
+/// Lines that are disabled are not dialed, a section of which nothing else is left counts alone, and one that is disabled shares
+/// nothing.
+#[test]
+fn what_is_disabled_shares_nothing() {
+    let second = "peers q\n  disabled\n  server node0 127.0.0.1:1\n  server node1 127.0.0.1:2\nbackend u\n  stick-table type string len 32 size 1k store gpc0 peers q\n";
+    let spec = Spec::of(3).append(second).peers("  learn-timeout 10m");
+    // Nodes 0 and 1 share, node 2 is disabled at both, and so are they at node 2.
+    let mut cluster = spec.options_on(2, "", "disabled").prepare();
+    for node in 0..2 {
+        cluster.node_mut(node).reconfigure(|config| {
+            let lines = config.lines().map(|line| {
+                let third = line.trim_start().starts_with("server node2 ");
+                format!("{line}{}\n", if third { " disabled" } else { "" })
+            });
+            lines.collect()
+        });
+    }
+    (0..3).for_each(|node| cluster.node_mut(node).spawn());
+    (0..3).for_each(|node| cluster.node_mut(node).ready());
+    for node in 0..3 {
+        cluster.node(node).hit("a", 3, &mut Tally::default());
+        cluster.node(node).order("set table u key x data.gpc0 1");
+    }
+    until_true("two of them share", || {
+        everywhere(&cluster, "t", "a", "gpc0") == [6, 6, 3]
+    });
+    for node in 0..3 {
+        let shown = cluster.node(node).ask("show peers");
+        assert!(shown.contains("id=q disabled=1"), "{shown}");
+        assert_eq!(
+            shown.matches("(remote,").count(),
+            [1, 1, 0][node],
+            "{shown}"
+        );
+    }
+    assert_eq!(everywhere(&cluster, "u", "x", "gpc0"), [1; 3]);
 }

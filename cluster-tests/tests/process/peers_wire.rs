@@ -8,6 +8,7 @@ use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::ports::Port;
+use cluster_tests::tools;
 use cluster_tests::wait::{PATIENCE, until, until_true};
 use cluster_tests::{Launch, Proxy};
 
@@ -218,6 +219,40 @@ fn strangers_are_named_and_do_no_harm() {
     cluster.node(0).hit("k", 3, &mut tally);
     cluster.node(1).hit("k", 4, &mut tally);
     cluster.settled(&Expected::of(&tally));
+}
+
+/// One that comes again and again is told of less and less, and another one all the same.
+#[test]
+fn a_noisy_stranger_hides_no_other() {
+    if haproxy_lacks("its own protocol is no stranger to it") {
+        return;
+    }
+    let Some(mut curl) = tools::tool("curl") else {
+        return;
+    };
+    let cluster = Spec::of(1).start();
+    let port = cluster.node(0).peers_port();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("a peers port");
+        let _may_be_closed_already = stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    let shown = || cluster.node(0).ask("show peers");
+    // 8, the one that says so, at 16 and at 32.
+    until_true("all are counted", || {
+        let shown = shown();
+        shown.contains(" strangers=40 ") && shown.contains(" unreported=29\n")
+    });
+    let url = format!("http://127.0.0.1:{port}/other");
+    tools::run(curl.args(["-s", "-m", "10", "--interface", "127.0.0.2", &url]));
+    says(cluster.node(0), "connection from 127.0.0.2:");
+    let said = cluster.node(0).proxy().stderr();
+    assert_eq!(
+        said.matches("connection from 127.0.0.1:").count(),
+        11,
+        "{said}"
+    );
+    let line = "from now on only every power of two of these from this address is reported";
+    assert_eq!(said.matches(line).count(), 1, "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(super) struct Now {
     tls_failed: u64,
     strangers: u64,
     skipped: u64,
+    unreported: u64,
 }
 
 impl Now {
@@ -33,6 +34,7 @@ impl Now {
             tls_failed: n.tls_failed.load(Relaxed),
             strangers: n.strangers.load(Relaxed),
             skipped: n.skipped.load(Relaxed),
+            unreported: n.unreported.load(Relaxed),
         }
     }
 
@@ -129,6 +131,7 @@ pub(super) static SECTION: &[SectionFamily] = families! {
     counter "crowded_total" "Connections closed at once because there were too many." (|r| Some(r.crowded.into()));
     counter "tls_failed_total" "Accepted connections that failed in the TLS handshake." (|r| Some(r.tls_failed.into()));
     counter "strangers_total" "Accepted connections that did not speak the protocol." (|r| Some(r.strangers.into()));
+    counter "strangers_unreported_total" "Of connections that were too many, failed in the TLS handshake or did not speak the protocol, those that no log line tells of: of each address a few are told, then every power of two." (|r| Some(r.unreported.into()));
     counter "skipped_messages_total" "Messages of kinds that this version does not know." (|r| Some(r.skipped.into()));
     counter "sessions_closed_total" "Sessions that this node ended." (|r| Some(r.report.counters.sessions_closed.into()));
     counter "sessions_refused_total" "Sessions of peers that were refused." (|r| Some(r.report.counters.sessions_refused.into()));

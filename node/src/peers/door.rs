@@ -1,8 +1,6 @@
 //! The side that is dialed: sockets that listen for peers, and streams that carry a peer's pushes.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,13 +11,10 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use remora_config::plan::{Address, PeersBind, is_loopback};
+use remora_config::plan::PeersBind;
 use remora_proto::peers::v1 as proto;
 use remora_proto::peers::v1::peers_server::{Peers, PeersServer};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustls_pki_types::ServerName;
-use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, Semaphore};
@@ -35,13 +30,12 @@ use super::greeting::{Joined, Joiner};
 use super::outbox::{Outbox, Outflow, Responses};
 use super::section::{self, Section};
 use super::sniff::{Expected, Head, Sniffed};
+use super::socket;
 use super::tls::{self, Reread};
 use super::{CLOSE_PATIENCE, HANDSHAKE_PATIENCE, MESSAGE_BYTES_MAX, WINDOW_BYTES, plain, wire};
-use crate::fds;
-use crate::handoff::inherited::{self, Offer};
-use crate::handoff::{Inherited, ListenerInfo, Purpose, Where};
+use crate::handoff::Inherited;
+use crate::handoff::inherited::Offer;
 use crate::observe::log::Severity;
-use crate::proxy::listen::unix_listener;
 
 /// An open listening socket of a section.
 pub(super) struct Door {
@@ -81,8 +75,8 @@ impl Door {
                 },
             })),
         };
-        let (socket, is_unix, warning) = socket(bind, pool, offer)?;
-        if tls.is_none() && !allow_plaintext && !stays_here(&socket) {
+        let (socket, is_unix, warning) = socket::open(bind, pool, offer)?;
+        if tls.is_none() && !allow_plaintext && !socket::stays_here(&socket) {
             // An inherited descriptor: other addresses are judged when the configuration is read.
             return Err("it listens beyond this host without 'ssl': add 'ssl', or 'allow-plaintext' to the section".into());
         }
@@ -149,8 +143,8 @@ impl Door {
             };
             section.counters.accepted.fetch_add(1, Relaxed);
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                let text = format_args!("connection from {remote} closed: too many at a time");
-                section.stranger(&section.counters.crowded, text);
+                let why = format_args!("too many at a time");
+                section.stranger(&section.counters.crowded, &remote, why);
                 continue;
             };
             let (section, tls) = (Arc::clone(&section), self.tls.clone());
@@ -211,7 +205,7 @@ impl Listener {
             Listener::Unix(listener) => (listener.as_fd(), true),
         };
         let fd = fd.try_clone_to_owned()?;
-        rustix::net::listen(&fd, BACKLOG)?;
+        rustix::net::listen(&fd, socket::BACKLOG)?;
         Listener::new(fd, is_unix)
     }
     async fn accept(&self) -> std::io::Result<(Stream, String)> {
@@ -225,124 +219,6 @@ impl Listener {
             }
         })
     }
-}
-
-/// The socket of a line, whether it is a UNIX one, and what is wrong with it though it can be used.
-fn socket(
-    bind: &PeersBind,
-    pool: &mut Inherited,
-    offer: &mut Offer,
-) -> Result<(OwnedFd, bool, Option<String>), String> {
-    let mut at = match &bind.address {
-        Address::Unix(path) => Where::Unix {
-            path: path.clone(),
-            file: (0, 0),
-            rights: (bind.mode, bind.uid, bind.gid),
-        },
-        Address::Ip(address) => Where::Inet {
-            address: *address,
-            v6only: (address.is_ipv6() && (bind.v6only || bind.v4v6)).then_some(bind.v6only),
-        },
-        Address::Fd(n) => Where::Fd(*n),
-    };
-    let adopted = pool.adopt(Purpose::Peers, &at);
-    let id = adopted.as_ref().map_or_else(inherited::fresh_id, |a| a.id);
-    let mut warning = None;
-    let (fd, is_unix) = match adopted.and_then(|mut a| a.fds.pop()) {
-        Some(fd) => {
-            listening(fd).map_err(|e| format!("cannot take over the socket ({})", plain(&e)))?
-        }
-        None => {
-            let has_predecessor = pool.accompanied || pool.replaces;
-            if let (Address::Unix(path), false) = (&bind.address, has_predecessor) {
-                warning = ousted(path);
-            }
-            open_new(bind)?
-        }
-    };
-    if let Where::Unix { path, file, .. } = &mut at {
-        *file = inherited::file_of(Path::new(path)).unwrap_or_default();
-    }
-    let copy = fd
-        .try_clone()
-        .map_err(|e| format!("cannot duplicate the socket ({})", plain(&e)))?;
-    let info = ListenerInfo {
-        id,
-        purpose: Purpose::Peers,
-        at,
-    };
-    offer.push((info, Arc::new(copy)));
-    Ok((fd, is_unix, warning))
-}
-
-/// Whether somebody listens at this path, who will then be reached no more: a port would be refused.
-fn ousted(path: &str) -> Option<String> {
-    let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, kind, None).ok()?;
-    let address = SocketAddrUnix::new(path).ok()?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::AGAIN) => {} // whose queue is full listens, too
-        Err(_) => return None,
-    }
-    let owner = sockopt::socket_peercred(&socket).ok();
-    let owner = owner.map(|owner| format!(" (process {})", owner.pid));
-    Some(format!(
-        "another process{} was listening on '{path}', and is not found there by other nodes any more: if it is a node, give one of the two another name",
-        owner.unwrap_or_default()
-    ))
-}
-
-/// Whether only this host reaches a socket.
-fn stays_here(socket: &OwnedFd) -> bool {
-    let address = rustix::net::getsockname(socket);
-    match address.ok().and_then(|any| SocketAddr::try_from(any).ok()) {
-        Some(address) => is_loopback(address.ip()),
-        None => true, // a UNIX socket
-    }
-}
-
-fn open_new(bind: &PeersBind) -> Result<(OwnedFd, bool), String> {
-    match &bind.address {
-        Address::Unix(path) => {
-            let path = Path::new(path);
-            let socket = unix_listener(path, bind.mode, bind.uid, bind.gid, BACKLOG)?;
-            Ok((socket, true))
-        }
-        Address::Ip(address) => {
-            let socket = listen_tcp(*address, bind);
-            let socket = socket.map_err(|e| format!("cannot bind socket ({})", plain(&e)))?;
-            Ok((socket, false))
-        }
-        Address::Fd(n) => fds::adopt(*n)
-            .and_then(listening)
-            .map_err(|e| format!("cannot use descriptor {n} ({})", plain(&e))),
-    }
-}
-
-fn listen_tcp(address: SocketAddr, bind: &PeersBind) -> std::io::Result<OwnedFd> {
-    let kind = Type::STREAM.cloexec().nonblocking();
-    let socket = Socket::new(Domain::for_address(address), kind, None)?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() && (bind.v6only || bind.v4v6) {
-        socket.set_only_v6(bind.v6only)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// A socket from elsewhere, made to listen, and whether it is a UNIX one.
-fn listening(fd: OwnedFd) -> std::io::Result<(OwnedFd, bool)> {
-    if sockopt::socket_type(&fd)? != SocketType::STREAM {
-        return Err(std::io::Error::other("not a stream socket"));
-    }
-    if !sockopt::socket_acceptconn(&fd)? {
-        rustix::net::listen(&fd, BACKLOG)?;
-    }
-    rustix::io::ioctl_fionbio(&fd, true)?;
-    let is_unix = sockopt::socket_domain(&fd)? == AddressFamily::UNIX;
-    Ok((fd, is_unix))
 }
 
 /// TLS, if there is any, then HTTP/2.
@@ -378,8 +254,8 @@ where
         },
         Err(_) => "no handshake in time".into(),
     };
-    let text = format_args!("connection from {remote} closed: TLS: {failed}");
-    section.stranger(&section.counters.tls_failed, text);
+    let why = format_args!("TLS: {failed}");
+    section.stranger(&section.counters.tls_failed, remote, why);
 }
 
 async fn serve<S>(section: &Arc<Section>, stream: S, remote: &str, head: Head)
@@ -436,8 +312,7 @@ where
             let what = head.stranger(Expected::Http2Client);
             let what = what.or_else(|| visit.asked.lock().take());
             let what = what.unwrap_or(reason);
-            let text = format_args!("connection from {remote} closed: {what}");
-            section.stranger(&section.counters.strangers, text);
+            section.stranger(&section.counters.strangers, remote, format_args!("{what}"));
         }
     }
 }
@@ -596,8 +471,6 @@ const PATHS: [&str; 2] = [
 ];
 /// As much of another path is shown.
 const PATH_SHOWN: usize = 60;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
 /// Connections per `bind` line at a time, those of strangers included.
 const CONNECTIONS_MAX: usize = 1024;
 /// Streams that a peer may open on a connection; all but one are refused in words.

@@ -15,9 +15,12 @@ mod greeting;
 mod outbox;
 mod pinned;
 mod ready;
+mod said;
 mod section;
 mod sniff;
+mod socket;
 mod start;
+mod strangers;
 mod tls;
 mod wire;
 

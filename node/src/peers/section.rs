@@ -10,10 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use remora_config::plan::PeerAddress;
-use remora_core::peers::messages::Refusal;
-use remora_core::peers::{
-    Action, Ended, Event, Hub, PeerIx, PeerReport, PeerState, ReadyWhy, Report, SessionId,
-};
+use remora_core::peers::{Action, Ended, Hub, PeerIx, PeerReport, PeerState, Report, SessionId};
 use remora_proto::peers::v1 as proto;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
@@ -22,6 +19,8 @@ use tokio::time::sleep;
 use super::alarm::Alarm;
 use super::dial::{self, Target};
 use super::outbox::{Outbox, Outgoing};
+use super::said::severity;
+use super::strangers::Strangers;
 use crate::handoff::tables::Hubs;
 use crate::observe::log::Severity;
 use crate::proxy::clock;
@@ -41,17 +40,20 @@ pub struct Counters {
     pub strangers: AtomicU64,
     /// Messages of kinds that this version does not know, which were skipped.
     pub skipped: AtomicU64,
+    /// Of those that were crowded, failed in the handshake or did not speak the protocol, those that no log line tells of.
+    pub unreported: AtomicU64,
 }
 
 impl Counters {
     /// Always in the same order; later ones are appended.
-    fn all(&self) -> [&AtomicU64; 5] {
+    fn all(&self) -> [&AtomicU64; 6] {
         [
             &self.accepted,
             &self.crowded,
             &self.tls_failed,
             &self.strangers,
             &self.skipped,
+            &self.unreported,
         ]
     }
 }
@@ -101,6 +103,7 @@ pub struct Section {
     /// What the process before counted of peers that this one does not dial yet.
     before: Mutex<Totals>,
     discoveries: Mutex<Vec<Discovery>>,
+    pub(super) strangers: Mutex<Strangers>,
 }
 
 /// Whether a section accepts connections.
@@ -140,6 +143,7 @@ impl Section {
             met: watch::Sender::new(0),
             before: Mutex::default(),
             discoveries: Mutex::default(),
+            strangers: Mutex::default(),
         })
     }
 
@@ -387,57 +391,6 @@ impl Section {
     pub(super) fn unacknowledged(&self) -> usize {
         self.hub.lock().unacknowledged()
     }
-    /// After a stop: says who does not have what was counted here, and whether anybody does. `is_complete`: everybody who
-    /// is connected does.
-    pub(super) fn report_stop(&self, is_complete: bool) {
-        let report = self.report();
-        let counted = report.tables.iter().any(|table| table.newest > 0);
-        if self.is_suspended() || !counted || report.peers.is_empty() {
-            return; // another process of this node has it all, or nobody is to have anything
-        }
-        // Who was never met, and may not be there at all, is named only by its absence.
-        let behind = |peer: &&PeerReport| peer.lag_entries > 0 && peer.lineage.is_some();
-        let lacking: Vec<String> = report
-            .peers
-            .iter()
-            .filter(behind)
-            .map(|peer| {
-                let name = peer.node.as_deref().unwrap_or(&peer.name);
-                format!("{name} (up to {} entries)", peer.lag_entries)
-            })
-            .collect();
-        // Who lives and lacks nothing: who was never met, or has stopped itself, is no help.
-        let lives = |peer: &PeerReport| {
-            let mut lineages = report.lineages.iter();
-            lineages.any(|l| Some(l.lineage) == peer.lineage && l.alive && !l.ended)
-        };
-        let someone = report.peers.iter().any(|p| lives(p) && p.lag_entries == 0);
-        let names = lacking.join(", ");
-        if someone && lacking.is_empty() {
-            let text = format_args!("stops: every peer that was met has all that was counted here");
-            self.log(Severity::Notice, text);
-        } else if someone {
-            let text = format_args!(
-                "stops before {names} had the last of what was counted here; other peers have it and pass it on"
-            );
-            self.log(Severity::Notice, text);
-        } else if !lacking.is_empty() {
-            let text = format_args!(
-                "stops before {names} had the last of what was counted here, and no other peer has it: it is lost"
-            );
-            self.log(Severity::Warning, text);
-        } else {
-            let text = format_args!("stops, and no peer was there to keep what was counted here");
-            self.log(Severity::Warning, text);
-        }
-        if !is_complete {
-            let text = format_args!("stops before every peer has confirmed the goodbye");
-            self.log(Severity::Notice, text);
-        }
-    }
-    fn is_suspended(&self) -> bool {
-        self.hub.lock().is_suspended()
-    }
     /// Completes when a clean stop has told every peer that can be reached.
     pub(super) async fn stopped(&self) {
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
@@ -546,48 +499,6 @@ impl Section {
         let text = format_args!("peers {}: {text}", self.name);
         self.shared.logs.peers_event(self.index, severity, text);
     }
-
-    /// Counts somebody at the door who is no peer, and says so unless that was said often lately.
-    pub(super) fn stranger(&self, counter: &AtomicU64, text: fmt::Arguments<'_>) {
-        let before = counter.fetch_add(1, Relaxed);
-        if before < STRANGERS_SAID || before.is_power_of_two() {
-            self.log(Severity::Warning, text);
-        } else if before == STRANGERS_SAID {
-            self.log(
-                Severity::Warning,
-                format_args!("{text}; from now on only every power of two of these is reported"),
-            );
-        }
-    }
-}
-
-fn severity(event: &Event) -> Severity {
-    match event {
-        // In the course of things.
-        Event::Down { why, .. } => match why {
-            Ended::Refused(Refusal::Myself | Refusal::Stopping, _)
-            | Ended::ByPeer
-            | Ended::Duplicate
-            | Ended::HandedOver
-            | Ended::PeerStops
-            | Ended::Removed
-            | Ended::Renamed
-            | Ended::Replaced
-            | Ended::Stopping => Severity::Notice,
-            _ => Severity::Warning,
-        },
-        Event::Unreachable { stopped: false, .. }
-        | Event::Misnamed { .. }
-        | Event::OneWay { .. }
-        | Event::Crowd(_)
-        | Event::Ready {
-            why: ReadyWhy::TimedOut,
-            ..
-        }
-        | Event::Mismatch { .. }
-        | Event::Dropped(_) => Severity::Warning,
-        _ => Severity::Notice,
-    }
 }
 
 /// Longest time between two ticks of the hub: tables follow a wall clock that is being set.
@@ -598,5 +509,3 @@ const BEFORE_MAX: usize = 256;
 /// microsecond for each table; streams that have room are served in between.
 const MANY_TABLES: usize = 256;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
-/// Connections of strangers that get a log line each.
-const STRANGERS_SAID: u64 = 20;

@@ -28,6 +28,8 @@ pub(super) struct Estate {
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     lineage: Lineage,
+    /// Who offers it: nobody is a better teacher.
+    pub(super) from: Lineage,
     /// Per table the last number of its journal, and whether the teacher had everything up to there.
     tables: Vec<(u64, bool)>,
 }
@@ -102,13 +104,10 @@ impl Hub {
         })
     }
 
-    /// A peer offers a lineage to this newcomer.
-    pub(super) fn offered(&mut self, estate: &messages::Estate) {
-        if !self.config.sole
-            || !self.is_newcomer()
-            || self.claim.is_some()
-            || estate.lineage == self.own
-        {
+    /// The peer of lineage `from` offers a lineage to this newcomer.
+    pub(super) fn offered(&mut self, from: Lineage, estate: &messages::Estate) {
+        let lineage = estate.lineage;
+        if !self.config.sole || !self.is_newcomer() || self.claim.is_some() || lineage == self.own {
             return;
         }
         let number = |own: usize| {
@@ -119,11 +118,18 @@ impl Hub {
             found.map(|(_, number)| (*number, *number == 0))
         };
         let tables: Option<Vec<(u64, bool)>> = (0..self.tables.len()).map(number).collect();
-        if let Some(tables) = tables {
-            self.claim = Some(Claim {
-                lineage: estate.lineage,
-                tables,
-            });
+        match tables {
+            Some(tables) => {
+                self.claim = Some(Claim {
+                    lineage,
+                    from,
+                    tables,
+                });
+            }
+            None => {
+                let why = "it had other tables";
+                self.log(Event::BeginsAnew { lineage, why });
+            }
         }
     }
     /// The teacher of a table is through. `complete`: it had cells of others whole.
@@ -152,8 +158,21 @@ impl Hub {
             self.store(shared)
                 .is_some_and(|store| store.newest() == 0 && store.can_succeed(heir))
         });
-        if why != ReadyWhy::Taught || alive || !proven || !blank {
-            return;
+        let obstacle = if why != ReadyWhy::Taught {
+            Some("not all tables were learned")
+        } else if alive {
+            Some("it is alive")
+        } else if !proven {
+            Some("who taught this node had not all of it")
+        } else if !blank {
+            Some(
+                "something was counted before all was learned, or what was learned of it is not whole",
+            )
+        } else {
+            None
+        };
+        if let Some(why) = obstacle {
+            return self.log(Event::BeginsAnew { lineage: heir, why });
         }
         for (shared, (number, _)) in self.tables.iter_mut().zip(&claim.tables) {
             let Some(store) = self.stores.store(shared.id) else {
@@ -169,7 +188,8 @@ impl Hub {
         }
         if !self.config.lineages.become_lineage(heir) {
             // No place for it, though its cells had one: it cannot be.
-            return;
+            let why = "all places for lives of nodes are taken";
+            return self.log(Event::BeginsAnew { lineage: heir, why });
         }
         self.before = Some(std::mem::replace(&mut self.own, heir));
         self.lives.remove(&heir);

@@ -175,6 +175,13 @@ pub enum Event {
     },
     /// This node continues the lineage of one that has ended.
     Succeeds(Lineage),
+    /// This node was offered the lineage of one that has ended, and does not continue it.
+    BeginsAnew {
+        /// Which.
+        lineage: Lineage,
+        /// Why.
+        why: &'static str,
+    },
     /// A lineage's gauges count, or no longer do.
     Alive {
         /// Name of its node, as far as known.
@@ -346,6 +353,11 @@ impl fmt::Display for Event {
             Event::Succeeds(lineage) => write!(
                 f,
                 "continues lineage {:016x}, whose node has ended",
+                lineage.0
+            ),
+            Event::BeginsAnew { lineage, why } => write!(
+                f,
+                "begins a lineage of its own, and does not continue {:016x}, whose node has ended: {why}",
                 lineage.0
             ),
             Event::Alive {

@@ -102,7 +102,10 @@ impl Hub {
         // One that teaches another table already is as good as any, and then there is one less to be busy.
         let busy = |id: &SessionId| self.lessons.contains_key(id);
         let candidates = self.ins.iter().filter(|(_, s)| s.can_teach(table));
-        let Some((&id, _)) = candidates.min_by_key(|(id, _)| (!busy(id), **id)) else {
+        // Who offers the lineage of one that has ended has all of it.
+        let offers = self.claim.as_ref().map(|claim| claim.from);
+        let rank = |id: &SessionId, s: &InSession| (s.pusher() != offers, !busy(id), *id);
+        let Some((&id, _)) = candidates.min_by_key(|(id, s)| rank(id, s)) else {
             return;
         };
         let Some(shared) = self.tables.get_mut(table) else {

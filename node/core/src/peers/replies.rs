@@ -142,7 +142,7 @@ impl Hub {
             self.mismatched(welcome.lineage, &table, &texts);
         }
         if let Some(estate) = &welcome.estate {
-            self.offered(estate);
+            self.offered(welcome.lineage, estate);
         }
         self.peer_answered(peer, &welcome.node, welcome.lineage, welcome.newcomer);
         for older in older {

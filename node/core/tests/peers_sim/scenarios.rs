@@ -278,6 +278,48 @@ fn another_teacher_takes_over() {
     }
 }
 
+/// A column that a node drops and takes back: all have the same sums again, though nothing is counted any more. What has
+/// changed at that node meanwhile is gone everywhere.
+#[test]
+fn a_column_that_goes_and_comes_back() {
+    let mut world = world(3, 5, Mutant::None);
+    for node in 0..3 {
+        world.start(node);
+    }
+    world.pass(3_000);
+    for key in 0..200 {
+        world.count(0, key);
+        world.count(1, key);
+    }
+    world.pass(1_000);
+    let gpc0 = |world: &mut World, key| [0, 1, 2].map(|node| world.read(node, key, DataType::Gpc0));
+    let all = world.nodes[0].specs[0].store.clone();
+    world.nodes[0].specs[0]
+        .store
+        .retain(|column| column.data_type != DataType::Gpc0);
+    world.reload(0, 5, &[]);
+    world.pass(2_000);
+    world.count(0, 3);
+    world.count(1, 5);
+    world.pass(1_000);
+    assert_eq!(gpc0(&mut world, 5), [0, 3, 3]);
+    world.nodes[0].specs[0].store = all;
+    world.reload(0, 5, &[]);
+    world.pass(5_000);
+    for key in 0..200 {
+        let expected = match key {
+            3 => 1,
+            5 => 3,
+            _ => 2,
+        };
+        assert_eq!(gpc0(&mut world, key), [expected; 3], "{key}");
+    }
+    // It goes on from there.
+    world.count(0, 7);
+    world.pass(1_000);
+    assert_eq!(gpc0(&mut world, 7), [3; 3]);
+}
+
 /// A newcomer is taught while the journal moves on.
 #[test]
 fn taught_under_traffic() {

@@ -48,7 +48,7 @@ fn one(shared: &Shared, section: &Section, dict: bool, out: &mut String) {
     let _ = writeln!(
         out,
         "id={} disabled=0 cluster={} node={} lineage={} ready={} untaught={} accepted={} crowded={} tls_failed={} strangers={} \
-         skipped={}",
+         skipped={} unreported={}",
         section.name(),
         report.cluster,
         report.node,
@@ -60,6 +60,7 @@ fn one(shared: &Shared, section: &Section, dict: bool, out: &mut String) {
         counted(&c.tls_failed),
         counted(&c.strangers),
         counted(&c.skipped),
+        counted(&c.unreported),
     );
     let teachers: Vec<String> = report
         .teachers

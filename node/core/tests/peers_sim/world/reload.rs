@@ -88,6 +88,11 @@ impl World {
         }
         let lives = self.life(node).hub.lives();
         self.pump(node);
+        for ((_, importer), (_, known)) in ways.iter().zip(&mut known) {
+            if importer.has_gained() {
+                known.void();
+            }
+        }
         for ((mut exporter, mut importer), (old, new)) in ways.into_iter().zip(tables()) {
             importer.settle(mono);
             exporter.rewind();

@@ -170,6 +170,18 @@ impl Merger<'_> {
         };
         let version = wide(record, VERSION);
         let bits = word(record, FLAGS);
+        if row.head.version == version && bits & flags::DIRTY == 0 {
+            // The same state of the cell: what is missing here was in columns that this node had dropped for a while. Those
+            // that have changed since then are gone everywhere.
+            let mut regained = false;
+            for column in layout.summed() {
+                regained |= regain(column, record, &self.cell);
+            }
+            if regained {
+                count(&replica.shared.counts.adopted);
+            }
+            return regained;
+        }
         if bits & flags::FRESH == 0
             || (version > 0 && row.head.version >= super::super::journal::first(record, version))
         {
@@ -245,6 +257,38 @@ pub(in super::super) fn add(column: &Cell, record: &mut [u8], old: &[u8], now_ms
         _ => {
             let sum = word(record, column.at).saturating_add(word(old, column.remote));
             set_word(record, column.at, sum);
+        }
+    }
+}
+
+/// Takes a column that is blank in the own cell from another state of it. Returns whether there was anything.
+fn regain(column: &Cell, record: &mut [u8], old: &[u8]) -> bool {
+    match column.kind {
+        Kind::Gauge => false,
+        Kind::Counter64 => {
+            let (own, old) = (wide(record, column.at), wide(old, column.remote));
+            let takes = own == 0 && old > 0;
+            if takes {
+                set_wide(record, column.at, old);
+            }
+            takes
+        }
+        Kind::Rate => {
+            let is_blank = |rate: Rate| (rate.cur, rate.prev) == (0, 0);
+            let (own, old) = (rate(record, column.at), rate(old, column.remote));
+            let takes = is_blank(own) && !is_blank(old);
+            if takes {
+                set_rate(record, column.at, old);
+            }
+            takes
+        }
+        _ => {
+            let (own, old) = (word(record, column.at), word(old, column.remote));
+            let takes = own == 0 && old > 0;
+            if takes {
+                set_word(record, column.at, old);
+            }
+            takes
         }
     }
 }
