@@ -262,7 +262,7 @@ fn name_of(bytes: &[u8]) -> String {
     }
 }
 
-const FRAMES: [&str; 31] = [
+const FRAMES: [&str; 32] = [
     "Hello",
     "Listeners",
     "Begin",
@@ -294,6 +294,7 @@ const FRAMES: [&str; 31] = [
     "LearnAgain",
     "Cut",
     "Closed",
+    "Back",
 ];
 const PASSES: [&str; 19] = [
     "Ask",

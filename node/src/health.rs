@@ -28,12 +28,14 @@ pub struct Health {
     /// How often accepting was to stop.
     stops: AtomicU64,
     turn: watch::Sender<Turn>,
+    paused: watch::Sender<bool>,
 }
 
 impl Health {
     /// All threads accept connections.
     pub fn accepts(&self) {
         self.accepting.store(true, Relaxed);
+        self.paused.send_replace(false);
         self.turn.send_replace(Turn::Own);
     }
 
@@ -50,6 +52,12 @@ impl Health {
     /// Clients are refused until further notice.
     pub fn pauses(&self) {
         self.accepting.store(false, Relaxed);
+        self.paused.send_replace(true);
+    }
+
+    /// Follows whether clients are refused for a while.
+    pub fn pausing(&self) -> watch::Receiver<bool> {
+        self.paused.subscribe()
     }
 
     /// Another process is about to take over. This one is as ready as it was for whoever asked before.

@@ -249,5 +249,57 @@ fn a_connection_of_an_old_worker_counts_once_after_the_new_one_died() {
     until_true("it is over everywhere", || all() == [0; 3]);
 }
 
+/// The same long after the reload, when the old worker has let go of its tables.
+#[test]
+fn a_connection_counts_once_after_the_tables_are_gone() {
+    // A tunnel brings no other request, whose rules might ask for any entry.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let held = format!(
+        "frontend held\n  bind 127.0.0.1:{{{{port:held}}}}\n  mode tcp\n  timeout client 1h\n  tcp-request connection track-sc0 str(7x) table t\n  default_backend far\nbackend far\n  mode tcp\n  timeout connect 5s\n  timeout server 1h\n  server s {}\n",
+        server.local_addr().expect("an address")
+    );
+    let Some(cluster) = supervised(Spec::of(2).append(&held)) else {
+        return;
+    };
+    let all = || [0, 1].map(|node| cluster.node(node).value("7x", "conn_cur"));
+    let open = std::net::TcpStream::connect(cluster.node(0).proxy().addr("held"));
+    let open = open.expect("the frontend accepts");
+    let (tunnel, _) = server.accept().expect("a connection");
+    until_true("all see it", || all() == [1; 2]);
+    let mut tally = Tally::default();
+    cluster.node(0).hit("before", 3, &mut tally);
+    let first = worker(cluster.node(0));
+    reload(cluster.node(0), "timeout server 60s", "timeout server 61s");
+    reload(cluster.node(0), "timeout server 61s", "timeout server 62s");
+    let master = Cli::new(cluster.node(0).proxy().dir().join("master.sock"));
+    until_true("it has let go of its tables", || {
+        let shown = master.ask(&format!("@!{first} show table t"));
+        shown.contains("key=7x") && !shown.contains("key=before")
+    });
+    let mut late = Vec::new();
+    for round in 0..2_u32 {
+        let dead = worker(cluster.node(0));
+        kill_process(Pid::from_raw(dead).expect("a process"), Signal::KILL).expect("it runs");
+        until_true("another one serves", || {
+            worker(cluster.node(0)) != dead && cluster.node(0).accepts()
+        });
+        // When this is known, so is the rest.
+        let key = format!("after{round}");
+        cluster.node(0).hit(&key, 1, &mut tally);
+        until_true("the peer hears it", || {
+            cluster.node(1).value(&key, "gpc0") == 1
+        });
+        let begun = Instant::now();
+        until_true("it counts once everywhere", || all() == [1; 2]);
+        if begun.elapsed() > SHORT {
+            late.push(round);
+        }
+        cluster.settled(&Expected::of(&tally).with("7x", "conn_cur", 1).and_others());
+    }
+    assert!(late.len() < 2, "late in rounds {late:?}");
+    drop((open, tunnel));
+    until_true("it is over everywhere", || all() == [0; 2]);
+}
+
 /// Half of a lease, by which it would come right without being told.
 const SHORT: Duration = Duration::from_millis(2_500);

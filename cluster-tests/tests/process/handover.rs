@@ -1,5 +1,6 @@
 //! Taking over from an unrelated process: `-x`, `-sf`, `-st`.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use cluster_tests::server::Gate;
@@ -185,6 +186,16 @@ fn a_supervisor_whose_worker_handed_over_stays_until_it_is_told_to_end() {
     assert_eq!(first.wait().code(), Some(0), "{}", first.stderr());
 }
 
+/// What the CLI at a TCP address says of its process.
+fn pid_at(address: SocketAddr) -> Option<u32> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(b"show info\n").ok()?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said).ok()?;
+    let pid = said.lines().find_map(|line| line.strip_prefix("Pid: "))?;
+    pid.parse().ok()
+}
+
 #[test]
 fn processes_make_room_for_their_successor() {
     let gate = Gate::default();
@@ -194,7 +205,7 @@ fn processes_make_room_for_their_successor() {
         peer.reply(200, "", "done")
     });
     let config = format!(
-        "global\n  localpeer me\npeers p\n  server me 127.0.0.1:{{{{port:pe}}}}\ndefaults\n  mode http\n  timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  http-request return status 200 if {{ path /up }}\n  default_backend be\nbackend be\n  server s {}\n",
+        "global\n  localpeer me\n  stats socket ipv4@127.0.0.1:{{{{port:cli}}}}\n  admin bind 127.0.0.1:{{{{port:adm}}}}\npeers p\n  server me 127.0.0.1:{{{{port:pe}}}}\ndefaults\n  mode http\n  timeout client 30s\n  timeout server 30s\n  timeout connect 5s\nfrontend fe\n  bind 127.0.0.1:{{{{port:fe}}}}\n  http-request return status 200 if {{ path /up }}\n  default_backend be\nbackend be\n  server s {}\n",
         server.addr(),
     );
     let mut first = Launch::new(&config).start();
@@ -212,8 +223,11 @@ fn processes_make_room_for_their_successor() {
     let mut failing = successor(&first, &["-sf", &pid]);
     assert_eq!(failing.wait().code(), Some(1));
     until_true("the first one accepts again", || answers(fe, "/up"));
-    let pe = first.addr("pe").port();
-    until_true("peers, too", || ports::is_listening(pe));
+    let own = ["pe", "cli", "adm"].map(|name| first.addr(name));
+    let listens = || own.iter().all(|at| ports::is_listening(at.port()));
+    until_true("peers, the CLI and the endpoint, too", listens);
+    until_true("the CLI answers", || pid_at(own[1]) == Some(first.pid()));
+    until_true("the endpoint answers", || answers(own[2], "/readyz"));
     edit(
         &first,
         "frontend fe\n  bind /nonexistent/dir/s\n",
@@ -226,14 +240,17 @@ fn processes_make_room_for_their_successor() {
     assert_eq!(busy.response().map(|r| r.text()), Ok("done".into()));
     drop(busy);
     assert_eq!(first.wait().code(), Some(0));
-    assert!(ports::is_listening(pe));
+    until_true("all of it is there", listens);
+    assert_eq!(pid_at(own[1]), Some(second.pid()));
+    until_true("it is ready", || answers(own[2], "/readyz"));
     // `-st` does not wait.
     let pid = second.pid().to_string();
     let third = successor(&first, &["-st", &pid]);
     let mut second = second;
     assert_ne!(second.wait().code(), Some(0));
     assert_eq!(get(fe, "/up").map(|r| r.status), Ok(200));
-    drop(third);
+    until_true("its CLI answers", || pid_at(own[1]) == Some(third.pid()));
+    until_true("it is ready", || answers(own[2], "/readyz"));
 }
 
 #[test]

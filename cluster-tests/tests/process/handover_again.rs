@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
 use crate::house::{HALF, House, MASTER, killed, serve_supervised, settled};
-use crate::supervisor::{Load, kill};
+use crate::supervisor::{Load, kill, master, workers};
 
 /// Nothing holds the old worker but the doubt about its successor.
 #[test]
@@ -90,6 +90,52 @@ fn workers_that_drain_count_on_in_the_one_that_was_taught_again() {
     let bytes = house.value("fe", "bytes_out_cnt") - 5 * HALF as i64;
     assert!((0..300).contains(&bytes), "{bytes} too many");
     assert_eq!(house.value("fe", "http_req_cnt"), 12);
+}
+
+/// The old worker has let go of what nobody needed any more: the next one begins with empty tables, but counts what runs there.
+#[test]
+fn what_runs_is_counted_when_the_tables_are_gone() {
+    if haproxy_lacks("loses gauges") {
+        return;
+    }
+    let house = House::new("{{dir}}/handoff.sock", &MASTER);
+    let first = house.serving(0);
+    let mut clients = Vec::new();
+    for i in 0..3 {
+        clients.push(house.download());
+        house.becomes("conns", "conn_cur", i + 1);
+    }
+    house.cli().ask("set table fe key 10.0.0.1 data.gpc0 1");
+    let mut now = first;
+    for _ in 0..2 {
+        house.first.signal(Signal::USR2);
+        now = settled(&house.first, now);
+    }
+    let there = || master(&house.first).ask(&format!("@!{first} show table fe"));
+    until_true("it has let go of its tables", || {
+        let shown = there();
+        shown.contains("key=127.0.0.1") && !shown.contains("key=10.0.0.1")
+    });
+    until_true("nobody else has them", || workers(&house.first).len() == 2);
+    for _ in 0..2 {
+        now = killed(&house.first, now);
+        house.becomes("conns", "conn_cur", 3);
+        house.becomes("fe", "conn_cur", 3);
+        assert!(house.cli().entry("fe", "10.0.0.1").is_none());
+    }
+    drop(clients.remove(0));
+    house.becomes("conns", "conn_cur", 2);
+    house.gate.open();
+    for mut client in clients {
+        let answer = client.response().expect("the whole answer");
+        assert_eq!(answer.body.len(), 2 * HALF);
+    }
+    house.becomes("conns", "conn_cur", 0);
+    house.becomes("fe", "conn_cur", 0);
+    // What they still transferred: two halves, and perhaps some of the third.
+    let bytes = house.value("fe", "bytes_out_cnt") - 2 * HALF as i64;
+    assert!((0..=HALF as i64).contains(&bytes), "{bytes} too many");
+    until_true("old workers end", || workers(&house.first).len() == 1);
 }
 
 /// The process before belongs to another supervisor, or to none.

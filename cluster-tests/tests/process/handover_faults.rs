@@ -32,8 +32,12 @@ pub(crate) fn relay(house: &House) -> (PathBuf, PathBuf) {
 
 /// One more process, with its own supervisor, that takes over through the process in between.
 fn taker(house: &House) -> Proxy {
+    taker_with(house, &["-W"])
+}
+
+fn taker_with(house: &House, args: &[&str]) -> Proxy {
     let path = relay(house).0.to_string_lossy().into_owned();
-    house.next(&["-W", "-x", &path])
+    house.next(&[args, &["-x", &path]].concat())
 }
 
 fn has_left(supervisor: &Proxy) -> bool {
@@ -64,8 +68,8 @@ const FRAMES: [&str; 17] = [
 ];
 
 /// One side is killed after each frame, in a house of its own each time.
-fn killed_after_each(old_dies: bool) {
-    for frame in FRAMES {
+fn killed_after_each(frames: &[&'static str], old_dies: bool, new: &[&str]) {
+    for &frame in frames {
         let house = House::with("{{dir}}/handoff.sock", &["-W"], PROBE);
         let old = until("the first one serves", || serving(&house));
         house.get(5);
@@ -103,7 +107,7 @@ fn killed_after_each(old_dies: bool) {
             },
         );
         let probe = Probe::of(&house);
-        let mut second = taker(&house);
+        let mut second = taker_with(&house, new);
         // It is known who serves: the other one has given up, or left.
         let mut outcome = || {
             // Not under the lock: frames pass meanwhile.
@@ -175,10 +179,10 @@ fn killed_after_each(old_dies: bool) {
     }
 }
 
-/// The same without supervisors: who is left serves.
-fn plain_killed_after_each(frames: &[&'static str], old_dies: bool) {
+/// The same where the new process has no supervisor: who is left serves. If the old one has none either, it may die, too.
+fn plain_killed_after_each(frames: &[&'static str], old_dies: bool, old_args: &[&str]) {
     for &frame in frames {
-        let house = House::with("{{dir}}/handoff.sock", &[], PROBE);
+        let house = House::with("{{dir}}/handoff.sock", old_args, PROBE);
         let old = house.serving(0);
         house.get(5);
         let mut client = house.download();
@@ -243,6 +247,14 @@ fn plain_killed_after_each(frames: &[&'static str], old_dies: bool) {
             });
         }
         house.get(1);
+        if !old_args.is_empty() {
+            // The supervisor is one as before.
+            house.first.signal(Signal::USR2);
+            let reloaded = house.serving(old);
+            kill_process(Pid::from_raw(reloaded as i32).expect("a pid"), Signal::KILL)
+                .expect("it lives");
+            house.serving(reloaded);
+        }
         house.gate.open();
         if !old_dies {
             let answer = client.response().expect("the whole answer");
@@ -260,7 +272,7 @@ fn a_new_process_without_supervisor_may_die_after_each_frame() {
     if haproxy_lacks("a 'handoff' socket") {
         return;
     }
-    plain_killed_after_each(&FRAMES[..14], false);
+    plain_killed_after_each(&FRAMES[..14], false, &[]);
 }
 
 /// The new one goes on with what it was given.
@@ -269,7 +281,7 @@ fn an_old_process_without_supervisor_may_die_after_each_frame() {
     if haproxy_lacks("a 'handoff' socket") {
         return;
     }
-    plain_killed_after_each(&FRAMES, true);
+    plain_killed_after_each(&FRAMES, true, &[]);
 }
 
 #[test]
@@ -277,7 +289,7 @@ fn the_new_process_may_die_after_each_frame() {
     if haproxy_lacks("a 'handoff' socket") {
         return;
     }
-    killed_after_each(false);
+    killed_after_each(&FRAMES, false, &["-W"]);
 }
 
 #[test]
@@ -285,7 +297,25 @@ fn the_old_process_may_die_after_each_frame() {
     if haproxy_lacks("a 'handoff' socket") {
         return;
     }
-    killed_after_each(true);
+    killed_after_each(&FRAMES, true, &["-W"]);
+}
+
+/// A supervisor has given its word to a process that has none: if that dies before it accepts, it takes the word back.
+#[test]
+fn a_new_process_without_supervisor_may_die_after_each_frame_of_an_old_one_with() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    plain_killed_after_each(&FRAMES[4..14], false, &["-W"]);
+}
+
+/// Up to the word, the supervisor replaces its worker; from then on the new process serves.
+#[test]
+fn an_old_process_with_supervisor_may_die_after_each_frame_of_a_new_one_without() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    killed_after_each(&FRAMES[7..], true, &[]);
 }
 
 /// A side that is stopped, not dead: the other one gives up in time, and the old one goes on.

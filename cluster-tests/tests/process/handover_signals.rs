@@ -69,6 +69,84 @@ fn a_soft_stop_waits_for_the_process_that_takes_over() {
     }
 }
 
+/// So do both stops of a supervisor, whoever takes over. The hard one cuts what runs in it, and loses nothing else.
+#[test]
+fn stops_of_a_supervisor_wait_for_the_process_that_takes_over() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    for (signal, frame, new) in [
+        (Signal::USR1, "Begin", &["-W"][..]),
+        (Signal::USR1, "Hold", &[]),
+        (Signal::USR1, "Drain", &["-W"]),
+        (Signal::USR1, "Yours", &[]),
+        (Signal::USR1, "Pass/Accepting", &["-W"]),
+        (Signal::TERM, "Begin", &[]),
+        (Signal::TERM, "Pass/Walked", &["-W"]),
+        (Signal::TERM, "Hold", &["-W"]),
+        (Signal::TERM, "Drain", &[]),
+        (Signal::TERM, "Yours", &["-W"]),
+        (Signal::TERM, "Pass/Accepting", &[]),
+    ] {
+        let mut house = House::with("{{dir}}/handoff.sock", &["-W"], PROBE);
+        let first = house.serving(0);
+        house.get(5);
+        let mut client = house.download();
+        house.becomes("conns", "conn_cur", 1);
+        let sent = signals_at(&house, frame, signal);
+        let probe = Probe::of(&house);
+        let path = relay(&house).0.to_string_lossy().into_owned();
+        let second = house.next(&[new, &["-x", &path]].concat());
+        let what = format!("{signal:?} at {frame}");
+        house.serving(first);
+        house.taken_over(&second);
+        until_true("the frame has passed", || sent.load(Ordering::SeqCst));
+        assert_eq!(probe.finish(), 0, "{what}: refused");
+        assert_eq!(house.value("fe", "http_req_cnt"), 6, "{what}");
+        if signal == Signal::USR1 {
+            house.gate.open();
+            let answer = client.response().expect("the whole answer");
+            assert_eq!(answer.body.len(), 2 * HALF, "{what}");
+            drop(client);
+        }
+        let code = house.first.wait().code();
+        assert_eq!(code, Some(0), "{what}: {}", house.first.stderr());
+        house.becomes("conns", "conn_cur", 0);
+        house.becomes("fe", "conn_cur", 0);
+        house.get(1);
+        house.becomes("fe", "http_req_cnt", 7);
+    }
+}
+
+/// The other process gives up, or dies: then the hard stop is due, too.
+#[test]
+fn a_supervisor_ends_when_nobody_takes_over_after_all() {
+    if haproxy_lacks("a 'handoff' socket") {
+        return;
+    }
+    for signal in [Signal::USR1, Signal::TERM] {
+        let mut house = House::new("{{dir}}/handoff.sock", &["-W"]);
+        house.get(1);
+        let first = Pid::from_raw(house.first.pid() as i32).expect("a pid");
+        let (path, target) = relay(&house);
+        middleman::listen(
+            &path,
+            &target,
+            move |passing| {
+                if passing.name == "Hold" {
+                    let _ = kill_process(first, signal);
+                    let _ = kill_process(passing.new, Signal::KILL);
+                }
+            },
+            |_| {},
+        );
+        let mut second = house.next(&["-x", &path.to_string_lossy()]);
+        second.wait();
+        let code = house.first.wait().code();
+        assert_eq!(code, Some(0), "{}", house.first.stderr());
+    }
+}
+
 /// The other process gives up: then the stop is due.
 #[test]
 fn a_soft_stop_comes_when_nobody_takes_over_after_all() {

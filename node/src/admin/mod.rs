@@ -56,6 +56,8 @@ pub enum Door {
     Open,
     /// Not now.
     Held,
+    /// Another process may have TCP addresses, where clients are refused.
+    Paused,
     /// The sockets are closed: another process has them.
     Closed,
     /// The same, but for sockets with these ids, which nobody has taken over.
@@ -298,7 +300,7 @@ async fn accept(
     mut state: watch::Receiver<Door>,
 ) {
     let (id, level) = (console.id, console.level);
-    let listener = match Listener::new(console.listener) {
+    let mut listener = match Listener::new(console.listener) {
         Ok(listener) => listener,
         Err(e) => {
             warn!("a stats socket cannot be served: {e}");
@@ -317,6 +319,15 @@ async fn accept(
                 }
                 continue;
             }
+            Door::Paused if listener.pause() => {
+                if state.wait_for(|door| *door != Door::Paused).await.is_err() {
+                    return;
+                }
+                listener.go_on("a stats socket").await;
+                continue;
+            }
+            // It is in nobody's way.
+            Door::Paused => {}
         }
         let stream = tokio::select! {
             biased;
@@ -378,6 +389,36 @@ impl Listener {
         })
     }
 
+    /// Gives the address free, if it is one that only one process can have. Whether it did.
+    pub(crate) fn pause(&self) -> bool {
+        match self {
+            Listener::Tcp(l) => rustix::net::shutdown(l, rustix::net::Shutdown::Read).is_ok(),
+            Listener::Unix(_) => false,
+        }
+    }
+
+    /// Listens again, as soon as nobody else does. What it is called in messages.
+    pub(crate) async fn go_on(&mut self, name: &str) {
+        let mut said = false;
+        while let Err(e) = self.listen_again() {
+            if !std::mem::replace(&mut said, true) {
+                warn!("{name} cannot be listened on again: {e}");
+            }
+            tokio::time::sleep(GO_ON_PAUSE).await;
+        }
+    }
+
+    /// Behind a new descriptor: for the event loop the one that was shut down is at its end for good.
+    fn listen_again(&mut self) -> io::Result<()> {
+        let Listener::Tcp(l) = self else {
+            return Ok(());
+        };
+        let fd = l.as_fd().try_clone_to_owned()?;
+        rustix::net::listen(&fd, BACKLOG)?;
+        *self = Listener::Tcp(TcpListener::from_std(fd.into())?);
+        Ok(())
+    }
+
     /// The next connection.
     pub(crate) async fn accept(&self) -> io::Result<Stream> {
         Ok(match self {
@@ -389,3 +430,5 @@ impl Listener {
 
 const BACKLOG: i32 = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between attempts to listen again after a pause.
+const GO_ON_PAUSE: Duration = Duration::from_millis(100);

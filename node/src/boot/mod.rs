@@ -207,13 +207,21 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         .into());
     }
     let mut offer = listeners.offer();
-    let consoles = admin::open(&plan, &mut pool, &mut offer)?;
+    let binds = offer.len();
+    let consoles = with_room(&taker, || {
+        offer.truncate(binds);
+        admin::open(&plan, &mut pool, &mut offer)
+    })?;
     let others = offer.len();
     let doors = with_room(&taker, || {
         offer.truncate(others);
         peers::open(&plan, &mut pool, &mut offer)
     })?;
-    let endpoints = endpoint::open(&plan, &mut pool, &mut offer)?;
+    let others = offer.len();
+    let endpoints = with_room(&taker, || {
+        offer.truncate(others);
+        endpoint::open(&plan, &mut pool, &mut offer)
+    })?;
     let handoff = match &plan.global.handoff {
         Some(path) => Some(giver::open(path, &mut pool, &mut offer)?),
         None => None,
@@ -396,18 +404,14 @@ fn with_room<T, E>(taker: &Taker, mut open: impl FnMut() -> Result<T, E>) -> Res
     if first.is_ok() || !taker.can_ask_for_room() {
         return first;
     }
-    taker.ask_for_room(true);
+    taker.ask_for_room();
     for _ in 0..ROOM_ATTEMPTS {
         std::thread::sleep(ROOM_PAUSE);
         if let Ok(opened) = open() {
             return Ok(opened);
         }
     }
-    let last = open();
-    if last.is_err() {
-        taker.ask_for_room(false);
-    }
-    last
+    open()
 }
 
 /// How long old processes may take to make room.

@@ -93,6 +93,7 @@ async fn serve(shared: Arc<Shared>, endpoints: Vec<Endpoint>, asks: exporter::As
         spawn_local(accept(
             endpoint.0,
             shared.health.turns(),
+            shared.health.pausing(),
             Rc::clone(&service),
         ));
     }
@@ -101,9 +102,14 @@ async fn serve(shared: Arc<Shared>, endpoints: Vec<Endpoint>, asks: exporter::As
 
 /// Accepts while it is this process's turn. A socket that nobody else has served is served at once, so that it can say that
 /// the process is not ready yet; and one that nobody takes over, to the end.
-async fn accept(opened: Opened, mut turns: watch::Receiver<Turn>, service: Rc<Service>) {
+async fn accept(
+    opened: Opened,
+    mut turns: watch::Receiver<Turn>,
+    mut pauses: watch::Receiver<bool>,
+    service: Rc<Service>,
+) {
     let (id, mut own) = (opened.id, !opened.taken);
-    let listener = match Listener::new(opened.listening) {
+    let mut listener = match Listener::new(opened.listening) {
         Ok(listener) => listener,
         Err(e) => {
             warn!("an 'admin bind' cannot be served: {e}");
@@ -112,13 +118,22 @@ async fn accept(opened: Opened, mut turns: watch::Receiver<Turn>, service: Rc<Se
     };
     let places = Arc::new(Semaphore::new(usize::from(ADMIN_CONNECTIONS_MAX)));
     loop {
+        // Another process may want the address.
+        if *pauses.borrow_and_update() && listener.pause() {
+            if pauses.wait_for(|paused| !paused).await.is_err() {
+                return;
+            }
+            listener.go_on("an 'admin bind'").await;
+        }
         let turn = turns.borrow_and_update().clone();
         match turn {
             Turn::Own => own = false,
             Turn::Others if own => {}
             Turn::Others => {
-                if turns.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    Ok(()) = turns.changed() => {}
+                    Ok(()) = pauses.changed() => {}
+                    else => return,
                 }
                 continue;
             }
@@ -128,6 +143,7 @@ async fn accept(opened: Opened, mut turns: watch::Receiver<Turn>, service: Rc<Se
         let stream = tokio::select! {
             biased;
             _ = turns.changed() => continue,
+            _ = pauses.changed() => continue,
             accepted = next(&listener, &places) => accepted,
         };
         let Some((stream, place)) = stream else {

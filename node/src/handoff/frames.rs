@@ -21,8 +21,9 @@ pub const VERSION: u8 = 1;
 pub const VERSION_MIN: u8 = 1;
 /// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`; 2 = [`Frame::TeachAgain`], [`Frame::LearnAgain`],
 /// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`, [`Pass::Accepting`], [`Pass::Quiet`]; 3 = `Tables.shared_as`;
-/// 4 = `Tables.sizes`; 5 = `Known.lacks`, `Known.crowded`, [`Frame::Closed`]; 6 = `Rows.stripe`.
-pub const MINOR: u8 = 6;
+/// 4 = `Tables.sizes`; 5 = `Known.lacks`, `Known.crowded`, [`Frame::Closed`]; 6 = `Rows.stripe`; 7 = `Drain.alone`,
+/// [`Frame::Back`].
+pub const MINOR: u8 = 7;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
 /// Descriptors in one frame (the kernel's limit for one message).
@@ -65,6 +66,8 @@ pub enum Frame {
     Drain {
         /// [`ListenerInfo::id`] of those that nobody took over: what waits in their queues is still served.
         orphans: Vec<u64>,
+        /// From a process of somebody else that takes over: it has no supervisor, so nobody replaces it if it dies.
+        alone: bool,
     },
     /// To a worker: serve the CLI connection that comes with it, with rights 0 user, 1 operator, 2 admin.
     Console {
@@ -124,6 +127,9 @@ pub enum Frame {
     Cut,
     /// From a worker that drains: it has closed the listening sockets that nobody took over.
     Closed,
+    /// From a worker, in answer to [`Frame::Retire`], after its listeners: the other process has ended before it accepted, and
+    /// nobody replaces it. This one serves on.
+    Back,
 }
 
 /// What a supervisor knows of its reloads.
@@ -392,6 +398,7 @@ mod tests {
             Frame::said("text"),
             Frame::Drain {
                 orphans: vec![1, 2],
+                alone: true,
             },
         ] {
             assert_eq!(
@@ -450,6 +457,7 @@ mod tests {
             Frame::Begin(Begin::default()),
             Frame::Drain {
                 orphans: vec![1, 2, u64::MAX],
+                alone: true,
             },
         ];
         let mut rng = rand::rngs::SmallRng::seed_from_u64(1);
@@ -515,7 +523,13 @@ mod tests {
             (hello, &[0][..]),
             (Frame::Begin(Begin::default()), &[2, 0, 0, 0]),
             (Frame::Hold, &[8]),
-            (Frame::Drain { orphans: vec![] }, &[11, 0]),
+            (
+                Frame::Drain {
+                    orphans: vec![],
+                    alone: false,
+                },
+                &[11, 0, 0],
+            ),
             (Frame::Take, &[14]),
             (pass, &[19, 0]),
             (Frame::Yours, &[22]),

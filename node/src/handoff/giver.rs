@@ -52,6 +52,8 @@ pub enum Wish {
 pub struct Leave {
     /// Listening sockets that it did not take over.
     pub orphans: Vec<u64>,
+    /// Nobody replaces it if it dies.
+    pub alone: bool,
     /// Over which it, or its supervisor, will say who serves.
     pub kin: Option<Channel>,
     /// Where to tell it that everything is its own.
@@ -303,10 +305,11 @@ impl Giver {
                     let _ = when.await;
                     line.send(&Frame::Held.into()).await?;
                 }
-                Frame::Drain { orphans } => {
+                Frame::Drain { orphans, alone } => {
                     let (decided, when) = oneshot::channel();
                     let leave = Leave {
                         orphans,
+                        alone,
                         kin: kin.take(),
                         to: line.channel().try_clone()?,
                         decided,
@@ -439,9 +442,15 @@ mod tests {
         let (_dir, channel, mut wishes) = offered();
         let line = Line::new(channel).unwrap();
         takes(&line).await;
-        line.send(&Frame::Drain { orphans: vec![3] }.into())
-            .await
-            .unwrap();
+        line.send(
+            &Frame::Drain {
+                orphans: vec![3],
+                alone: false,
+            }
+            .into(),
+        )
+        .await
+        .unwrap();
         let Wish::Leave(leave) = next(&mut wishes).await else {
             panic!("it leaves");
         };

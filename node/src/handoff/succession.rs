@@ -26,6 +26,8 @@ use crate::shared::Shared;
 /// The decision whether another process takes over has been asked for.
 #[derive(Debug)]
 pub struct Leaving {
+    /// Nobody replaces the process that takes over.
+    alone: bool,
     kin: Option<Channel>,
     decided: oneshot::Sender<bool>,
 }
@@ -35,13 +37,18 @@ impl Leaving {
     pub async fn ask(leave: Leave, supervisor: &Link) -> Leaving {
         let Leave {
             orphans,
+            alone,
             kin,
             to,
             decided,
         } = leave;
         let left = Packet::with(Frame::Left { orphans }, to.into());
         supervisor.tell(left).await;
-        Leaving { kin, decided }
+        Leaving {
+            alone,
+            kin,
+            decided,
+        }
     }
 
     /// Decides it here. `ways`: to processes that drain. Fails if the other process is gone.
@@ -49,6 +56,7 @@ impl Leaving {
         // Who has ended needs no way any more.
         ways.retain(lives);
         let leaving = Leaving {
+            alone: leave.alone,
             kin: leave.kin,
             decided: leave.decided,
         };
@@ -64,6 +72,11 @@ impl Leaving {
                 Err(e)
             }
         }
+    }
+
+    /// Whether the process that takes over has said that it has no supervisor.
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// To be called when the process that takes over has ended before it accepted: whether somebody will replace it, which
@@ -112,7 +125,9 @@ pub async fn take_over(
         }
         None => ways.push(ours),
     }
-    let relatives = taker.take(offer, theirs, shared.heritage.arrived()).await?;
+    let alone = supervisor.is_none();
+    let arrived = shared.heritage.arrived();
+    let relatives = taker.take(offer, theirs, alone, arrived).await?;
     if !shared.heritage.arrived().await && !shared.heritage.bereave().await {
         return Err(io::Error::other("its tables have not arrived completely"));
     }

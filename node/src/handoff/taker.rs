@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -28,17 +30,18 @@ pub struct Taker {
     there: Vec<u64>,
     finish: Vec<Pid>,
     terminate: Vec<Pid>,
+    /// These make room.
+    asked: AtomicBool,
 }
 
 impl Taker {
     /// Of a process that is to stop these.
     pub fn new(finish: &[i32], terminate: &[i32]) -> Taker {
         let pids = |all: &[i32]| all.iter().filter_map(|pid| Pid::from_raw(*pid)).collect();
-        Taker {
-            finish: pids(finish),
-            terminate: pids(terminate),
-            ..Taker::default()
-        }
+        let mut taker = Taker::default();
+        taker.finish = pids(finish);
+        taker.terminate = pids(terminate);
+        taker
     }
 
     /// Receives what the process at this socket listens on. `handoff`: its hand-off socket, too.
@@ -177,12 +180,16 @@ impl Taker {
         self.channel.is_none() && !self.is_idle()
     }
 
-    /// Asks the processes that are to be stopped to refuse connections, or to accept them again: without `-x` their
-    /// addresses are not free otherwise.
-    pub fn ask_for_room(&self, yes: bool) {
+    /// Asks the processes that are to be stopped to refuse connections: without `-x` their addresses are not free otherwise.
+    /// They are asked to accept them again if this process goes before it has stopped them.
+    pub fn ask_for_room(&self) {
+        self.asked.store(true, Relaxed);
+        self.signal_others(Signal::TTOU);
+    }
+
+    fn signal_others(&self, signal: Signal) {
         for pid in self.finish.iter().chain(&self.terminate) {
-            let _ =
-                rustix::process::kill_process(*pid, if yes { Signal::TTOU } else { Signal::TTIN });
+            let _ = rustix::process::kill_process(*pid, signal);
         }
     }
 
@@ -221,7 +228,8 @@ impl Taker {
     }
 
     /// This process is ready, and will accept when this has succeeded: the other one hands over the rest
-    /// of its tables, and then everything. `complete`: what it knows has arrived. `kin`: goes to the other process. If that one
+    /// of its tables, and then everything. `complete`: what it knows has arrived. `kin`: goes to the other process.
+    /// `alone`: nobody replaces this one. If that one
     /// is found dead and nobody replaces it, this succeeds, too, whether everything has arrived or not.
     ///
     /// # Errors
@@ -230,6 +238,7 @@ impl Taker {
         &mut self,
         offer: &Offer,
         kin: OwnedFd,
+        alone: bool,
         complete: impl Future<Output = bool>,
     ) -> io::Result<Vec<OwnedFd>> {
         let Some(channel) = self.channel.take() else {
@@ -247,7 +256,7 @@ impl Taker {
                 // If that is because it is dead, this shows here; otherwise it says why.
                 line.recv().await.and_then(|answer| Err(refusal(answer)))?;
             }
-            line.send(&Frame::Drain { orphans }.into()).await
+            line.send(&Frame::Drain { orphans, alone }.into()).await
         };
         match tokio::time::timeout(STEP_PATIENCE, steps)
             .await
@@ -299,6 +308,7 @@ impl Taker {
 
     /// This process accepts: those who were to be stopped finish, or end.
     pub fn stop_others(&self) {
+        self.asked.store(false, Relaxed);
         for (pids, signal) in [
             (&self.finish, Signal::USR1),
             (&self.terminate, Signal::TERM),
@@ -310,6 +320,14 @@ impl Taker {
                     warn!("cannot stop process {}: {e}", pid.as_raw_nonzero());
                 }
             }
+        }
+    }
+}
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        if *self.asked.get_mut() {
+            self.signal_others(Signal::TTIN);
         }
     }
 }

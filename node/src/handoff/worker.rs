@@ -161,7 +161,7 @@ impl Link {
             return match self.line.recv().await {
                 Ok(Some((Frame::Go | Frame::Resume, _))) => Order::Accept,
                 Ok(Some((Frame::Hold, _))) => Order::Hold,
-                Ok(Some((Frame::Drain { orphans }, _))) => Order::Drain { orphans },
+                Ok(Some((Frame::Drain { orphans, .. }, _))) => Order::Drain { orphans },
                 Ok(Some((Frame::Cut, _))) => Order::Cut,
                 Ok(Some((Frame::Retire { orphans }, _))) => Order::Retire { orphans },
                 Ok(Some((Frame::Kin, mut fds))) => match fds.pop().map(Channel::new) {

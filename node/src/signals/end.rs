@@ -29,6 +29,9 @@ impl Life {
             return;
         }
         self.phase = Phase::Drains;
+        if let Some(ends) = &mut self.giving.ends_by {
+            *ends = Instant::now();
+        }
         let leaving = self.giving.leaving.take();
         let hands_over = leaving.is_some();
         if let (Some(leaving), Successor::Process { orphans }) = (leaving, &successor) {
@@ -140,8 +143,16 @@ impl Life {
         }
     }
 
+    /// A hard stop.
+    pub(super) async fn end_at_once(&mut self) -> Exit {
+        self.giving.ends_by = None;
+        self.hand_over_at_once();
+        self.cut_off().await;
+        Exit(128 + 15)
+    }
+
     /// Whoever learns is to see that this process is dead, or, if it has the word already, to go on.
-    pub(super) fn hand_over_at_once(&mut self) {
+    fn hand_over_at_once(&mut self) {
         if let Some(task) = self.giving.task.take() {
             task.abort();
         }

@@ -93,6 +93,8 @@ pub(super) struct Giving {
     pub(super) parting: Option<Parting>,
     /// A soft stop was asked for meanwhile.
     pub(super) stops_next: bool,
+    /// The supervisor wants everything to end: as soon as the other process has everything, at this time at the latest.
+    pub(super) ends_by: Option<Instant>,
     /// To processes that drain, if there is no supervisor to keep these.
     pub(super) ways: Vec<Channel>,
 }
@@ -109,6 +111,8 @@ enum Happened {
     Killed,
     /// This process cannot become what it should.
     Failed,
+    /// The end has waited long enough for the process that takes over.
+    Ends,
     Signal(Caught),
     Order(Order),
     Wish(Wish),
@@ -203,6 +207,7 @@ impl Life {
                 leaving: None,
                 parting: None,
                 stops_next: false,
+                ends_by: None,
                 ways: Vec::new(),
             },
             signals,
@@ -243,6 +248,7 @@ impl Life {
             () = due(self.hard_stop), if self.hard_stop.is_some() => Happened::HardStop,
             () = due(self.killed), if self.killed.is_some() => Happened::Killed,
             () = shared.heritage.failed() => Happened::Failed,
+            () = due(giving.ends_by), if giving.ends_by.is_some() => Happened::Ends,
             signal = self.signals.next() => Happened::Signal(signal),
             order = next_order(self.link.as_deref(), self.orphaned) => Happened::Order(order),
             Some(wish) = self.wishes.recv() => Happened::Wish(wish),
@@ -263,33 +269,44 @@ impl Life {
             }
             Happened::Killed => self.has_been_cut().await,
             Happened::Failed => return Some(Exit(1)),
+            Happened::Ends => return Some(self.end_at_once().await),
             Happened::Signal(signal) => return self.on_signal(signal).await,
             Happened::Order(order) => self.on_order(order),
             Happened::Wish(wish) => self.on_wish(wish).await,
-            Happened::Parted(accepts) => self.on_parted(accepts),
+            Happened::Parted(accepts) => self.on_parted(accepts).await,
         }
         None
     }
 
     async fn on_signal(&mut self, signal: Caught) -> Option<Exit> {
         match signal {
-            Caught::Term => {
-                self.hand_over_at_once();
-                self.cut_off().await;
-                return Some(Exit(128 + 15));
+            // Its supervisor would replace it, so the other process does not go on without it as after the death of a process
+            // that has none.
+            Caught::Term if self.link.is_some() && self.waits_to_end() => {
+                self.giving.ends_by = Some(Instant::now() + HAND_OVER_MAX);
+                warn!("another process is taking over: this one ends as soon as it has.");
             }
+            Caught::Term => return Some(self.end_at_once().await),
             Caught::Int if self.phase >= Phase::Drains => {
                 self.cut_off().await;
                 return Some(Exit(128 + 2));
             }
             Caught::Int | Caught::Usr1 if self.is_being_taken_over() => {
                 self.giving.stops_next = true;
+                self.lingers = false;
                 warn!("another process is taking over: soft-stop as soon as it has.");
             }
             Caught::Int | Caught::Usr1 => self.soft_stop(),
             Caught::Hup => dump_state(&self.shared),
             Caught::Ttou => {
                 peers::pause(&self.shared);
+                self.console.door.send_if_modified(|door| {
+                    let open = *door == admin::Door::Open;
+                    if open {
+                        *door = admin::Door::Paused;
+                    }
+                    open
+                });
                 tokio::spawn(hold(Arc::clone(&self.shared), None, true));
             }
             Caught::Ttin => {
@@ -354,6 +371,8 @@ fn join_all(threads: Vec<JoinHandle<()>>) -> oneshot::Receiver<bool> {
     ended
 }
 
+/// A hard stop waits so long for a process that takes over: shorter than the supervisor's patience.
+const HAND_OVER_MAX: Duration = Duration::from_secs(10);
 /// How often tables drop what has expired, and how many records they look at besides.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
 const UPKEEP_RECORDS: usize = 2_000;

@@ -14,7 +14,7 @@ use crate::handoff::tables::{Fate, Teacher};
 pub(super) struct Parting {
     /// Sockets that nobody took over.
     pub(super) orphans: Arc<[u64]>,
-    /// By the supervisor: it cannot be taken back.
+    /// By the supervisor.
     is_final: bool,
     until: Instant,
 }
@@ -30,8 +30,7 @@ impl Parting {
     }
 }
 
-/// Completes when this process has to leave (`true`), or to go on after all: the other one has ended, nobody replaces it,
-/// and nothing is final yet.
+/// Completes when this process has to leave (`true`), or to go on after all: the other one has ended, and nobody replaces it.
 pub(super) async fn parted(
     parting: &Option<Parting>,
     teacher: Option<&Teacher>,
@@ -44,13 +43,12 @@ pub(super) async fn parted(
     let Some(teacher) = teacher else { return true };
     match timeout_at(parting.until, teacher.fate()).await {
         Ok(Fate::Accepts) => true,
-        Ok(Fate::Gone) => {
-            parting.is_final
-                || match leaving {
-                    Some(leaving) => leaving.will_be_replaced().await,
-                    None => true,
-                }
-        }
+        Ok(Fate::Gone) => match leaving {
+            // A supervisor that has heard the word replaces it at once, and asks nobody any more.
+            Some(leaving) if parting.is_final && !leaving.is_alone() => true,
+            Some(leaving) => leaving.will_be_replaced().await,
+            None => true,
+        },
         Err(_) => {
             warn!("the process that takes over does not say that it accepts.");
             true

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::begin::{accept, hold, make_way};
 use super::life::{Life, Phase};
 use super::parting::Parting;
-use crate::handoff::channel::Channel;
+use crate::handoff::Frame;
+use crate::handoff::channel::{Channel, Packet};
 use crate::handoff::directory;
 use crate::handoff::giver::{Leave, Wish};
 use crate::handoff::succession::Leaving;
@@ -31,8 +33,16 @@ impl Life {
 
     /// Whether a process of somebody else is learning, or has learned, and this one serves.
     pub(super) fn is_being_taken_over(&self) -> bool {
+        !self.giving.stops_next && self.shows_to_stranger()
+    }
+
+    /// Whether a hard stop should wait for such a process: the first time that one is asked for.
+    pub(super) fn waits_to_end(&self) -> bool {
+        self.giving.ends_by.is_none() && self.shows_to_stranger()
+    }
+
+    fn shows_to_stranger(&self) -> bool {
         self.phase < Phase::Drains
-            && !self.giving.stops_next
             && self.teaches_stranger
             && self.teacher.as_ref().is_some_and(|t| !t.is_over())
     }
@@ -87,7 +97,9 @@ impl Life {
         if held {
             tokio::spawn(accept(Arc::clone(&self.shared), self.console.clone()));
         }
-        if std::mem::take(&mut self.giving.stops_next) {
+        if let Some(ends) = &mut self.giving.ends_by {
+            *ends = Instant::now();
+        } else if std::mem::take(&mut self.giving.stops_next) {
             self.soft_stop();
         }
     }
@@ -113,12 +125,19 @@ impl Life {
     }
 
     /// It accepts, so this process leaves; or it has ended before, and this one goes on.
-    pub(super) fn on_parted(&mut self, accepts: bool) {
+    pub(super) async fn on_parted(&mut self, accepts: bool) {
         let Some(Parting { orphans, .. }) = self.giving.parting.take() else {
             return;
         };
         if accepts {
             return self.drain(Successor::Process { orphans });
+        }
+        if let (Some(link), Some(offer)) = (&self.link, &self.offer) {
+            // It has let go of the sockets, and would start no other worker.
+            for packet in Packet::listeners(offer) {
+                link.tell(packet).await;
+            }
+            link.tell(Frame::Back).await;
         }
         // What follows from it comes as `Wish::Resume`.
         self.lingers = false;

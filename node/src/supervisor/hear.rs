@@ -64,6 +64,7 @@ impl Supervisor<'_> {
                 Incoming::Frame(..) => {}
                 Incoming::End | Incoming::Broken(_) => {
                     self.relatives.remove(&id);
+                    self.parked.relatives.remove(&id);
                 }
             }
             return;
@@ -119,6 +120,7 @@ impl Supervisor<'_> {
             Frame::Closed => self.machine.handle(Event::Closed { id }, now),
             Frame::Serving => self.machine.handle(Event::Serving { id }, now),
             Frame::Left { orphans } => self.leave(id, orphans, fds.pop()),
+            Frame::Back => self.come_back(id),
             Frame::Taking { sure } => {
                 if let Some(known) = self.known.get(&id) {
                     // If it dies now, its sockets must stay.

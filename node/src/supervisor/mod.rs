@@ -120,6 +120,13 @@ struct Relative {
     tells: Option<Id>,
 }
 
+/// See [`Supervisor`].
+#[derive(Default)]
+struct Parked {
+    watch: Option<Watch>,
+    relatives: BTreeMap<Id, Relative>,
+}
+
 struct Supervisor<'a> {
     start: Start<'a>,
     machine: Machine,
@@ -143,6 +150,8 @@ struct Supervisor<'a> {
     inbox: UnboundedReceiver<(Id, Incoming)>,
     to_inbox: UnboundedSender<(Id, Incoming)>,
     watch: Option<Watch>,
+    /// What is wanted again if a process that was to take over does not.
+    parked: Parked,
     /// When to execute the new program.
     execute_ms: Option<u64>,
     /// What has become of reloads; the worker that serves is told.
@@ -187,6 +196,7 @@ impl<'a> Supervisor<'a> {
                 Notify::default()
             },
             watch,
+            parked: Parked::default(),
             started_ms: now_ms(),
             startup_logs: String::new(),
             remarks: String::new(),
@@ -372,7 +382,13 @@ impl<'a> Supervisor<'a> {
             Action::Resume { id } => self.tell(id, Frame::Resume),
             Action::Drain { id } => {
                 let orphans = self.orphans_of(id);
-                self.tell(id, Frame::Drain { orphans });
+                self.tell(
+                    id,
+                    Frame::Drain {
+                        orphans,
+                        alone: false,
+                    },
+                );
             }
             Action::Cut { id } => self.tell(id, Frame::Cut),
             Action::Kill { id, signal } => {

@@ -104,11 +104,12 @@ impl Supervisor<'_> {
     /// Another process is ready to take over from this worker. It is told that everything is its own, or goes without.
     pub(super) fn leave(&mut self, id: Id, orphans: Vec<u64>, to: Option<OwnedFd>) {
         let serves = |w: &&machine::Worker| w.id == id && w.phase == machine::Phase::Serving;
-        let may = self.machine.workers.iter().any(|w| serves(&w)) && !self.machine.is_stopping();
+        // Also when everything is about to stop: that waits for it.
+        let may = self.machine.workers.iter().any(|w| serves(&w));
         match to.filter(|_| may).map(|fd| self.yield_to(id, fd)) {
             Some(Ok(())) => {
                 self.machine.handle(Event::Left { id }, now_ms());
-                self.watch = None;
+                self.parked.watch = self.watch.take();
                 self.execute_ms = None;
                 self.tell(id, Frame::Retire { orphans });
             }
@@ -132,13 +133,36 @@ impl Supervisor<'_> {
             ways.push((worker.id, other));
         }
         to.try_send(&Frame::Yours.into())?;
-        self.relatives.clear();
+        self.parked.relatives = std::mem::take(&mut self.relatives);
         for (id, way) in ways {
             if let Some(link) = self.known.get(&id).and_then(|k| k.link.as_ref()) {
                 link.send(Packet::with(Frame::Kin, way));
             }
         }
         Ok(())
+    }
+
+    /// The process that has been told that everything is its own has ended before it accepted, and nobody replaces it. This
+    /// worker, which has said once more what it listens on, serves on.
+    pub(super) fn come_back(&mut self, id: Id) {
+        if !self.machine.has_left() || self.machine.is_stopping() {
+            return;
+        }
+        self.machine.handle(Event::Back { id }, now_ms());
+        if let Some(known) = self.known.get_mut(&id) {
+            self.duplicates = known.offer.clone();
+            // That one tells the dead one now what it counts.
+            known.taught_by = None;
+        }
+        self.watch = self.parked.watch.take();
+        if let Some(watch) = &mut self.watch {
+            watch.stir(now_ms());
+        }
+        self.relatives = std::mem::take(&mut self.parked.relatives);
+        for relative in self.relatives.values_mut() {
+            relative.tells = None;
+        }
+        self.gather(id);
     }
 
     /// Keeps the way to a process of somebody else that drains. Its number.

@@ -155,8 +155,7 @@ impl<'s> Drainer<'s> {
     /// The process that listened is dead. One that begins in its place will ask.
     fn expect(&mut self, channel: Channel) {
         self.channel = None;
-        // Without the tables it hangs up: that one begins with empty ones.
-        self.pupil = Some(channel).filter(|_| !self.stripped);
+        self.pupil = Some(channel);
     }
 
     /// Shows everything once more, if somebody has asked.
@@ -171,6 +170,9 @@ impl<'s> Drainer<'s> {
             return;
         };
         self.times += 1;
+        if self.stripped {
+            return self.remind(channel);
+        }
         // All of it is in the tables.
         self.said = None;
         for pending in &mut self.pending {
@@ -190,6 +192,22 @@ impl<'s> Drainer<'s> {
                 warn!("the tables could not be shown once more: {e}");
             }
         }
+    }
+
+    /// What others need of the tables is gone, so the process in the place of the dead one begins with empty ones. But it
+    /// hears which lineage is over, and what runs here.
+    fn remind(&mut self, channel: Channel) {
+        if let Err(e) = teach::remind(self.shared, &channel) {
+            warn!("the process that begins cannot be told what runs here: {e}");
+            return;
+        }
+        warn!(
+            "the process that took over has died, and its tables are gone: the next one begins with empty ones."
+        );
+        self.restate();
+        self.channel = Some(channel);
+        self.shown = Instant::now();
+        self.say();
     }
 
     fn confirmed(&mut self) {

@@ -271,7 +271,7 @@ fn teach(
         // once for what they know. They answer by dialing sockets that both processes listen on.
         peers::step_aside(shared);
     }
-    introduce(shared, channel)?;
+    introduce(shared, channel, true)?;
     let mut told = Told::default();
     let mut exporters = walk(shared, channel, &mut told)?;
     loop {
@@ -305,19 +305,23 @@ fn lineage(shared: &Shared) -> Option<Lineage> {
     lineage.or_else(|| shared.heritage.last_lineage())
 }
 
-/// Who this is, and what there is.
-fn introduce(shared: &Shared, channel: &Channel) -> io::Result<()> {
+/// Who this is, and what there is. `shows`: the entries, too.
+fn introduce(shared: &Shared, channel: &Channel, shows: bool) -> io::Result<()> {
     let tables = &shared.world.tables;
     let heritage = &shared.heritage;
     let lineage = lineage(shared);
-    let shared_as = |at| convert::shared_as(heritage.once_shared(TableId(at)));
+    let shared_as = |at| {
+        let how = heritage.once_shared(TableId(at));
+        convert::shared_as(how.filter(|_| shows))
+    };
+    let count = |table: &Table| if shows { table.count() as u64 } else { 0 };
     let mut shared_as = (0..=u16::MAX).map(shared_as);
     let mut described = tables.iter();
     for (tables, more) in convert::infos(tables) {
         let these: Vec<&Table> = described.by_ref().take(tables.len()).collect();
         let hello = Tables {
             seeds: these.iter().map(|table| table.seed()).collect(),
-            entries: these.iter().map(|table| table.count() as u64).collect(),
+            entries: these.iter().map(|table| count(table)).collect(),
             sizes: these.iter().map(|t| t.spec().size as u64).collect(),
             child: heritage.child,
             shared_as: shared_as.by_ref().take(these.len()).collect(),
@@ -370,7 +374,7 @@ pub(super) fn again(
     newest: &Newest,
     time: u64,
 ) -> io::Result<Told> {
-    introduce(shared, channel)?;
+    introduce(shared, channel, true)?;
     for (at, table) in shared.world.tables.iter().enumerate() {
         let (Some(replica), Some(newest)) = (table.replica(), newest.get(at)) else {
             continue;
@@ -390,6 +394,15 @@ pub(super) fn again(
     say(channel, Pass::Sealed { held_ms })?;
     say(channel, Pass::Released)?;
     Ok(told)
+}
+
+/// The same where the tables are not kept any more: which lineage is over, and that nothing is shown.
+pub(super) fn remind(shared: &Shared, channel: &Channel) -> io::Result<()> {
+    introduce(shared, channel, false)?;
+    say(channel, Pass::Walked)?;
+    let held_ms = clock::read().mono_ms;
+    say(channel, Pass::Sealed { held_ms })?;
+    say(channel, Pass::Released)
 }
 
 /// Shows what has changed.

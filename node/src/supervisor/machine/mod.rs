@@ -184,6 +184,7 @@ impl Machine {
                 }
             }
             Event::Left { id } => self.left(id),
+            Event::Back { id } => self.back(id),
             Event::Taken => {
                 if self.taking.is_some() {
                     self.taking = Some(true);
@@ -373,6 +374,19 @@ impl Machine {
         self.out.push_back(Action::CloseDuplicates);
         self.end_candidate();
         self.finish_reloads("another process has taken over");
+    }
+
+    /// The other process has ended before it accepted.
+    fn back(&mut self, id: Id) {
+        match self.worker(id) {
+            Some(w) => w.phase = Phase::Serving,
+            None => return,
+        }
+        self.left = false;
+        self.say(
+            true,
+            "The process that took over has ended before it accepted: serving on.".into(),
+        );
     }
 
     fn broken(&mut self, id: Id, why: String, _now_ms: u64) {

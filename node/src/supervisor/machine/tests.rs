@@ -385,6 +385,26 @@ fn a_worker_that_left_is_not_replaced() {
 }
 
 #[test]
+fn a_worker_that_comes_back_is_one_as_before() {
+    let mut b = Bench::served();
+    b.on(Event::Left { id: 0 });
+    b.on(Event::Back { id: 0 });
+    assert!(b.machine.is_calm());
+    assert!(
+        b.on(Event::Reload { hard: false })
+            .contains(&Action::Reloading)
+    );
+    let mut b = Bench::served();
+    b.on(Event::Left { id: 0 });
+    b.on(Event::Back { id: 0 });
+    let done = b.on(Event::Exited {
+        pid: 100,
+        status: Status::Signal(9),
+    });
+    assert!(done.contains(&Action::Spawn { id: 1 }), "{done:?}");
+}
+
+#[test]
 fn a_first_worker_that_dies_while_it_takes_over_is_replaced() {
     for (sure, status, replaced) in [
         (None, Status::Signal(9), false),

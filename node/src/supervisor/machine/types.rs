@@ -25,6 +25,8 @@ pub enum Event {
     Closed { id: Id },
     /// It has handed over to a process of somebody else.
     Left { id: Id },
+    /// That process has ended before it accepted: this worker serves on.
+    Back { id: Id },
     /// The first worker takes over from a process of somebody else, which may be for good already.
     Taking { id: Id, sure: bool },
     /// That process says so itself: it has let go.
