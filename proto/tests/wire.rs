@@ -50,6 +50,7 @@ fn table() -> TableDef {
                 factor: 0,
             },
         ],
+        entries: 0,
     }
 }
 

@@ -151,6 +151,7 @@ pub(crate) fn hello(version: u32) -> Hello {
                 name: "gpc0".into(),
                 factor: 0,
             }],
+            entries: 0,
         }],
         more: false,
     }

@@ -314,6 +314,7 @@ fn table_out(table: TableDef) -> proto::TableDef {
         size: table.size,
         expire_ms: table.expire_ms,
         columns: table.columns.iter().map(column_out).collect(),
+        entries: table.entries,
     }
 }
 
@@ -334,6 +335,7 @@ fn table_in(table: proto::TableDef) -> TableDef {
         size: table.size,
         expire_ms: table.expire_ms,
         columns: table.columns.iter().filter_map(column_in).collect(),
+        entries: table.entries,
         later: later.take(LATER_MAX).map(later_name).collect(),
         name: table.name,
     }
@@ -418,6 +420,7 @@ mod tests {
             size: 1_000,
             expire_ms: Some(60_000),
             columns: vec![rate],
+            entries: 900,
             later: Vec::new(),
         }
     }

@@ -113,6 +113,7 @@ impl Hub {
                 name: table.name,
                 partial,
                 columns: table.columns,
+                entries: table.entries,
                 mismatches: answer.mismatches.clone(),
                 ..InTable::default()
             });

@@ -223,6 +223,7 @@ impl Hub {
                     size: spec.size as u64,
                     expire_ms: spec.expire_ms,
                     columns: columns.clone(),
+                    entries: 0,
                     later: Vec::new(),
                 },
                 writer: BatchWriter::new(columns),
@@ -561,7 +562,14 @@ impl Hub {
             newcomer: self.is_newcomer(),
             mono_ms: now,
             wall_ms: self.wall_ms(now),
-            tables: self.tables.iter().map(|t| t.def.clone()).collect(),
+            tables: self
+                .tables
+                .iter()
+                .map(|shared| TableDef {
+                    entries: self.store(shared).map_or(0, |s| s.entries(now) as u64),
+                    ..shared.def.clone()
+                })
+                .collect(),
         }
     }
     pub(super) fn wall_ms(&self, now: u64) -> u64 {

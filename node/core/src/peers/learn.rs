@@ -118,6 +118,10 @@ impl Hub {
             return;
         };
         shared.learn = Learn::From(id);
+        if let (Some(store), Some(taught)) = (self.stores.store(shared.id), session.table_of(table))
+        {
+            store.expect_entries(usize::try_from(taught.entries).unwrap_or(usize::MAX));
+        }
         session.replies.push_back(Reply::Teach { table: theirs });
         let lesson = self.lessons.entry(id).or_insert_with(|| Lesson {
             node: session.node.clone(),

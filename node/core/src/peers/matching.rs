@@ -91,6 +91,7 @@ mod tests {
             size: 100,
             expire_ms: None,
             columns,
+            entries: 0,
             later: later.iter().map(|name| (*name).to_owned()).collect(),
         }
     }

@@ -25,6 +25,8 @@ pub struct TableDef {
     pub expire_ms: Option<u32>,
     /// Its columns in the order of rows.
     pub columns: Vec<ColumnDef>,
+    /// About how many entries it has when it is told; 0: that is not said.
+    pub entries: u64,
     /// Names of columns that only a later version knows, for people: they are not shared.
     pub later: Vec<String>,
 }

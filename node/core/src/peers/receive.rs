@@ -59,6 +59,8 @@ pub(super) struct InTable {
     pub(super) own: Option<usize>,
     pub(super) name: String,
     pub(super) columns: Vec<ColumnDef>,
+    /// About how many entries it had when the session began.
+    pub(super) entries: u64,
     /// It lacks columns of ours: it has what third parties counted and assigned only in part.
     pub(super) partial: bool,
     pub(super) started: bool,

@@ -24,6 +24,8 @@ pub trait Store {
     fn entries(&self, _now_ms: u64) -> usize {
         0
     }
+    /// About so many entries will be learned: room for them is made at once, as far as the table may grow.
+    fn expect_entries(&self, _entries: usize) {}
     /// Entries had to go, or did not come in, for lack of room, here or in a process before this one.
     fn is_crowded(&self) -> bool {
         false
@@ -109,6 +111,9 @@ impl Store for Table {
     }
     fn entries(&self, now_ms: u64) -> usize {
         self.used(now_ms)
+    }
+    fn expect_entries(&self, entries: usize) {
+        self.expect_shares(entries);
     }
     fn is_crowded(&self) -> bool {
         let events = self.events();

@@ -185,6 +185,16 @@ impl Table {
             shard.lock().expect(&self.schema, each);
         }
     }
+    /// The same for entries that others have counted: their shares need room, too.
+    pub fn expect_shares(&self, entries: usize) {
+        self.expect(entries);
+        let each = entries.min(self.spec.size) / self.shards.len();
+        for shard in &self.shards {
+            if let Some(replica) = &mut shard.lock().replica {
+                replica.cells.expect(each);
+            }
+        }
+    }
     /// Forgets all entries but those that somebody holds, and those with these keys, and gives the memory back: what is
     /// counted from now on is counted for another process ([`Table::take_deltas`]), which has them all. It cannot be taught or
     /// handed over again.
@@ -194,7 +204,7 @@ impl Table {
             .filter_map(|key| self.pin(key, now_ms))
             .collect();
         for padded in &self.shards {
-            let removed = padded.lock().strip(&self.schema, now_ms);
+            let removed = padded.lock().strip(&self.schema);
             self.forget(removed);
         }
         if let Some(shared) = &self.shared {

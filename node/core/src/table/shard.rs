@@ -26,7 +26,8 @@ use super::slab::{FREE, NIL, SLOTS_MAX, Slab};
 const GROW_FROM: usize = 64;
 const ASIDE: u32 = u32::MAX - 2;
 pub(super) const HELD: u32 = u32::MAX - 3;
-/// Steps back from the tail before an entry is put aside.
+/// Steps back from the tail before an entry is put aside; fewer where they lately led nowhere, as each is a record that has to
+/// come from memory.
 const STEPS_BACK_MAX: u32 = 8;
 /// An entry so much older than one that it should come before is put aside at once.
 const FAR_BACK_MS: u64 = 2_000;
@@ -96,6 +97,8 @@ pub(super) struct Shard {
     head: u32,
     tail: u32,
     aside: Aside,
+    /// See [`STEPS_BACK_MAX`].
+    steps_back: u32,
     pub events: Events,
     /// Of a replicated table.
     pub replica: Option<Box<ReplicaShard>>,
@@ -137,6 +140,7 @@ impl Shard {
             head: NIL,
             tail: NIL,
             aside: Aside::EMPTY,
+            steps_back: STEPS_BACK_MAX,
             events: Events::default(),
         }
     }
@@ -202,6 +206,12 @@ impl Shard {
     #[inline]
     pub fn next_word(&self) -> u32 {
         word(self.slab.record(self.tail), TOUCHED)
+    }
+    /// The same for so many new entries with a share of another lineage each.
+    #[inline]
+    pub fn look_ahead(&self, entries: usize) -> u32 {
+        let cells = self.replica.as_ref().map(|r| r.cells.look_ahead(entries));
+        self.slab.look_ahead(entries) | cells.unwrap_or(0)
     }
     /// Whether the entry's lifetime is over, so that it is absent for all who ask. Held entries start another one instead.
     #[inline]
@@ -289,23 +299,34 @@ impl Shard {
         }
         self.slab.give_back(slot);
     }
-    /// Removes all entries that nobody holds, and gives their memory back. Returns how many there were.
-    pub fn strip(&mut self, schema: &Schema, now: u64) -> usize {
-        let mut removed = 0;
+    /// Removes all entries that nobody holds, and gives their memory back. Returns how many there were. Nothing is looked for
+    /// or taken out of anything: what is left is put together anew, and most of what goes is only read once.
+    pub fn strip(&mut self, schema: &Schema) -> usize {
+        let (mut kept, mut removed) = (Vec::new(), 0);
         for slot in 0..self.slab.len() {
-            if self.is_taken(slot) && self.word(slot, USES) == 0 {
-                self.remove(schema, slot, now);
-                removed += 1;
+            if !self.is_taken(slot) {
+                continue;
+            }
+            if self.word(slot, USES) > 0 {
+                kept.push(slot); // and in no order
+                continue;
+            }
+            removed += 1;
+            if let (record, Some(replica)) = self.parts(slot) {
+                replica.part_with(schema, record);
             }
         }
+        (self.head, self.tail) = (NIL, NIL);
         self.aside = Aside::EMPTY;
-        self.slab.shrink();
-        let slab = &self.slab;
-        self.index
-            .shrink_to_fit(|slot| schema.hash(schema.key(slab.record(*slot))));
         if let Some(replica) = &mut self.replica {
-            replica.cells.shrink();
-            replica.dirty = Vec::new();
+            replica.keep_only(&self.slab, &kept);
+        }
+        self.slab.keep_only(&kept);
+        let slab = &self.slab;
+        let hash = |slot: &u32| schema.hash(schema.key(slab.record(*slot)));
+        self.index = HashTable::with_capacity(kept.len());
+        for slot in kept {
+            self.index.insert_unique(hash(&slot), slot, hash);
         }
         removed
     }
@@ -507,7 +528,10 @@ impl Shard {
                 if later <= touched {
                     break;
                 }
-                if steps == STEPS_BACK_MAX || later - touched > FAR_BACK_MS {
+                if steps == self.steps_back || later - touched > FAR_BACK_MS {
+                    if steps > 1 {
+                        self.steps_back = steps / 2;
+                    }
                     self.set_word(slot, PREV, ASIDE);
                     self.aside.note(aside_key(touched, slot));
                     if self.aside.loose.len() > self.slab.len() as usize + LOOSE_SPARE {
@@ -517,6 +541,9 @@ impl Shard {
                 }
                 steps += 1;
                 after = self.word(after, PREV);
+            }
+            if steps > 0 && self.steps_back < STEPS_BACK_MAX {
+                self.steps_back += 1;
             }
         }
         let next = if after == NIL {

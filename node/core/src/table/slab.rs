@@ -114,33 +114,29 @@ impl Slab {
         let chunks = self.chunks.iter().enumerate().map(used);
         chunks.sum::<usize>() + self.chunks.len() * size_of::<Chunk>()
     }
-    /// Lets go of chunks in which no slot is in use.
-    pub fn shrink(&mut self) {
-        let mut used = vec![1_u32 << self.shift; self.chunks.len()];
-        if let Some(last) = used.last_mut() {
-            *last = self.len - ((self.chunks.len() as u32 - 1) << self.shift);
-        }
-        let mut free = Vec::new();
-        while self.free != NIL {
-            free.push(self.free);
-            if let Some(used) = used.get_mut((self.free >> self.shift) as usize) {
-                *used = used.saturating_sub(1);
+    /// Gives every slot back but these, which are in order, and lets go of chunks in which none of them is, without a look at
+    /// what is there.
+    pub fn keep_only(&mut self, kept: &[u32]) {
+        let mut kept = kept.iter().copied().peekable();
+        self.free = NIL;
+        for at in 0..self.chunks.len() {
+            let first = (at << self.shift) as u32;
+            let end = (first + (1 << self.shift)).min(self.len);
+            if kept.peek().is_none_or(|slot| *slot >= end) {
+                if let Some(chunk) = self.chunks.get_mut(at) {
+                    *chunk = Chunk::Gone;
+                }
+                continue;
             }
-            self.free = word(self.record(self.free), NEXT);
-        }
-        for (chunk, used) in self.chunks.iter_mut().zip(&used) {
-            if *used == 0 {
-                *chunk = Chunk::Gone;
+            for slot in first..end {
+                if kept.next_if_eq(&slot).is_none() {
+                    self.give_back(slot);
+                }
             }
         }
         // The last one may have slots that were never handed out.
         if matches!(self.chunks.last(), Some(Chunk::Gone)) {
             self.len = (self.chunks.len() as u32) << self.shift;
-        }
-        for slot in free {
-            if !self.record(slot).is_empty() {
-                self.give_back(slot);
-            }
         }
     }
     /// A slot whose record holds anything. `None`: numbers ran out.
@@ -162,6 +158,21 @@ impl Slab {
         }
         self.len += 1;
         Some(slot)
+    }
+    /// Looks at the records of so many slots that will be handed out next, to have them fetched ahead of time, where that is known
+    /// to be of use: what was never written costs a second fault of the page if it is read first.
+    #[inline]
+    pub fn look_ahead(&self, slots: usize) -> u32 {
+        let end = (self.len as usize + slots).min(self.expected >> self.shift << self.shift);
+        if self.free != NIL {
+            return 0;
+        }
+        let ahead = (self.len..end as u32).map(|slot| {
+            let record = self.record(slot);
+            let last = record.last().copied().unwrap_or(0);
+            record.first().map_or(0, |first| u32::from(*first | last))
+        });
+        ahead.fold(0, |sum, part| sum | part)
     }
     pub fn give_back(&mut self, slot: u32) {
         let next = self.free;
@@ -201,10 +212,13 @@ mod tests {
                 set_word(slab.record_mut(*slot), 0, slot + 7);
             }
             let before = slab.bytes();
-            for slot in slots.iter().filter(|slot| **slot != 1_234) {
+            for slot in slots
+                .iter()
+                .filter(|slot| *slot % 2 == 0 && **slot != 1_234)
+            {
                 slab.give_back(*slot);
             }
-            slab.shrink();
+            slab.keep_only(&[1_234]);
             assert!(slab.bytes() < before / 4, "{} of {before}", slab.bytes());
             assert_eq!(word(slab.record(1_234), 0), 1_241);
             assert!(slab.record(0).is_empty());
@@ -214,8 +228,12 @@ mod tests {
                 assert_ne!(slot, 1_234);
                 assert_eq!(slab.record(slot).len(), 64);
             }
-            slab.shrink();
+            slab.keep_only(&[1_234]);
             assert_eq!(word(slab.record(1_234), 0), 1_241);
+            slab.keep_only(&[]);
+            assert!(slab.record(1_234).is_empty());
+            let slot = slab.take().unwrap();
+            assert_eq!(slab.record(slot).len(), 64);
         }
     }
 }

@@ -109,6 +109,7 @@ impl Victim {
             size: 100,
             expire_ms: Some(60_000),
             columns: self.columns(),
+            entries: u64::MAX,
             later: Vec::new(),
         }
     }

@@ -68,6 +68,9 @@ impl Store for SimTable {
     fn spec(&self) -> &TableSpec {
         Store::spec(&self.table)
     }
+    fn expect_entries(&self, entries: usize) {
+        self.table.expect_entries(entries);
+    }
     fn columns(&self) -> Vec<ColumnDef> {
         self.table.columns()
     }

@@ -5,7 +5,7 @@
 //! visible although their time is over here, for another node holds them. All three are out of the touch order, in lists of
 //! their own through the same links.
 
-use super::state::{ReplicaShard, count, flags};
+use super::state::{ReplicaShard, count, flags, hash};
 use super::{EXPIRED_GRACE_MS, TOMBSTONE_MIN_MS, TOMBSTONE_UNEXPIRING_MS};
 use crate::table::rate::age_ms;
 use crate::table::schema::{
@@ -93,6 +93,36 @@ impl ReplicaShard {
             self.shared.holes.fetch_add(1, Relaxed);
         }
         set_word(record, FLAGS, bits & flags::LISTED);
+    }
+    /// An entry goes with most others: [`ReplicaShard::keep_only`] follows. What it leaves behind elsewhere is settled here.
+    pub fn part_with(&mut self, schema: &Schema, record: &mut [u8]) {
+        let shared = &self.shared;
+        for cell in self.chain(record) {
+            shared.lineages.let_go(cell.lineage());
+        }
+        let bits = word(record, FLAGS);
+        if bits & flags::JOURNALED != 0 {
+            shared.holes.fetch_add(1, Relaxed);
+        }
+        if bits & (flags::TOMB | flags::GRACED) != 0 {
+            shared.hidden.fetch_sub(1, Relaxed);
+        }
+        if bits & flags::TOMB != 0 {
+            shared.counts.tombstones.fetch_sub(1, Relaxed);
+        }
+        self.say_released(schema, record);
+    }
+    /// Forgets what belongs to other slots than these, which are in order and hold entries that are visible.
+    pub fn keep_only(&mut self, records: &Slab, kept: &[u32]) {
+        let chains = kept.iter().map(|slot| self.chain(records.record(*slot)));
+        let mut cells: Vec<u32> = chains.flatten().map(|cell| cell.slot).collect();
+        cells.sort_unstable();
+        self.cells.keep_only(&cells);
+        self.exts
+            .retain(|ext| kept.binary_search(&ext.slot).is_ok());
+        self.exts.shrink_to_fit(|ext| hash(ext.slot));
+        (self.graced, self.tombs, self.lent) = (Hidden::EMPTY, Hidden::EMPTY, Hidden::EMPTY);
+        self.dirty = Vec::new();
     }
     /// Periodic upkeep: no 32-bit stamp may become ambiguous, and the dead are not remembered for nothing.
     pub fn settle(&mut self, schema: &Schema, record: &mut [u8], slot: u32, now: u64) {
