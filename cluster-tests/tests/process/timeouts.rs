@@ -1,9 +1,10 @@
 //! Time-outs that are not the fault of anybody in particular: idle tunnels, idle CLI sessions, drains that take too long.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use cluster_tests::server::Gate;
-use cluster_tests::wait::{observe_for, until_true, until_within};
+use cluster_tests::wait::{observe_for, pace, until_true};
 use cluster_tests::{Client, Gone, Launch, Server, get};
 use rustix::process::Signal;
 
@@ -57,13 +58,23 @@ listen tcp
     )
     .set("s1", server.addr())
     .start();
-    let mut client = Client::connect(proxy.addr("tcp"));
-    // Twice the time-out in steps far below it.
-    for _ in 0..16 {
-        assert_eq!(client.send("x").take(1), Ok(b"x".to_vec()));
-        let pause: Option<()> = until_within(std::time::Duration::from_millis(200), || None);
-        assert!(pause.is_none());
-    }
+    // Twice the time-out in steps far below it. Nothing can be said where the machine stalls for as long.
+    let stays_open = || {
+        let mut client = Client::connect(proxy.addr("tcp"));
+        let mut last = Instant::now();
+        for _ in 0..16 {
+            let echoed = client.send("x").take(1);
+            let stalled = last.elapsed() > Duration::from_secs(1);
+            assert!(stalled || echoed == Ok(b"x".to_vec()), "{echoed:?}");
+            if stalled {
+                return false;
+            }
+            last = Instant::now();
+            pace(Duration::from_millis(200));
+        }
+        true
+    };
+    assert!((0..10).any(|_| stays_open()), "it stalls all the time");
 }
 
 #[test]
@@ -222,7 +233,7 @@ frontend fe
     for client in &mut clients {
         client.get("/");
     }
-    observe_for(std::time::Duration::from_millis(1500));
+    observe_for(Duration::from_millis(1500));
     proxy.signal(Signal::CONT);
     for client in &mut clients {
         assert_eq!(client.response().map(|r| r.status), Ok(200));
