@@ -13,6 +13,7 @@ mod kernel;
 mod memory;
 mod origin;
 mod outcome;
+mod processor;
 mod rounds;
 mod site;
 mod tally;

@@ -80,6 +80,8 @@ pub struct Outcome {
     pub stuck: usize,
     /// From the signal to the first answer under the new configuration.
     pub ready: Spans,
+    /// For how long meanwhile one of the threads, the unluckiest, was ready to run and got no processor.
+    pub starved: Spans,
     /// The longest that connecting and an answer took, around each reload.
     pub gap: Spans,
     /// The same for stretches of time without a reload.
@@ -166,6 +168,10 @@ const ROWS: &[Row] = &[
     ("signal to the new process answering, ms", |o| {
         o.ready.cell()
     }),
+    (
+        "meanwhile the unluckiest thread waited for a processor for, ms",
+        |o| o.starved.cell(),
+    ),
     ("longest connect and answer around a reload, ms", |o| {
         o.gap.cell()
     }),

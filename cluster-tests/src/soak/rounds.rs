@@ -8,6 +8,7 @@ use super::clients::{self, LONG};
 use super::memory::Watcher;
 use super::origin::Origin;
 use super::outcome::{Outcome, Spans};
+use super::processor::Waits;
 use super::site::{self, Site, softly};
 use super::tally::{LONG as LONG_SPAN, Sort};
 use super::{Plan, compare};
@@ -84,6 +85,7 @@ pub(super) fn run(plan: &Plan) -> Outcome {
 struct Seen {
     failed: usize,
     ready: Vec<Duration>,
+    starved: Vec<Duration>,
     gap: Vec<Duration>,
     calm_gap: Vec<Duration>,
     blind_for: Vec<Duration>,
@@ -109,6 +111,7 @@ fn reload(plan: &Plan, sites: &mut [Site], at: usize, seen: &mut Seen) {
     let tally = std::sync::Arc::clone(&site.tally);
     tally.worst();
     let said = site.proxy.stderr().len();
+    let waits = Waits::of(site.proxy.pid());
     let (round, mut signal) = site.reload();
     let mut answer = None;
     let patience = match plan.kind {
@@ -126,12 +129,16 @@ fn reload(plan: &Plan, sites: &mut [Site], at: usize, seen: &mut Seen) {
     }
     let Some(when) = answer else { return };
     let ready = when.saturating_duration_since(signal);
+    let waited = waits.since();
+    seen.starved.push(waited.longest());
     if ready >= LONG_SPAN && plan.kind == Kind::Remora {
         let text = site.proxy.stderr();
         let since = text.get(said..).unwrap_or_default();
         let lines: Vec<&str> = since.lines().take(LINES_MAX).collect();
         let text = lines.join("\n    ");
-        tally.delayed(format!("reload {round} took {ready:.0?}:\n    {text}"));
+        tally.delayed(format!(
+            "reload {round} took {ready:.1?}; waited for a processor: {waited}\n    {text}"
+        ));
     }
     seen.ready.push(ready);
     seen.look_at_gauge(plan, site, nodes);
@@ -205,6 +212,7 @@ impl Seen {
             gauges: self.gauges,
             wrong_gauges: self.wrong_gauges,
             ready: Spans::of(self.ready),
+            starved: Spans::of(self.starved),
             gap: Spans::of(self.gap),
             calm_gap: Spans::of(self.calm_gap),
             own_tables: Spans::of(own_tables),

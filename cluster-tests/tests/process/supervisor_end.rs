@@ -5,8 +5,9 @@ use std::time::Duration;
 use cluster_tests::cluster::Spec;
 use cluster_tests::server::Gate;
 use cluster_tests::tools::lacks_as_root;
-use cluster_tests::wait::{PATIENCE, observe_for, until_true, until_within};
-use cluster_tests::{Client, Server, get};
+use cluster_tests::wait::{PATIENCE, observe_for, until, until_true, until_within};
+use cluster_tests::{Client, Launch, Server, get};
+use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
 use crate::common::{HEAD, haproxy_lacks};
@@ -139,4 +140,53 @@ backend origin
     until_true("nothing is open any more", || entry("conn_cur") == 0);
     assert_eq!(entry("http_req_cnt"), MANY);
     assert!(entry("bytes_out_cnt") >= bytes);
+}
+
+/// A new worker that is stopped before it serves is given up; a reload that was asked for meanwhile is another one.
+#[test]
+fn a_new_worker_that_is_stopped_is_given_up() {
+    if haproxy_lacks("waits for it") {
+        return;
+    }
+    let body = "
+frontend fe
+  bind 127.0.0.1:{{port:fe}}
+  http-request return status 200 content-type text/plain file {{dir}}/body
+";
+    let config = format!("{HEAD}{body}");
+    let proxy = Launch::new(&config)
+        .file("body", "one")
+        .supervised()
+        .start();
+    let says = || get(proxy.addr("fe"), "/").map(|answer| answer.text());
+    let first = worker(&proxy);
+    // It will wait for somebody to write to this.
+    let path = proxy.dir().join("body");
+    std::fs::remove_file(&path).expect("a file");
+    rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+    let ask = || master(&proxy).ask("reload");
+    std::thread::scope(|scope| {
+        let fails = scope.spawn(ask);
+        let new = until("another worker starts", || {
+            let all = format!("/proc/{0}/task/{0}/children", proxy.pid());
+            let all = std::fs::read_to_string(all).ok()?;
+            let mut all = all.split_whitespace().filter_map(|pid| pid.parse().ok());
+            let new = all.find(|pid| *pid != first)?;
+            // While it is not executed yet, its parent waits for that.
+            let line = std::fs::read_to_string(format!("/proc/{new}/cmdline")).ok()?;
+            line.contains("--worker").then_some(new)
+        });
+        kill(new, Signal::STOP);
+        std::fs::remove_file(&path).expect("a pipe");
+        std::fs::write(&path, "two").expect("a file");
+        let goes_well = scope.spawn(ask);
+        assert_eq!(says(), Ok("one".into()));
+        let said = fails.join().expect("an answer");
+        assert!(said.starts_with("Success=0\n"), "{said}");
+        let why = format!("worker ({new}) was stopped by signal 19 for 5 s");
+        assert!(said.contains(&why), "{said}");
+        let said = goes_well.join().expect("an answer");
+        assert!(said.starts_with("Success=1\n"), "{said}");
+    });
+    assert_eq!(says(), Ok("two".into()));
 }

@@ -1,5 +1,6 @@
 //! Starting programs and learning how they ended.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,8 +8,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
 
-use rustix::process::{Pid, WaitOptions};
+use nix::sys::wait::{Id, WaitPidFlag};
+use parking_lot::Mutex;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::machine::{self, Status};
 use crate::cli::{DETACHED, RESUMED, WORKER};
@@ -113,15 +117,110 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     ))
 }
 
-/// The next child that has ended, if any; process 1 also gets those of others.
-pub fn reap() -> Option<(u32, Status)> {
-    let (pid, status) = rustix::process::wait(WaitOptions::NOHANG).ok()??;
-    let status = match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Status::Exit(code),
-        (None, Some(signal)) => Status::Signal(signal),
-        (None, None) => return reap(),
-    };
-    Some((pid.as_raw_nonzero().get().unsigned_abs(), status))
+/// What became of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It has ended.
+    Ended(Status),
+    /// This signal has stopped it.
+    Stopped(i32),
+    /// It goes on.
+    Continued,
+}
+
+/// What became of this child, which is not let go of by that: who has ended stays until [`Reaper::release`].
+pub fn look(pid: u32) -> Option<News> {
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    if let Some(status) = wait(pid, ended) {
+        let status = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Status::Exit(code),
+            (None, signal) => Status::Signal(signal.unwrap_or_default()),
+        };
+        return Some(News::Ended(status));
+    }
+    let moved = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
+    let status = wait(pid, moved)?;
+    Some(match status.stopping_signal() {
+        Some(signal) => News::Stopped(signal),
+        None => News::Continued,
+    })
+}
+
+fn wait(pid: u32, options: WaitIdOptions) -> Option<WaitIdStatus> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    rustix::process::waitid(WaitId::Pid(pid), options).ok()?
+}
+
+/// Lets go of children that have ended, in a thread of its own: the kernel first drops what it knows of the process in `/proc`,
+/// and as long as somebody who looks at that holds it (a monitor that has no processor for the moment), waits in a loop. That
+/// took seconds, in which no signal was read.
+#[derive(Debug)]
+pub struct Reaper {
+    /// Those that nobody but [`Reaper::release`] may let go of.
+    known: Arc<Mutex<BTreeSet<u32>>>,
+    ended: mpsc::Sender<Option<u32>>,
+}
+
+impl Reaper {
+    /// Starts the thread; `known` are children already. Signals that the caller has blocked are blocked there.
+    ///
+    /// # Errors
+    /// There can be no more threads.
+    pub fn start(known: BTreeSet<u32>) -> io::Result<Reaper> {
+        let known = Arc::new(Mutex::new(known));
+        let (ended, queue) = mpsc::channel::<Option<u32>>();
+        let theirs = Arc::clone(&known);
+        std::thread::Builder::new()
+            .name("reaper".into())
+            .spawn(move || {
+                for pid in queue {
+                    if let Some(pid) = pid {
+                        let _ = wait(pid, WaitIdOptions::EXITED);
+                    }
+                    release_strangers(&theirs);
+                }
+            })?;
+        Ok(Reaper { known, ended })
+    }
+
+    /// Runs what starts a child. Its process id is known before anybody can take it for a stranger's.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn adopt(&self, start: impl FnOnce() -> io::Result<u32>) -> io::Result<u32> {
+        let mut known = self.known.lock();
+        let pid = start()?;
+        known.insert(pid);
+        Ok(pid)
+    }
+
+    /// This child has ended, and how has been noticed.
+    pub fn release(&self, pid: u32) {
+        self.known.lock().remove(&pid);
+        let _ = self.ended.send(Some(pid));
+    }
+
+    /// Some child may have ended that is not known: process 1 inherits those of others.
+    pub fn look_around(&self) {
+        let _ = self.ended.send(None);
+    }
+}
+
+fn release_strangers(known: &Mutex<BTreeSet<u32>>) {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    loop {
+        // Nothing is being started meanwhile.
+        let guard = known.lock();
+        let ended = nix::sys::wait::waitid(Id::All, flags).ok();
+        let pid = ended.and_then(|status| status.pid());
+        let pid = pid.and_then(|pid| u32::try_from(pid.as_raw()).ok());
+        // A known one is looked at first by whoever knows it.
+        let Some(pid) = pid.filter(|pid| !guard.contains(pid)) else {
+            return;
+        };
+        drop(guard);
+        let _ = wait(pid, WaitIdOptions::EXITED);
+    }
 }
 
 /// Sends a signal to a worker. One that has gone does not matter.
@@ -135,5 +234,45 @@ pub fn kill(pid: u32, signal: machine::Signal) {
     };
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits until there is such news.
+    fn comes(mut news: impl FnMut() -> bool) {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !news() {
+            assert!(std::time::Instant::now() < until);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn who_has_ended_is_looked_at_and_let_go_of_by_two() {
+        let reaper = Reaper::start(BTreeSet::new()).unwrap();
+        let sleeps = || Ok(Command::new("sleep").arg("600").spawn()?.id());
+        let pid = reaper.adopt(sleeps).unwrap();
+        assert_eq!(look(pid), None);
+        let raw = Pid::from_raw(pid as i32).unwrap();
+        rustix::process::kill_process(raw, rustix::process::Signal::STOP).unwrap();
+        comes(|| look(pid) == Some(News::Stopped(19)));
+        assert_eq!(look(pid), None, "news is told once");
+        rustix::process::kill_process(raw, rustix::process::Signal::CONT).unwrap();
+        comes(|| look(pid) == Some(News::Continued));
+        kill(pid, machine::Signal::Kill);
+        let ended = Some(News::Ended(Status::Signal(9)));
+        comes(|| look(pid) == ended);
+        // Only a look: it is there until it is released.
+        reaper.look_around();
+        let stranger = sleeps().unwrap();
+        kill(stranger, machine::Signal::Kill);
+        comes(|| look(stranger).is_some());
+        assert_eq!(look(pid), ended);
+        reaper.release(pid);
+        comes(|| look(pid).is_none());
+        comes(|| look(stranger).is_none());
     }
 }

@@ -17,7 +17,7 @@ mod upgrade;
 mod watch;
 mod workers;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ use crate::handoff::channel::Packet;
 use crate::handoff::frames::{Frame, Reloads, SeenFile};
 use crate::handoff::inherited::Offer;
 use crate::messages;
-use children::Program;
+use children::{News, Program, Reaper};
 use links::{Incoming, Link};
 use machine::{Action, Event, Id, Machine, Status};
 use master::{Ask, Target};
@@ -131,6 +131,7 @@ struct Supervisor<'a> {
     start: Start<'a>,
     machine: Machine,
     program: Program,
+    reaper: Reaper,
     known: HashMap<Id, Known>,
     /// By numbers from [`RELATIVES`] on.
     relatives: BTreeMap<Id, Relative>,
@@ -165,17 +166,19 @@ impl<'a> Supervisor<'a> {
         let program =
             Program::this().map_err(|e| format!("cannot find out which program this is: {e}"))?;
         let doors = open::doors(&start.args.master_sockets)?;
-        Supervisor::with(start, program, doors)
+        Supervisor::with(start, program, doors, BTreeSet::new())
     }
 
     fn with(
         start: Start<'a>,
         program: Program,
         doors: Vec<Door>,
+        children: BTreeSet<u32>,
     ) -> Result<Supervisor<'a>, String> {
         signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
         let signals = Signals::open().map_err(|e| format!("cannot read signals: {e}"))?;
         messages::in_background().map_err(|e| format!("cannot start the messages' thread: {e}"))?;
+        let reaper = Reaper::start(children).map_err(|e| format!("cannot start a thread: {e}"))?;
         let watch = match start.args.watch.then(Watch::open).transpose() {
             Ok(watch) => watch,
             Err(e) => return Err(format!("cannot watch files: {e}")),
@@ -184,6 +187,7 @@ impl<'a> Supervisor<'a> {
         Ok(Supervisor {
             machine: Machine::default(),
             program,
+            reaper,
             known: HashMap::new(),
             relatives: BTreeMap::new(),
             in_vain: BTreeMap::new(),
@@ -280,10 +284,25 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Looks at all workers. Who has ended is let go of by a thread of its own: see there.
     fn reap(&mut self) {
-        while let Some((pid, status)) = children::reap() {
-            self.reaped(pid, status);
+        let buried = |id: &Id| self.known.get(id).is_some_and(|k| k.reaped.is_some());
+        let workers = self.machine.workers.iter();
+        let workers = workers.filter(|w| w.pid != 0 && !buried(&w.id));
+        for pid in workers.map(|w| w.pid).collect::<Vec<_>>() {
+            let event = match children::look(pid) {
+                Some(News::Ended(status)) => {
+                    self.reaper.release(pid);
+                    self.reaped(pid, status);
+                    continue;
+                }
+                Some(News::Stopped(signal)) => Event::Stopped { pid, signal },
+                Some(News::Continued) => Event::Continued { pid },
+                None => continue,
+            };
+            self.machine.handle(event, now_ms());
         }
+        self.reaper.look_around();
     }
 
     fn signal(&mut self, signal: Signal) {

@@ -59,6 +59,10 @@ impl Process {
         }
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub(super) fn worker(self) -> Worker {
         Worker {
             id: self.id,

@@ -34,7 +34,8 @@ impl<'a> Supervisor<'a> {
             .zip(fds.by_ref())
             .map(|((text, level), fd)| Door::resumed(text.clone(), *level, fd))
             .collect();
-        let mut this = Supervisor::with(start, program, doors)?;
+        let children = state.workers.iter().map(Process::pid).collect();
+        let mut this = Supervisor::with(start, program, doors, children)?;
         for way in fds {
             this.relate(way, None);
         }

@@ -13,7 +13,7 @@ impl Supervisor<'_> {
     pub(super) fn spawn(&mut self, id: Id) -> std::io::Result<u32> {
         let (ours, theirs) = Channel::pair()?;
         let link = Link::open(id, ours, self.to_inbox.clone())?;
-        let pid = self.program.spawn_worker(theirs)?;
+        let pid = self.reaper.adopt(|| self.program.spawn_worker(theirs))?;
         link.send(Frame::hello());
         for packet in Packet::listeners(&self.duplicates) {
             link.send(packet);

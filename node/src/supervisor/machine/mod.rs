@@ -4,10 +4,15 @@
 //! (it keeps its sockets), then the new one is told to go; only when it serves is the old one told to drain. Until then
 //! every failure leads back to the old one.
 
+mod ending;
+mod patience;
 mod types;
 
 use std::collections::VecDeque;
 
+use ending::Ends;
+use patience::Stopped;
+pub use patience::*;
 pub use types::{Action, Counts, Event, Id, Phase, Signal, Status, Worker};
 
 /// See the head of this module.
@@ -38,35 +43,13 @@ pub struct Machine {
     stopping: Option<u8>,
     /// A hard stop: since when it counts, and when whoever is left is killed.
     ends: Option<Ends>,
+    /// The worker on its way to serve, if a signal has stopped it.
+    stopped: Option<Stopped>,
     /// Workers that were told to cut what runs, and when they are killed if they do not.
     cut: Vec<(Id, u64)>,
     out: VecDeque<Action>,
 }
 
-/// See [`Machine`].
-#[derive(Clone, Copy, Debug)]
-struct Ends {
-    since_ms: u64,
-    until_ms: u64,
-}
-
-/// How long a worker may take to read its configuration and to open its sockets.
-pub const START_PATIENCE_MS: u64 = 120_000;
-/// How long the serving worker may take to stop accepting; it is a matter of microseconds.
-pub const HOLD_PATIENCE_MS: u64 = 2_000;
-/// How long a worker that is ready may take to accept.
-pub const GO_PATIENCE_MS: u64 = 10_000;
-/// The same if it first has to agree with somebody else's process.
-pub const TAKE_PATIENCE_MS: u64 = 60_000;
-/// How long a worker that drains may take to close its sockets; it is a matter of microseconds.
-pub const CLOSE_PATIENCE_MS: u64 = 1_000;
-/// How long a worker may take to cut its connections, and to say what it counted last.
-pub const CUT_PATIENCE_MS: u64 = 5_000;
-/// How long everything may take to end at once: a worker that answers needs less, even when its peers are slow.
-pub const STOP_PATIENCE_MS: u64 = 20_000;
-/// A second order to end at once means it only so long after the first: one that is sent to a whole group of processes, and passed
-/// on by another one, comes twice.
-pub const STOP_AGAIN_MS: u64 = 1_000;
 /// Pauses before a crashed worker is replaced: none, then doubling.
 const BACKOFF_FIRST_MS: u64 = 100;
 const BACKOFF_MAX_MS: u64 = 10_000;
@@ -89,21 +72,6 @@ impl Machine {
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Action> {
         self.out.pop_front()
-    }
-
-    /// When [`Event::Tick`] is due.
-    pub fn deadline(&self) -> Option<u64> {
-        let patience = self.workers.iter().filter_map(|w| match w.phase {
-            Phase::Starting { until_ms }
-            | Phase::Ready { until_ms }
-            | Phase::Going { until_ms } => Some(until_ms),
-            _ => None,
-        });
-        let cut = self.cut.iter().map(|(_, at)| *at);
-        let end = self.ends.map(|ends| ends.until_ms);
-        let closed = self.closing.map(|(_, until_ms)| until_ms);
-        let all = patience.chain(self.restart_ms).chain(cut);
-        all.chain(end).chain(closed).min()
     }
 
     /// The number that a reload asked for now will be answered with.
@@ -199,8 +167,10 @@ impl Machine {
                     self.taking = Some(sure);
                 }
             }
-            Event::Broken { id, why } => self.broken(id, why, now_ms),
+            Event::Broken { id, why } => self.broken(id, why),
             Event::Exited { pid, status } => self.exited(pid, status, now_ms),
+            Event::Stopped { pid, signal } => self.stopped(pid, signal, now_ms),
+            Event::Continued { pid } => self.continued(pid),
             Event::Reload { hard } => self.reload(hard, now_ms),
             Event::Term => self.end(0, now_ms),
             Event::Unfit => self.end(1, now_ms),
@@ -347,6 +317,7 @@ impl Machine {
         self.report_reload();
         self.next_reload(now_ms);
     }
+
     fn report_reload(&mut self) {
         self.closing = None;
         if let Some((number, _)) = self.reload.take() {
@@ -389,19 +360,6 @@ impl Machine {
         );
     }
 
-    fn broken(&mut self, id: Id, why: String, _now_ms: u64) {
-        let Some(w) = self.worker(id) else { return };
-        // One that ends anyway closes its channel, too; a served one without a channel can only be replaced.
-        if matches!(w.phase, Phase::Draining | Phase::Dying) {
-            return;
-        }
-        w.fault.get_or_insert(why);
-        self.out.push_back(Action::Kill {
-            id,
-            signal: Signal::Kill,
-        });
-    }
-
     fn exited(&mut self, pid: u32, status: Status, now_ms: u64) {
         let Some(at) = self.workers.iter().position(|w| w.pid == pid && pid != 0) else {
             return;
@@ -409,6 +367,7 @@ impl Machine {
         let w = self.workers.remove(at);
         let id = w.id;
         self.cut.retain(|(cut, _)| *cut != id);
+        self.stopped = self.stopped.filter(|s| s.id != id);
         match self.closing {
             Some((closing, _)) if closing == id => self.reloaded(now_ms),
             // It has served.
@@ -554,131 +513,6 @@ impl Machine {
             && let Some(hard) = self.again.take()
         {
             self.reload(hard, now_ms);
-        }
-    }
-
-    /// A hard stop. Whoever does not end is killed: after a while, or when this is asked for again.
-    fn end(&mut self, code: u8, now_ms: u64) {
-        let ends = self.ends.get_or_insert(Ends {
-            since_ms: now_ms,
-            until_ms: now_ms + STOP_PATIENCE_MS,
-        });
-        if now_ms >= ends.since_ms + STOP_AGAIN_MS {
-            ends.until_ms = now_ms;
-            self.tick(now_ms);
-        } else {
-            self.stop(code, Signal::Term);
-        }
-    }
-
-    /// Kills who did not end in time, once.
-    fn end_of_patience(&mut self, now_ms: u64) {
-        let Some(ends) = self.ends.as_mut().filter(|e| now_ms >= e.until_ms) else {
-            return;
-        };
-        ends.until_ms = u64::MAX;
-        for w in self.workers.clone() {
-            self.say(true, format!("Worker ({}) does not end: killed.", w.pid));
-            self.out.push_back(Action::Kill {
-                id: w.id,
-                signal: Signal::Kill,
-            });
-        }
-    }
-
-    fn stop(&mut self, code: u8, signal: Signal) {
-        if self.stopping.is_none() {
-            self.out.push_back(Action::Stopping);
-            self.finish_reloads("everything is about to stop");
-        }
-        self.stopping = Some(code);
-        self.restart_ms = None;
-        if signal == Signal::Usr1 {
-            self.end_candidate();
-        }
-        self.kill_all(signal);
-        // A port that nobody serves must refuse.
-        self.out.push_back(Action::CloseDuplicates);
-        self.exit_if_empty();
-    }
-
-    /// A worker that has not served yet has nothing to finish.
-    fn end_candidate(&mut self) {
-        if let Some(id) = self.candidate().map(|w| w.id) {
-            if let Some(w) = self.worker(id) {
-                w.phase = Phase::Dying;
-            }
-            self.out.push_back(Action::Kill {
-                id,
-                signal: Signal::Term,
-            });
-        }
-    }
-
-    fn finish_reloads(&mut self, why: &str) {
-        self.again = None;
-        self.reload = None;
-        self.closing = None;
-        self.out.push_back(Action::Reloaded {
-            number: u32::MAX,
-            outcome: Err(why.to_owned()),
-        });
-    }
-
-    fn kill_all(&mut self, signal: Signal) {
-        for w in &self.workers {
-            // A worker that starts does not catch these yet, and would be stopped.
-            let catches = matches!(w.phase, Phase::Serving | Phase::Old | Phase::Draining);
-            let asks = matches!(signal, Signal::Ttin | Signal::Ttou);
-            if w.pid != 0 && w.phase != Phase::Dying && (catches || !asks) {
-                self.out.push_back(Action::Kill { id: w.id, signal });
-            }
-        }
-    }
-
-    fn exit_if_empty(&mut self) {
-        if let (Some(code), true) = (self.stopping, self.workers.is_empty()) {
-            self.say(false, format!("All workers exited. Exiting... ({code})"));
-            self.out.push_back(Action::Exit { code });
-        }
-    }
-
-    fn tick(&mut self, now_ms: u64) {
-        if self.restart_ms.is_some_and(|at| now_ms >= at) {
-            self.spawn(now_ms);
-        }
-        self.cut.retain(|(id, at)| {
-            if now_ms >= *at {
-                self.out.push_back(Action::Kill {
-                    id: *id,
-                    signal: Signal::Kill,
-                });
-            }
-            now_ms < *at
-        });
-        self.end_of_patience(now_ms);
-        if self.closing.is_some_and(|(_, until)| now_ms >= until) {
-            self.reloaded(now_ms);
-        }
-        let Some(w) = self.candidate().cloned() else {
-            return;
-        };
-        match w.phase {
-            Phase::Starting { until_ms } | Phase::Going { until_ms } if now_ms >= until_ms => {
-                self.broken(w.id, "was not ready in time".into(), now_ms);
-                if let Some(w) = self.worker(w.id) {
-                    // Not again for the same; its end is what counts.
-                    w.phase = Phase::Starting { until_ms: u64::MAX };
-                }
-            }
-            Phase::Ready { until_ms } if now_ms >= until_ms => {
-                self.say(
-                    true,
-                    "The old worker does not answer; the new one begins.".into(),
-                );
-                self.go(now_ms);
-            }
-            _ => {}
         }
     }
 }

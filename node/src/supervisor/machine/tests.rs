@@ -207,6 +207,63 @@ fn an_old_worker_that_hangs_does_not_stop_a_reload() {
 }
 
 #[test]
+fn a_new_worker_that_is_stopped_is_given_up() {
+    let stopped = |pid| Event::Stopped { pid, signal: 19 };
+    for steps in 0..3 {
+        let mut b = Bench::served();
+        b.on(Event::Reload { hard: false });
+        b.on(Event::Spawned { id: 1, pid: 101 });
+        let ready = Event::Ready {
+            id: 1,
+            max_reloads: 9,
+        };
+        for event in [ready, Event::Held { id: 0 }].into_iter().take(steps) {
+            b.on(event);
+        }
+        // One that goes on is not given up, whoever else is stopped.
+        assert_eq!(b.on(stopped(101)), []);
+        assert_eq!(b.on(stopped(100)), []);
+        assert_eq!(b.on(Event::Continued { pid: 101 }), []);
+        let later = b.now_ms + STOPPED_PATIENCE_MS;
+        assert!(b.machine.stopped.is_none());
+        assert_eq!(b.on(stopped(101)), []);
+        // Asked for meanwhile: it begins once the one that hangs has gone.
+        b.on(Event::Reload { hard: false });
+        while b.machine.deadline().is_some_and(|at| at < later) {
+            b.now_ms = b.machine.deadline().unwrap();
+            b.on(Event::Tick);
+        }
+        assert_eq!(b.machine.deadline(), Some(later));
+        b.now_ms = later;
+        let kill = Action::Kill {
+            id: 1,
+            signal: Signal::Kill,
+        };
+        assert_eq!(b.on(Event::Tick), [kill], "{steps}");
+        let done = b.dies(1);
+        let (number, why) = done.iter().find_map(why_failed).expect("a failure");
+        assert_eq!(number, 1);
+        assert!(
+            why.contains("(101) was stopped by signal 19 for 5 s"),
+            "{why}"
+        );
+        let next = [Action::Reloading, Action::Spawn { id: 2 }];
+        assert!(done.ends_with(&next), "{done:?}");
+        assert_eq!(b.comes_up(2), [Action::Hold { id: 0 }]);
+    }
+}
+
+fn why_failed(action: &Action) -> Option<(u32, String)> {
+    match action {
+        Action::Reloaded {
+            number,
+            outcome: Err(why),
+        } => Some((*number, why.clone())),
+        _ => None,
+    }
+}
+
+#[test]
 fn a_reload_during_a_reload_comes_after_it() {
     let mut b = Bench::served();
     b.on(Event::Reload { hard: false });

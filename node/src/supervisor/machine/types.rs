@@ -35,6 +35,10 @@ pub enum Event {
     Broken { id: Id, why: String },
     /// A child has ended.
     Exited { pid: u32, status: Status },
+    /// A signal has stopped a child.
+    Stopped { pid: u32, signal: i32 },
+    /// A child that was stopped goes on.
+    Continued { pid: u32 },
     /// A reload was asked for.
     Reload { hard: bool },
     /// SIGTERM.
