@@ -116,7 +116,7 @@ type SectionFamily = Family<fn(&&Now) -> Option<Value>, fn(&&Now, Each<'_>)>;
 #[rustfmt::skip]
 pub(super) static SECTION: &[SectionFamily] = families! {
     gauge "ready" "1 if its tables have been learned from a peer, or nobody was there to learn from." (|r| Some(r.report.ready.into()));
-    gauge "untaught" "1 if this process accepts traffic because `learn-timeout` was over, before all its tables were learned: its limits did not know everything." (|r| Some(r.report.untaught.into()));
+    gauge "untaught" "1 if this process accepts traffic because `learn-timeout` was over, or its teacher gone, before all its tables were learned: its limits did not know everything." (|r| Some(r.report.untaught.into()));
     gauge "tables" "Tables that are shared." (|r| Some(r.report.tables.len().into()));
     gauge "tables_learned" "Tables that peers have taught this process since it started." (|r| Some(r.report.tables.iter().filter(|t| t.taught).count().into()));
     gauge "entries_learned" "Entries that these tables had when they were learned." (|r| Some(r.report.entries_learned.into()));

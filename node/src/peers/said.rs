@@ -78,7 +78,7 @@ pub(super) fn severity(event: &Event) -> Severity {
         | Event::OneWay { .. }
         | Event::Crowd(_)
         | Event::Ready {
-            why: ReadyWhy::TimedOut,
+            why: ReadyWhy::TimedOut | ReadyWhy::Forsaken,
             ..
         }
         | Event::Mismatch { .. }

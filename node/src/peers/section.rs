@@ -387,6 +387,10 @@ impl Section {
     pub(super) fn stop(&self) {
         self.with_hub(Hub::stop);
     }
+    /// See [`Hub::confirmed`].
+    pub(super) fn confirmed(&self) -> u64 {
+        self.hub.lock().confirmed()
+    }
     /// What connected peers have not acknowledged; see [`Hub::unacknowledged`].
     pub(super) fn unacknowledged(&self) -> usize {
         self.hub.lock().unacknowledged()

@@ -351,14 +351,16 @@ pub async fn stop(shared: &Shared) {
         }
     });
     let begun = Instant::now();
-    let (mut least, mut since) = (usize::MAX, begun);
+    let (mut least, mut confirmed, mut since) = (usize::MAX, 0, begun);
     let is_complete = loop {
         if timeout(STOP_LOOK, &mut all).await.is_ok() {
             break true;
         }
-        let left = sections.iter().map(|s| s.unacknowledged()).sum();
-        if left < least {
-            (least, since) = (left, Instant::now());
+        let left: usize = sections.iter().map(|s| s.unacknowledged()).sum();
+        let told = sections.iter().map(|s| s.confirmed()).sum::<u64>();
+        // Who is being taught confirms rows long before it has what was counted here last.
+        if left < least || told > confirmed {
+            (least, confirmed, since) = (left.min(least), told, Instant::now());
         }
         if since.elapsed() >= STOP_PATIENCE || begun.elapsed() >= STOP_MAX {
             break false;

@@ -227,6 +227,8 @@ pub enum ReadyWhy {
     Alone,
     /// It waited for the learn-timeout.
     TimedOut,
+    /// A teacher went away before it was through, and there is no other.
+    Forsaken,
 }
 
 impl fmt::Display for Event {
@@ -349,6 +351,9 @@ impl fmt::Display for Event {
                 ReadyWhy::Taught => "ready: all tables were learned",
                 ReadyWhy::Alone => "ready: no peer has anything to teach",
                 ReadyWhy::TimedOut => "ready: the learn-timeout is over",
+                ReadyWhy::Forsaken => {
+                    "ready: who taught this node went away before all was learned, and nobody else can: tables may be incomplete"
+                }
             }),
             Event::Succeeds(lineage) => write!(
                 f,

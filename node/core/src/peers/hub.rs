@@ -179,6 +179,10 @@ pub struct Hub {
     pub(super) entries_learned: u64,
     /// Rows that teachers have shown, also of tables that are not learned yet.
     pub(super) rows_learned: u64,
+    /// A teacher went away before it was through.
+    pub(super) forsaken: bool,
+    /// Batches that were acknowledged.
+    pub(super) confirmed: u64,
     /// It is ready although not all was learned.
     pub(super) untaught: bool,
     /// When it was looked at last who is alive.
@@ -284,6 +288,8 @@ impl Hub {
             lessons: BTreeMap::new(),
             entries_learned: 0,
             rows_learned: 0,
+            forsaken: false,
+            confirmed: 0,
             untaught: false,
             refreshed_at: now,
             beat_at: now + HEARTBEAT_MS,
@@ -482,6 +488,10 @@ impl Hub {
             })
         });
         lags.sum()
+    }
+    /// Batches that peers have acknowledged, rows that they are taught among them: as long as this grows, waiting helps, too.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
     }
     /// How many tables there are.
     pub fn tables(&self) -> usize {

@@ -209,6 +209,7 @@ impl Hub {
         }
         for shared in &mut self.tables {
             if shared.learn == Learn::From(id) {
+                self.forsaken = true;
                 shared.learn = if self.ready {
                     Learn::Done
                 } else {
@@ -228,7 +229,11 @@ impl Hub {
         let why = if self.tables.iter().all(|t| t.learn == Learn::Done) && !self.tables.is_empty() {
             ReadyWhy::Taught
         } else if (0..self.tables.len()).all(|table| self.nobody_teaches(table)) {
-            ReadyWhy::Alone
+            if self.forsaken {
+                ReadyWhy::Forsaken
+            } else {
+                ReadyWhy::Alone
+            }
         } else if over {
             ReadyWhy::TimedOut
         } else {
@@ -242,7 +247,7 @@ impl Hub {
     }
     pub(super) fn become_ready(&mut self, why: ReadyWhy, now: u64) {
         self.ready = true;
-        self.untaught = why == ReadyWhy::TimedOut;
+        self.untaught = matches!(why, ReadyWhy::TimedOut | ReadyWhy::Forsaken);
         let learned = self.learned();
         for shared in &mut self.tables {
             // A teacher that is under way may go on.

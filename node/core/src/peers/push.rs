@@ -512,7 +512,8 @@ impl Hub {
             }
             numbers.push((number as u32, shared.flushed));
         }
-        if !out.in_flight.is_empty() {
+        // Who is being taught may have it from nobody else.
+        if !out.in_flight.is_empty() || !out.walks.is_empty() {
             return None;
         }
         let heir = self.leaves_to(id);

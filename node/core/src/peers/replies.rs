@@ -187,6 +187,7 @@ impl Hub {
         let Some(oldest) = out.arrived() else {
             return Err(Ended::Protocol("acknowledges what was not sent"));
         };
+        self.confirmed += 1;
         if (oldest.table, oldest.upto) != (number, upto) {
             return Err(Ended::Protocol("acknowledges out of order"));
         }

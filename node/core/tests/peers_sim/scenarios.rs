@@ -278,6 +278,42 @@ fn another_teacher_takes_over() {
     }
 }
 
+/// Who is asked to end while it teaches goes on with that first; who is killed leaves a newcomer that says what it lacks.
+#[test]
+fn a_teacher_that_ends() {
+    for killed in [false, true] {
+        let mut world = world(2, 20, Mutant::None);
+        world.start(0);
+        world.pass(1_000);
+        for key in 0..3_000 {
+            world.count(0, key);
+        }
+        world.pass(1_000);
+        world.start(1);
+        let taught = |world: &mut World| {
+            let keys = 0..3_000;
+            keys.map(|key| world.read(1, key, DataType::Gpc0))
+                .sum::<u64>()
+        };
+        while taught(&mut world) == 0 {
+            world.pass(5);
+        }
+        assert_eq!(world.ready_ms(1), None, "not taught yet");
+        if !killed {
+            world.stop(0);
+            while !world.life(0).hub.is_stopped() {
+                world.pass(10);
+            }
+        }
+        world.kill(0, false);
+        world.pass(1_000);
+        assert!(world.ready_ms(1).is_some());
+        assert_eq!(taught(&mut world) == 3_000, !killed);
+        let now = world.mono(1);
+        assert_eq!(world.life(1).hub.report(now).untaught, killed);
+    }
+}
+
 /// A column that a node drops and takes back: all have the same sums again, though nothing is counted any more. What has
 /// changed at that node meanwhile is gone everywhere.
 #[test]
