@@ -172,6 +172,40 @@ fn columns_dropped_and_taken_back() {
     cluster.settled(&Expected::of(&tally));
 }
 
+/// A table that a node does without for a while, in the lineage that goes on: what it counted there with others comes back, but
+/// for keys that it counts anew before it has been told of them. Nobody takes new rows for those of before.
+#[test]
+fn a_table_that_is_gone_for_a_while() {
+    let Some(cluster) = supervised(Spec::of(2)) else {
+        return;
+    };
+    let mut tally = Tally::default();
+    for key in 0..20 {
+        for node in 0..2 {
+            cluster.node(node).hit(&format!("k{key}"), 3, &mut tally);
+        }
+    }
+    cluster.settled(&Expected::of(&tally));
+    let (strings, numbers) = ("type string len 32", "type integer");
+    for _ in 0..2 {
+        reload(cluster.node(0), strings, numbers);
+        cluster.node(1).hit("k1", 2, &mut tally);
+        reload(cluster.node(0), numbers, strings);
+        cluster.node(0).hit("k2", 2, &mut tally);
+        // What the other one counted, and these two.
+        let most = tally.get("k2");
+        cluster.settled(&Expected::of(&tally).doubtful("k2", 3 + 2, most));
+        let said = cluster.node(0).said();
+        assert!(!said.contains("after its end"), "{said}");
+    }
+    let now = cluster.node(1).value("k2", "gpc0") as u64;
+    let mut more = Tally::default();
+    cluster.node(0).hit("k2", 5, &mut more);
+    tally.forget("k2");
+    tally.add("k2", now + 5);
+    cluster.settled(&Expected::of(&tally));
+}
+
 /// Entries that a table had no room for come back when it has.
 #[test]
 fn a_table_that_is_small_for_a_while() {

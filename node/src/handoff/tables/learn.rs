@@ -1,6 +1,6 @@
 //! A new worker learns what the one that serves knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread::Scope;
@@ -341,7 +341,13 @@ impl<'w> Lesson<'w> {
             others,
             ..
         } = self;
-        let now_ms = clock::read().mono_ms;
+        let now = clock::read();
+        let now_ms = now.mono_ms;
+        if there.lineage != 0 && !again {
+            let shown = positions.iter().zip(&importers);
+            let shown = shown.filter_map(|(here, importer)| importer.as_ref().and(*here));
+            number_anew(tables, &shown.collect(), now.wall_us);
+        }
         for (here, importer) in positions.iter().zip(importers) {
             let Some(importer) = importer else { continue };
             if importer.refused() > 0
@@ -450,6 +456,19 @@ fn holds(
     let fewer = before > size && importer.is_short();
     let more = (1..size).contains(&before) && inheritance.crowded;
     !(inheritance.lacks || importer.has_gained() || fewer || more)
+}
+
+/// Replicated tables that begin empty in a lineage that goes on: an earlier process of it may have had one of the same name, of
+/// which peers still have rows. Numbers from the wall clock's microseconds on are above all that it can have given, so that
+/// rows of now replace those, and no peer takes them for what it has already.
+fn number_anew(tables: &[Table], shown: &BTreeSet<TableId>, wall_us: u64) {
+    for (at, table) in (0..=u16::MAX).zip(tables) {
+        if let Some(replica) = table.replica()
+            && !shown.contains(&TableId(at))
+        {
+            replica.resume_from(wall_us);
+        }
+    }
 }
 
 /// Changes the gauge of an entry that is there.
