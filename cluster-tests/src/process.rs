@@ -207,6 +207,8 @@ impl Launch {
             stderr,
             waits_cli,
             detaches: self.args.iter().any(|arg| arg == "-D"),
+            supervised: self.args.iter().any(|arg| arg == "-W"),
+            wrapped: !self.wrapper.is_empty(),
             gone: None,
         }
     }
@@ -298,6 +300,8 @@ pub struct Proxy {
     stdout: Capture,
     stderr: Capture,
     waits_cli: bool,
+    supervised: bool,
+    wrapped: bool,
     detaches: bool,
     gone: Option<ExitStatus>,
 }
@@ -316,7 +320,8 @@ impl Proxy {
                 .held
                 .values()
                 .all(|port| ports::is_listening(port.number()));
-            (ports && (!self.waits_cli || self.cli().try_open().is_ok())).then_some(true)
+            let answers = ports && (!self.waits_cli || self.cli().try_open().is_ok());
+            (answers && self.is_settled()).then_some(true)
         });
         match ready {
             Some(true) => Ok(self),
@@ -330,6 +335,22 @@ impl Proxy {
                 self.stderr()
             )),
         }
+    }
+
+    /// It listens a moment before it obeys signals, or its supervisor knows that it serves.
+    fn is_settled(&self) -> bool {
+        if self.is_haproxy() {
+            return true;
+        }
+        if self.supervised {
+            return self.stderr().contains("Loading success.");
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        // A wrapper is another program.
+        self.wrapped || caught.is_none_or(|set| set & 1 << (Signal::USR1.as_raw() - 1) != 0)
     }
 
     /// Which program this is.

@@ -43,6 +43,10 @@ fn pages_and_what_is_no_page() {
     }
     let server = Server::http();
     let proxy = site(&server).start();
+    // It answers here before it accepts elsewhere.
+    until_true("it is ready", || {
+        ask(&proxy, "GET /readyz HTTP/1.1\r\nHost: x").status == 200
+    });
     for (request, status, body) in [
         ("GET /livez HTTP/1.1\r\nHost: x", 200, Some("live\n")),
         ("GET /readyz HTTP/1.1\r\nHost: x", 200, Some("ready\n")),

@@ -353,13 +353,17 @@ fn stopped_before(frame: &'static str, old_stops: bool) {
     } else {
         house.first.says("this one goes on");
         house.get(1);
-        kill_process(who, Signal::CONT).expect("it lives");
-        assert_eq!(second.wait().code(), Some(1));
-        assert!(
-            second.stderr().contains("does not hand over"),
-            "{}",
-            second.stderr()
-        );
+        // Its supervisor may have given it up by now.
+        let _ = kill_process(who, Signal::CONT);
+        let code = second.wait().code();
+        let said = second.stderr();
+        match code {
+            Some(137) => assert!(said.contains("was stopped by signal"), "{said}"),
+            code => {
+                assert_eq!(code, Some(1), "{said}");
+                assert!(said.contains("does not hand over"), "{said}");
+            }
+        }
     }
     until_true("the first one serves", || serving(&house) == Some(old));
     house.get(1);
