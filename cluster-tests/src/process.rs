@@ -207,7 +207,8 @@ impl Launch {
             stderr,
             waits_cli,
             detaches: self.args.iter().any(|arg| arg == "-D"),
-            supervised: self.args.iter().any(|arg| arg == "-W"),
+            supervised: self.args.iter().any(|arg| arg == "-W")
+                || String::from_utf8_lossy(&self.config).contains("\n  master-worker"),
             wrapped: !self.wrapper.is_empty(),
             gone: None,
         }
@@ -339,7 +340,8 @@ impl Proxy {
 
     /// It listens a moment before it obeys signals, or its supervisor knows that it serves.
     fn is_settled(&self) -> bool {
-        if self.is_haproxy() {
+        // A wrapper is another program, and may have sent elsewhere what is said.
+        if self.is_haproxy() || self.wrapped {
             return true;
         }
         if self.supervised {
@@ -349,8 +351,7 @@ impl Proxy {
         let status = status.unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-        // A wrapper is another program.
-        self.wrapped || caught.is_none_or(|set| set & 1 << (Signal::USR1.as_raw() - 1) != 0)
+        caught.is_none_or(|set| set & 1 << (Signal::USR1.as_raw() - 1) != 0)
     }
 
     /// Which program this is.
