@@ -40,7 +40,7 @@ impl Hub {
         let Some(out) = self.outs.get(&id) else {
             return false;
         };
-        let complete = |(number, shared): (usize, &super::hub::Shared)| {
+        let complete = |(number, shared): (usize, &super::shared::Shared)| {
             let newest = self.store(shared).map(Store::newest);
             out.acked(number).is_some() && out.acked(number) == newest
         };

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use super::event::{Ended, SessionId};
-use super::hub::{Filled, Hub, Known, Shared};
+use super::hub::Hub;
 use super::learn::{Lack, Learn};
 use super::limits::{GAP_PAUSE, HEARTBEAT_MS, LEASE_MS, REVISIONS_MAX, TEACH_FROM};
 use super::messages::{Held, Holdings, Reply};
 use super::receive::{Asked, InSession};
+use super::shared::{Filled, Known, Shared};
 use super::store::Store;
 use crate::table::{EXPIRED_GRACE_MS, LINEAGES_MAX, Lineage};
 

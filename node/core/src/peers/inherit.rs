@@ -1,9 +1,10 @@
 //! Another process of this node continues the lineage: this hub falls silent, and that one's knows what this one knew.
 
 use super::event::{Action, Ended, SessionId};
-use super::hub::{Hub, Known};
+use super::hub::Hub;
 use super::learn::Lack;
 use super::limits::LEASE_MS;
+use super::shared::Known;
 use super::store::Store;
 use crate::table::{Lineage, TableId};
 

@@ -23,6 +23,7 @@ mod push;
 mod receive;
 mod replies;
 mod report;
+mod shared;
 pub mod store;
 #[cfg(test)]
 mod tests;

@@ -6,12 +6,13 @@ use super::acks::Replies;
 use super::batch::ColumnDef;
 use super::delay::Delay;
 use super::event::{Ended, Event, SessionId};
-use super::hub::{Hub, Shared};
+use super::hub::Hub;
 use super::learn::Learn;
 use super::limits::{HEARTBEAT_MS, REPLIES_MAX, SESSIONS_IN_MAX, SHORT_BREAK_MS, SILENCE_MS};
 use super::messages::{Batch, BatchKind, Held, Push, Reply};
 use super::replies::skew;
 use super::report::{Dropped, Traffic};
+use super::shared::Shared;
 use super::wants::Wanted;
 use crate::table::{LINEAGES_MAX, Lineage};
 
