@@ -12,6 +12,7 @@
 mod convert;
 mod crew;
 mod drain;
+mod fit;
 mod heritage;
 mod learn;
 mod teach;
