@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dns::{Dns, Reply};
-use remora::peers::discover::{Change, watch};
+use remora::peers::discover::{Book, Change, watch};
 use remora_config::plan::{Discover, Place};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
@@ -30,7 +30,7 @@ fn spec(name: &str, port: Option<u16>, dns: &Dns) -> Discover {
 
 fn start(spec: Discover) -> Receiver<Change> {
     let (tx, rx) = channel(8);
-    tokio::spawn(watch(spec, tx));
+    tokio::spawn(watch(spec, Book::default(), tx));
     rx
 }
 
@@ -232,7 +232,7 @@ async fn it_ends_with_its_receiver() {
     let dns = Dns::start().await;
     dns.set("nodes", "A", Reply::Silence);
     let (tx, rx) = channel(1);
-    let watching = tokio::spawn(watch(spec("nodes", Some(1), &dns), tx));
+    let watching = tokio::spawn(watch(spec("nodes", Some(1), &dns), Book::default(), tx));
     dns.answered("nodes", "AAAA", 1).await;
     drop(rx);
     timeout(PATIENCE, watching)
@@ -252,4 +252,40 @@ async fn a_server_that_is_not_there_is_a_failure() {
     spec.nameserver = Some(nobody);
     let mut rx = start(spec);
     assert!(matches!(next(&mut rx).await, Change::Failing(_)));
+}
+
+/// What the process before knew is known as long as nobody answers, and then as long as answers say.
+#[tokio::test]
+async fn who_was_known_before_stays_until_servers_answer() {
+    let dns = Dns::start().await;
+    for kind in ["A", "AAAA"] {
+        dns.set("nodes", kind, Reply::Failure);
+    }
+    let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+    let [a, b] = [at("10.0.0.1:7000"), at("10.0.0.2:7000")];
+    let book = Book::new(&[(a, None), (b, Some(1))]);
+    let (tx, mut rx) = channel(8);
+    tokio::spawn(watch(spec("nodes", Some(7000), &dns), book.clone(), tx));
+    assert_eq!(next(&mut rx).await, Change::Kept(a));
+    assert_eq!(next(&mut rx).await, Change::Kept(b));
+    assert!(matches!(next(&mut rx).await, Change::Failing(_)));
+    dns.answered("nodes", "A", 5).await; // longer than the grace time
+    let known: Vec<_> = book.known().into_iter().map(|(at, _)| at).collect();
+    assert_eq!(known, [a, b]);
+    dns.set("nodes", "AAAA", Reply::Nobody);
+    dns.set("nodes", "A", Reply::records(["10.0.0.1", "10.0.0.3"]));
+    let c = at("10.0.0.3:7000");
+    let mut moves = 0;
+    while moves < 2 {
+        match next(&mut rx).await {
+            Change::Gone(address) => assert_eq!(address, b),
+            Change::Added(address) => assert_eq!(address, c),
+            Change::Answering | Change::Listed(_) => continue,
+            other => panic!("{other:?}"),
+        }
+        moves += 1;
+    }
+    // The book is brought up to date before it is said.
+    let known: Vec<_> = book.known().into_iter().collect();
+    assert_eq!(known, [(a, None), (c, None)]);
 }

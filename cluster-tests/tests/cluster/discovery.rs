@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use cluster_tests::cli::Cli;
 use cluster_tests::cluster::{Cluster, Spec};
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
@@ -266,4 +267,60 @@ fn who_has_lost_its_name_stays_while_it_lives() {
             .any(|line| line.contains("WARNING") && line.contains("counts alone"))
     });
     site.all_count(&mut tally);
+}
+
+/// While nobody answers questions about the name, all nodes are reloaded at the same time: no process of them has ever been told
+/// who is there, and all know it.
+#[test]
+fn reloads_keep_addresses_while_names_are_silent() {
+    let Some(mut site) = Site::new(3, &[LINE]) else {
+        return;
+    };
+    for index in 0..3 {
+        let node = site.cluster.node_mut(index);
+        let head = "global\n  master-worker\n";
+        node.reconfigure(|config| config.replacen("global\n", head, 1));
+        node.spawn();
+    }
+    for node in 0..3 {
+        let said = site.cluster.node(node).proxy();
+        said.says("and it has led to nobody yet");
+        said.says("counts alone: no other node is known");
+    }
+    site.set_all(&[("all.test", &[0, 1, 2])]);
+    for node in 0..3 {
+        site.cluster.node_mut(node).ready();
+    }
+    let mut tally = Tally::default();
+    site.all_count(&mut tally);
+    site.set_all(&[]);
+    let stands = |how: &str| {
+        for node in 0..3 {
+            let line = format!("  discover=all.test status={how} addresses=3 ");
+            until_true("how the name stands is shown", || {
+                let shown = site.cluster.node(node).ask("show peers");
+                shown.contains(&line)
+            });
+        }
+    };
+    stands("FAILING");
+    // Twice: what was told is passed on.
+    for _ in 0..2 {
+        let sockets = (0..3).map(|node| {
+            let dir = site.cluster.node(node).proxy().dir();
+            dir.join("master.sock")
+        });
+        let reloads = sockets.map(|socket| std::thread::spawn(|| Cli::new(socket).ask("reload")));
+        for reload in reloads.collect::<Vec<_>>() {
+            let said = reload.join().expect("an answer");
+            assert!(said.starts_with("Success=1\n"), "{said}");
+        }
+        site.all_count(&mut tally);
+        stands("FAILING");
+    }
+    site.set_all(&[("all.test", &[0, 1, 2])]);
+    stands("OK");
+    site.all_count(&mut tally);
+    let said = site.cluster.node(0).proxy().stderr();
+    assert_eq!(said.matches("counts alone").count(), 1, "{said}");
 }

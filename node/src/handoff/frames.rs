@@ -22,8 +22,8 @@ pub const VERSION_MIN: u8 = 1;
 /// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`; 2 = [`Frame::TeachAgain`], [`Frame::LearnAgain`],
 /// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`, [`Pass::Accepting`], [`Pass::Quiet`]; 3 = `Tables.shared_as`;
 /// 4 = `Tables.sizes`; 5 = `Known.lacks`, `Known.crowded`, [`Frame::Closed`]; 6 = `Rows.stripe`; 7 = `Drain.alone`,
-/// [`Frame::Back`].
-pub const MINOR: u8 = 7;
+/// [`Frame::Back`]; 8 = [`Pass::Found`].
+pub const MINOR: u8 = 8;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
 /// Descriptors in one frame (the kernel's limit for one message).
@@ -548,6 +548,7 @@ mod tests {
             (Pass::Ack { seq: 0 }, 15),
             (Pass::Drained, 16),
             (Pass::Accepting, 17),
+            (Pass::Found(tables::Found::default()), 19),
         ] {
             let encoded = Frame::Pass(Box::new(pass)).encode().unwrap();
             assert_eq!(encoded[3..5], [19, number]);

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::dial::Target;
-use super::discover::{Change, GRACE_INTERVALS, MEMBERS_MAX, watch};
+use super::discover::{Book, Change, GRACE_INTERVALS, MEMBERS_MAX, watch};
 use super::section::{Discovery, Section};
 use super::tls::{self, Reread};
 use crate::observe::log::Severity;
@@ -62,14 +62,16 @@ impl Followed {
         met.mark_changed(); // who came before
         let every = Duration::from_millis(self.line.every_ms.into());
         let (changes, mut news) = channel(CHANGES_WAITING);
-        spawn_local(watch(self.line.clone(), changes));
-        section.note_discovery(&self.line.name, |_| ());
+        let book = Book::new(&section.known_before(&self.line.name));
+        spawn_local(watch(self.line.clone(), book.clone(), changes));
+        section.note_discovery(&self.line.name, |known| known.book = book);
         loop {
             let change = tokio::select! {
                 change = news.recv() => change,
                 Ok(()) = met.changed() => {
                     if let Some(port) = self.guests_at {
                         self.welcome(&section, port, &peers, &mut guests);
+                        self.note_guests(&section, &guests);
                     }
                     continue;
                 }
@@ -78,6 +80,7 @@ impl Followed {
                         section.remove_peer(ix);
                         section.warn_if_alone();
                     }
+                    self.note_guests(&section, &guests);
                     continue;
                 }
             };
@@ -86,7 +89,7 @@ impl Followed {
             };
             section.note_discovery(&self.line.name, |known| note(known, &change));
             match change {
-                Change::Added(address) => match guests.0.remove(&address) {
+                Change::Added(address) | Change::Kept(address) => match guests.0.remove(&address) {
                     Some(guest) => {
                         peers.insert(address, guest.ix);
                     }
@@ -103,9 +106,21 @@ impl Followed {
                         section.with_hub(Hub::discovered);
                     }
                 }
-                Change::Failing(_) | Change::Empty | Change::Answering => {} // has been logged
+                // Has been logged; what it means for this node, if it knows of nobody.
+                Change::Failing(_) | Change::Empty => section.warn_if_alone(),
+                Change::Answering => {}
             }
+            self.note_guests(&section, &guests);
         }
+    }
+
+    /// For the process that goes on.
+    fn note_guests(&self, section: &Section, guests: &Guests) {
+        section.note_discovery(&self.line.name, |known| {
+            if !known.guests.iter().eq(guests.0.keys()) {
+                known.guests = guests.0.keys().copied().collect();
+            }
+        });
     }
 
     /// The name does not lead there any more.
@@ -226,7 +241,7 @@ fn is_here(peer: &PeerReport) -> bool {
 /// What a change says about its name.
 fn note(known: &mut Discovery, change: &Change) {
     match change {
-        Change::Added(_) => known.addresses += 1,
+        Change::Added(_) | Change::Kept(_) => known.addresses += 1,
         Change::Gone(_) => known.addresses = known.addresses.saturating_sub(1),
         Change::Listed(_) => {}
         Change::Failing(_) | Change::Empty => {

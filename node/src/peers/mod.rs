@@ -31,7 +31,7 @@ pub use check::check;
 pub use ready::Readiness;
 pub use section::{Counters, Discovery, Section, Totals};
 pub use start::{
-    Open, accept, hold, inherit_totals, leave, open, pause, resume, start, step_aside, stop,
+    Open, accept, found, hold, inherit_totals, leave, open, pause, resume, start, step_aside, stop,
     suspend, totals, wait_until_ready,
 };
 

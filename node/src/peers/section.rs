@@ -18,9 +18,11 @@ use tokio::time::sleep;
 
 use super::alarm::Alarm;
 use super::dial::{self, Target};
+use super::discover::Book;
 use super::outbox::{Outbox, Outgoing};
 use super::said::severity;
 use super::strangers::Strangers;
+use crate::handoff::frames::tables::Found;
 use crate::handoff::tables::Hubs;
 use crate::observe::log::Severity;
 use crate::proxy::clock;
@@ -59,7 +61,7 @@ impl Counters {
 }
 
 /// A name that is followed, by `discover`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Discovery {
     /// As it is written.
     pub name: String,
@@ -69,6 +71,10 @@ pub struct Discovery {
     pub failing: bool,
     /// Why it could not be relied on, now or last.
     pub last_error: Option<String>,
+    /// The addresses, for the process that goes on.
+    pub book: Book,
+    /// Where nodes are dialed beside: the name does not lead there yet, or not any more.
+    pub guests: Vec<SocketAddr>,
 }
 
 /// What sections have counted, by name: for the process that goes on.
@@ -159,6 +165,26 @@ impl Section {
     pub fn discoveries(&self) -> Vec<Discovery> {
         self.discoveries.lock().clone()
     }
+    /// Where the names it follows lead, for the process that goes on.
+    pub(super) fn found(&self) -> Vec<Found> {
+        let all = self.discoveries.lock();
+        let found = all.iter().map(|known| {
+            let guests = known.guests.iter().map(|at| (*at, None));
+            Found {
+                peers: self.name.clone(),
+                name: known.name.clone(),
+                addresses: known.book.known().into_iter().chain(guests).collect(),
+            }
+        });
+        found.filter(|f| !f.addresses.is_empty()).collect()
+    }
+    /// Where this name led, as the process before knew it.
+    pub(super) fn known_before(&self, name: &str) -> Vec<(SocketAddr, Option<u64>)> {
+        let hubs = self.shared.heritage.hubs.lock();
+        let mut all = hubs.found.iter();
+        let found = all.find(|f| f.peers == self.name && f.name == name);
+        found.map(|f| f.addresses.clone()).unwrap_or_default()
+    }
     /// Something became known about a name.
     pub(super) fn note_discovery(&self, name: &str, what: impl FnOnce(&mut Discovery)) {
         let mut all = self.discoveries.lock();
@@ -179,7 +205,7 @@ impl Section {
         if !report.peers.iter().any(other) {
             self.log(
                 Severity::Warning,
-                format_args!("counts alone: no other node is known any more"),
+                format_args!("counts alone: no other node is known"),
             );
         }
     }

@@ -26,6 +26,7 @@ use super::follow::Followed;
 use super::section::{self, Section, Totals};
 use super::tls;
 use crate::handoff::Inherited;
+use crate::handoff::frames::tables::Found;
 use crate::handoff::inherited::Offer;
 use crate::handoff::tables::Hubs;
 use crate::proxy::clock;
@@ -309,6 +310,15 @@ pub fn suspend(shared: &Shared) -> Hubs {
         section.suspend(&mut all);
     }
     all
+}
+
+/// Where names lead that sections follow, for the process that goes on.
+pub fn found(shared: &Shared) -> Vec<Found> {
+    let Some(sections) = shared.peers.get() else {
+        // They have not begun: there is what they will begin with.
+        return shared.heritage.hubs.lock().found.clone();
+    };
+    sections.iter().flat_map(|s| s.found()).collect()
 }
 
 /// What all sections have counted, for the process that goes on.

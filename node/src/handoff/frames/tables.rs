@@ -1,5 +1,7 @@
 //! What two workers say to each other about tables, over a channel of their own.
 
+use std::net::SocketAddr;
+
 use bincode::{Decode, Encode};
 
 /// In the order in which it is said: the new process asks, the old one shows; later the old one tells what it still counts.
@@ -59,6 +61,19 @@ pub enum Pass {
     Accepting,
     /// Old, in answer to that: it accepts nothing more, unless the new one dies.
     Quiet,
+    /// Old: where a name leads that `discover` follows. Said before [`Pass::Sealed`].
+    Found(Found),
+}
+
+/// See [`Pass::Found`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Found {
+    /// The `peers` section.
+    pub peers: String,
+    /// The name, as it is written.
+    pub name: String,
+    /// Addresses in use, and for how many milliseconds answers have lacked them, if they do.
+    pub addresses: Vec<(SocketAddr, Option<u64>)>,
 }
 
 /// See [`Pass::Tables`].

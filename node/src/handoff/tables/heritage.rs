@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{FOR_EVER, Learned, convert, hear, say, totals};
 use crate::handoff::channel::Channel;
 use crate::handoff::frames::Frame;
-use crate::handoff::frames::tables::{Drain, Pass};
+use crate::handoff::frames::tables::{Drain, Found, Pass};
 use crate::peers::Totals;
 use crate::proxy::clock;
 use crate::shared::Shared;
@@ -84,6 +84,8 @@ pub struct Hubs {
     pub lives: Vec<(Lineage, String)>,
     /// What they had counted.
     pub totals: Totals,
+    /// Where names led that their sections follow.
+    pub found: Vec<Found>,
 }
 
 #[derive(Debug, Default)]

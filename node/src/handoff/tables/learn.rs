@@ -318,6 +318,7 @@ impl<'w> Lesson<'w> {
                         shared.heritage.hubs.lock().lives.push((lineage, node));
                     }
                 }
+                Some(Pass::Found(found)) => shared.heritage.hubs.lock().found.push(found),
                 Some(Pass::Sealed { held_ms }) => return Ok(held_ms),
                 other => return Err(unexpected(other)),
             }
@@ -423,7 +424,13 @@ impl<'w> Lesson<'w> {
         }
         let continues = self.learner.lineage().is_some();
         if continues {
-            *shared.heritage.hubs.lock() = Hubs::default();
+            let mut hubs = shared.heritage.hubs.lock();
+            // Where names lead is as true as before.
+            *hubs = Hubs {
+                found: std::mem::take(&mut hubs.found),
+                ..Hubs::default()
+            };
+            drop(hubs);
             if !disown(tables, Lineage(rand::random::<u64>().max(1)), now_ms) {
                 return false;
             }

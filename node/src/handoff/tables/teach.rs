@@ -390,6 +390,7 @@ pub(super) fn again(
     round(channel, &mut exporters, true)?;
     totals(shared, channel, &mut told)?;
     settings(shared, channel)?;
+    found(shared, channel)?;
     let held_ms = clock::read().mono_ms;
     say(channel, Pass::Sealed { held_ms })?;
     say(channel, Pass::Released)?;
@@ -400,6 +401,7 @@ pub(super) fn again(
 pub(super) fn remind(shared: &Shared, channel: &Channel) -> io::Result<()> {
     introduce(shared, channel, false)?;
     say(channel, Pass::Walked)?;
+    found(shared, channel)?;
     let held_ms = clock::read().mono_ms;
     say(channel, Pass::Sealed { held_ms })?;
     say(channel, Pass::Released)
@@ -478,6 +480,7 @@ fn seal(
     }
     totals(shared, channel, told)?;
     settings(shared, channel)?;
+    found(shared, channel)?;
     let held_ms = held_ms.unwrap_or(0);
     say(channel, Pass::Sealed { held_ms })?;
     Ok(all)
@@ -499,6 +502,14 @@ fn numbers(channel: &Channel, table: usize, replica: Replica<'_>, newest: u64) -
 fn settings(shared: &Shared, channel: &Channel) -> io::Result<()> {
     for some in totals::settings(&shared.world, &shared.plan).chunks(SETTINGS_MAX) {
         say(channel, Pass::Settings(some.to_vec()))?;
+    }
+    Ok(())
+}
+
+/// Where names of peers lead.
+fn found(shared: &Shared, channel: &Channel) -> io::Result<()> {
+    for found in peers::found(shared) {
+        say(channel, Pass::Found(found))?;
     }
     Ok(())
 }

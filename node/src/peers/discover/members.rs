@@ -53,6 +53,20 @@ impl Members {
         }
     }
 
+    /// Takes an address that was known before, which answers have lacked since then, if they have. Whether there is room.
+    pub(super) fn keep(&mut self, address: SocketAddr, missing: Option<u64>) -> bool {
+        let fits = self.known.len() < MEMBERS_MAX;
+        if fits {
+            self.known.insert(address, missing);
+        }
+        fits
+    }
+
+    /// Everyone, and since when answers lack them.
+    pub(super) fn all(&self) -> impl Iterator<Item = (SocketAddr, Option<u64>)> {
+        self.known.iter().map(|(at, missing)| (*at, *missing))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
@@ -143,6 +157,19 @@ mod tests {
         assert_eq!(m.learn(&answer(B), 60), Moves::default());
         assert_eq!(m.learn(&answer(B), 89), Moves::default());
         assert_eq!(m.learn(&answer(B), 90).gone, addresses(A));
+    }
+
+    #[test]
+    fn who_was_known_before_stays_until_answers_lack_it() {
+        let mut m = Members::new(30);
+        let [a, b] = [A, B].map(|one| addresses(one)[0]);
+        assert!(m.keep(a, None) && m.keep(b, Some(5)));
+        assert_eq!(m.learn(&Answer::default(), 1_000), Moves::default());
+        // The time in which nobody answered counts for the one that had been missing before.
+        assert_eq!(m.learn(&answer(V6), 1_010).gone, addresses(B));
+        let all: Vec<_> = m.all().collect();
+        assert_eq!(all, [(a, Some(1_010)), (addresses(V6)[0], None)]);
+        assert_eq!(m.learn(&answer(V6), 1_040).gone, addresses(A));
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //!   without it: a restarting node or a lazy server costs nobody a connection.
 //! * Servers that fail remove nobody, however long: they are no answer. Nor do those that know of no address at all: so
 //!   does one that was started without its data, or a Service that is just being made anew.
+//! * What the process before knew of the name counts as an answer of its own until servers give one ([`Book`]).
 
 mod lookup;
 mod members;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use remora_config::plan::Discover;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
@@ -34,6 +37,8 @@ const TTL_MIN: Duration = Duration::from_secs(1);
 pub enum Change {
     /// The name has this address. One of them is this node's own, as a rule.
     Added(SocketAddr),
+    /// It had this address when the process before knew it. Said before anybody has been asked.
+    Kept(SocketAddr),
     /// It has lost this address, and the grace time is over.
     Gone(SocketAddr),
     /// The servers answered for the first time: what was added up to here, so many addresses, is all there is.
@@ -50,6 +55,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Added(address) => write!(f, "{address} found"),
+            Change::Kept(address) => write!(f, "{address} is known from the process before"),
             Change::Gone(address) => write!(f, "{address} is gone"),
             Change::Listed(n) => write!(f, "has {n} addresses"),
             Change::Failing(why) => {
@@ -63,9 +69,34 @@ impl fmt::Display for Change {
     }
 }
 
-/// Follows a name until the receiver of `changes` is dropped. Every change is logged too.
-pub async fn watch(spec: Discover, changes: Sender<Change>) {
-    let started = Instant::now();
+/// The addresses of a name, for the process that goes on: since when answers lack one of them, if they do.
+#[derive(Clone, Debug, Default)]
+pub struct Book(Arc<Mutex<Known>>);
+
+type Known = Vec<(SocketAddr, Option<Instant>)>;
+
+impl Book {
+    /// As the process before had it: for how many milliseconds answers had lacked an address, if they did.
+    pub fn new(known: &[(SocketAddr, Option<u64>)]) -> Book {
+        let now = Instant::now();
+        let since = |ms: &u64| now.checked_sub(Duration::from_millis(*ms)).unwrap_or(now);
+        let all = known.iter();
+        let all = all.map(|(address, lacking)| (*address, lacking.as_ref().map(since)));
+        Book(Arc::new(Mutex::new(all.collect())))
+    }
+
+    /// What is in it, in the same terms.
+    pub fn known(&self) -> Vec<(SocketAddr, Option<u64>)> {
+        let all = self.0.lock();
+        let all = all.iter();
+        all.map(|(address, since)| (*address, since.map(|since| millis(since.elapsed()))))
+            .collect()
+    }
+}
+
+/// Follows a name until the receiver of `changes` is dropped. Every change is logged too. What is in the book is known from
+/// the start; the book is kept up to date.
+pub async fn watch(spec: Discover, book: Book, changes: Sender<Change>) {
     let every = Duration::from_millis(spec.every_ms.into());
     let grace = every * GRACE_INTERVALS;
     let mut state = State {
@@ -75,12 +106,31 @@ pub async fn watch(spec: Discover, changes: Sender<Change>) {
         empty_since: None,
         crowded: false,
     };
+    let known = book.0.lock().clone();
+    let started = known.iter().filter_map(|(_, since)| *since).min();
+    let started = started.unwrap_or_else(Instant::now);
+    for (address, since) in known {
+        let missing = since.map(|since| millis(since.duration_since(started)));
+        if !state.members.keep(address, missing) {
+            continue;
+        }
+        let change = Change::Kept(address);
+        info!("discover dns {}: {change}", spec.name);
+        if let Err(SendError(_)) = changes.send(change).await {
+            return;
+        }
+    }
     loop {
         let asked = tokio::select! {
             asked = lookup::ask(&spec) => asked,
             () = changes.closed() => return,
         };
         let news = state.learn(&asked.answer, asked.failure, millis(started.elapsed()));
+        let members = state.members.all();
+        let at = |ms| started.checked_add(Duration::from_millis(ms));
+        *book.0.lock() = members
+            .map(|(address, missing)| (address, missing.and_then(at)))
+            .collect();
         if state.crowded_now(&news) {
             warn!(
                 "discover dns {}: more than {MEMBERS_MAX} addresses, the others are left out",
@@ -89,6 +139,10 @@ pub async fn watch(spec: Discover, changes: Sender<Change>) {
         }
         for change in news.changes {
             match &change {
+                Change::Failing(why) if state.members.len() == 0 => warn!(
+                    "discover dns {}: can not be looked up ({why}), and it has led to nobody yet",
+                    spec.name
+                ),
                 Change::Failing(_) | Change::Empty => warn!("discover dns {}: {change}", spec.name),
                 _ => info!("discover dns {}: {change}", spec.name),
             }
