@@ -340,12 +340,13 @@ impl Proxy {
 
     /// It listens a moment before it obeys signals, or its supervisor knows that it serves.
     fn is_settled(&self) -> bool {
-        // A wrapper is another program, and may have sent elsewhere what is said.
-        if self.is_haproxy() || self.wrapped {
+        if self.is_haproxy() {
             return true;
         }
         if self.supervised {
-            return self.stderr().contains("Loading success.");
+            // A wrapper may have sent elsewhere what is said.
+            return self.stderr().contains("Loading success.")
+                || self.wrapped && self.dir().join("master.sock").exists();
         }
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.unwrap_or_default();

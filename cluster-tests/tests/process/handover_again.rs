@@ -4,11 +4,11 @@ use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::wait::until_true;
-use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
 use crate::house::{HALF, House, MASTER, killed, serve_supervised, settled};
-use crate::supervisor::{Load, kill, master, workers};
+use crate::reload_tables::reload;
+use crate::supervisor::{Load, master, workers};
 
 /// Nothing holds the old worker but the doubt about its successor.
 #[test]
@@ -17,13 +17,11 @@ fn what_a_reload_passed_on_outlives_the_worker_that_got_it() {
         return;
     }
     let house = House::new("{{dir}}/handoff.sock", &MASTER);
-    let first = house.serving(0);
     house.get(5);
     house.becomes("fe", "conn_cur", 0);
     let bytes = house.value("fe", "bytes_out_cnt");
     house.cli().ask("set server be/s1 weight 3");
-    house.first.signal(Signal::USR2);
-    let mut now = settled(&house.first, first);
+    let mut now = reload(&house.first);
     // More than once, and with what the dead counted gone with it.
     for _ in 0..3 {
         house.get(1);
@@ -40,8 +38,7 @@ fn what_a_reload_passed_on_outlives_the_worker_that_got_it() {
     until_true("the old worker ends", || {
         house.first.stderr().contains("Former worker")
     });
-    house.first.signal(Signal::USR2);
-    let last = settled(&house.first, now);
+    let last = reload(&house.first);
     assert_eq!(house.value("fe", "http_req_cnt"), 5);
     // Whoever took over from a process that is gone again has nobody to ask.
     until_true("the old worker ends", || {
@@ -64,8 +61,7 @@ fn workers_that_drain_count_on_in_the_one_that_was_taught_again() {
         clients.push(house.download());
         house.becomes("conns", "conn_cur", i + 1);
         house.get(3);
-        house.first.signal(Signal::USR2);
-        now = settled(&house.first, now);
+        now = reload(&house.first);
     }
     for _ in 0..2 {
         let mut lost = house.download();
@@ -108,8 +104,7 @@ fn what_runs_is_counted_when_the_tables_are_gone() {
     house.cli().ask("set table fe key 10.0.0.1 data.gpc0 1");
     let mut now = first;
     for _ in 0..2 {
-        house.first.signal(Signal::USR2);
-        now = settled(&house.first, now);
+        now = reload(&house.first);
     }
     let there = || master(&house.first).ask(&format!("@!{first} show table fe"));
     until_true("it has let go of its tables", || {
@@ -188,17 +183,11 @@ fn sums_over_nodes_stay_right_when_a_new_worker_dies() {
         }
         cluster.settled(&Expected::of(&tally));
         let node = cluster.node(0);
-        crate::reload_tables::reload_node(node);
+        let serving = reload(node.proxy());
         node.hit("same", 4, &mut tally);
         // The peer has heard of it.
         cluster.settled(&Expected::of(&tally));
-        let pid = |text: Option<String>| text.and_then(|pid| pid.parse().ok());
-        let cli = cluster.node(0).proxy().cli();
-        let serving: u32 = pid(cli.info("Pid")).expect("a worker");
-        kill(serving, Signal::KILL);
-        until_true("the next one serves", || {
-            cli.try_open().is_ok() && pid(cli.info("Pid")).is_some_and(|now| now != serving)
-        });
+        killed(cluster.node(0).proxy(), serving);
         cluster.settled(&Expected::of(&tally));
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
 use crate::house::{killed, serve_supervised};
-use crate::reload_tables::reload_node;
+use crate::reload_tables::reload;
 use crate::supervisor::{master, worker};
 
 /// The worker that serves had fallen silent for the new one, which dies: it goes on with its peers, and no event is lost or
@@ -81,8 +81,7 @@ fn what_a_lost_peer_counted_outlives_a_worker_that_dies() {
     }
     cluster.settled(&Expected::of(&tally));
     cluster.node_mut(1).kill();
-    reload_node(cluster.node(0));
-    let mut serving = worker(cluster.node(0).proxy());
+    let mut serving = reload(cluster.node(0).proxy());
     for _ in 0..2 {
         let node = cluster.node(0);
         // Known to nobody else: lost with the worker.

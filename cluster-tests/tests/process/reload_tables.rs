@@ -1,6 +1,6 @@
 //! What was counted before a reload is there after it, and what old workers still count is added.
 
-use cluster_tests::cluster::{Node, Spec};
+use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
 use cluster_tests::scrape::{samples, scrape};
@@ -35,9 +35,11 @@ fn start(server: &Server) -> Proxy {
         .start()
 }
 
-pub(crate) fn reload(proxy: &Proxy) {
+/// Reloads, and returns the worker that serves from then on: the one before accepts nothing any more.
+pub(crate) fn reload(proxy: &Proxy) -> u32 {
     let said = master(proxy).ask("reload");
     assert!(said.starts_with("Success=1\n--\n"), "{said}");
+    worker(proxy)
 }
 
 pub(crate) fn value(proxy: &Proxy, table: &str, name: &str) -> i64 {
@@ -300,16 +302,6 @@ fn idle_connections_are_served_once_more() {
     until_true("it is closed", || second.is_closed());
 }
 
-/// Reloads a supervised node and waits until its new worker serves.
-pub(crate) fn reload_node(node: &Node) {
-    let handed = |text: &str| text.matches("hand-off: ").count();
-    let before = handed(&node.proxy().stderr());
-    node.proxy().signal(Signal::USR2);
-    until_true("another worker serves", || {
-        handed(&node.proxy().stderr()) > before
-    });
-}
-
 #[test]
 fn peers_notice_no_reload() {
     if haproxy_lacks("sums over nodes") {
@@ -336,7 +328,7 @@ fn peers_notice_no_reload() {
             node.hit(&format!("of{index}"), 3, &mut tally);
             node.hit(&format!("round{round}"), 2, &mut tally);
             if round % 3 == index || round == 5 {
-                reload_node(node);
+                reload(node.proxy());
                 node.hit("same", 4, &mut tally);
             }
         }
@@ -388,7 +380,7 @@ fn reloads_do_not_keep_a_dead_node_alive() {
     cluster.node_mut(2).kill();
     let mut counted = [0; 2];
     let over = until_within(PATIENCE, || {
-        reload_node(cluster.node(0));
+        reload(cluster.node(0).proxy());
         counted = [0, 1].map(|node| cluster.node(node).value("7x", "conn_cur"));
         (counted == [0, 0]).then_some(())
     });
@@ -416,15 +408,15 @@ fn peers_are_taken_off_a_table_and_put_back() {
         let node = cluster.node(0);
         let before = node.value("a", "gpc0");
         edit(node.proxy(), " peers p\n", " #peers p\n");
-        reload_node(node);
+        reload(node.proxy());
         assert!(node.value("a", "gpc0") < before, "it is shared");
         node.hit("a", 1, &mut tally);
         node.hit("meanwhile", 2, &mut tally);
         // What has to be known goes through more than one process.
-        reload_node(node);
+        reload(node.proxy());
         node.hit("a", 1, &mut tally);
         edit(node.proxy(), " #peers p\n", " peers p\n");
-        reload_node(node);
+        reload(node.proxy());
         cluster.node(0).hit("a", 1, &mut tally);
         cluster.node(1).hit("a", 1, &mut tally);
         cluster.settled(&Expected::of(&tally));
@@ -469,7 +461,7 @@ backend origin
     let mut client = Client::connect_unix(&proxy.dir().join("down.sock"));
     client.get("/");
     until_true("the peer hears of it", || entry("conn_cur") == 1);
-    reload_node(cluster.node(0));
+    reload(cluster.node(0).proxy());
     proxy.signal(Signal::USR1);
     until_true("the worker that served stops", || {
         proxy.stderr().contains("Proxy down stopped")

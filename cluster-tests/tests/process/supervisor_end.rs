@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pid
 
 use crate::common::{HEAD, haproxy_lacks};
 use crate::house::serve_supervised;
-use crate::reload_tables::reload_node;
+use crate::reload_tables::reload;
 use crate::supervisor::{kill, master, supervised, worker, workers};
 
 #[test]
@@ -111,7 +111,7 @@ backend origin
         until_true("the peer hears of it", || {
             entry("conn_cur") == many && entry("bytes_out_cnt") > many * 100_000
         });
-        reload_node(cluster.node(0));
+        reload(cluster.node(0).proxy());
     }
     let bytes = entry("bytes_out_cnt");
     let all = workers(cluster.node(0).proxy());
