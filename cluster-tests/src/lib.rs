@@ -5,6 +5,7 @@
 //! HAProxy: set `CLUSTER_TESTS_PROXY=haproxy`. Everything stays on loopback, and nothing outlives its owner: processes and
 //! servers end when their handles are dropped.
 
+mod capture;
 pub mod cli;
 pub mod client;
 pub mod clocks;

@@ -6,17 +6,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use crate::capture::Capture;
 use crate::cli::Cli;
 use crate::locate::{self, Kind};
 use crate::ports::{self, Port};
+use crate::tools;
 use crate::wait::{PATIENCE, until_within};
 
 /// How long the children of a process that has ended are waited for: some have clients that stay.
@@ -49,6 +48,7 @@ pub struct Launch {
     inherit: Option<(OwnedFd, u32)>,
     program: Option<PathBuf>,
     wrapper: Vec<String>,
+    tethered: bool,
 }
 
 impl Launch {
@@ -69,6 +69,7 @@ impl Launch {
             inherit: None,
             program: None,
             wrapper: Vec::new(),
+            tethered: false,
         }
     }
 
@@ -132,6 +133,13 @@ impl Launch {
     /// Starts it through a command that executes its arguments (`taskset -c 0`).
     pub fn wrapper(mut self, words: &[&str]) -> Self {
         self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Ends it (SIGTERM) when the thread that starts it is gone, also if that is killed: for programs of many minutes, which
+    /// somebody may lose patience with.
+    pub fn tethered(mut self) -> Self {
+        self.tethered = true;
         self
     }
 
@@ -243,6 +251,14 @@ impl Launch {
         if let Some((first, rest)) = self.wrapper.split_first() {
             let mut command = Command::new(first);
             command.args(rest).arg(program);
+            return command;
+        }
+        // As the shell below: it executes the program, which keeps its process id and, across all that it executes in turn, this.
+        if self.tethered
+            && let Some(setpriv) = tools::find("setpriv")
+        {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "TERM", "--"]).arg(program);
             return command;
         }
         let Some((_, number)) = self.inherit.as_ref().filter(|(_, number)| *number != 0) else {
@@ -529,69 +545,5 @@ impl Drop for Proxy {
                 self.stderr()
             );
         }
-    }
-}
-
-/// A pipe that a thread empties, so that nobody waits for whoever reads it; and whoever asks for the text empties it first, so
-/// that what was written before is in it.
-#[derive(Debug)]
-struct Capture {
-    pipe: Arc<OwnedFd>,
-    got: Arc<Mutex<Got>>,
-}
-
-#[derive(Debug, Default)]
-struct Got {
-    bytes: Vec<u8>,
-    ended: bool,
-}
-
-impl Got {
-    /// Takes all that is in the pipe now.
-    fn drain(&mut self, pipe: &OwnedFd) {
-        let mut piece = [0; 16_384];
-        while !self.ended {
-            match rustix::io::read(pipe, &mut piece) {
-                Ok(count @ 1..) => self.bytes.extend_from_slice(&piece[..count]),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Ok(_) | Err(_) => self.ended = true,
-            }
-        }
-    }
-}
-
-impl Capture {
-    fn of(pipe: impl Into<OwnedFd>) -> Self {
-        let pipe: OwnedFd = pipe.into();
-        // Of this end only.
-        rustix::io::ioctl_fionbio(&pipe, true).expect("a pipe");
-        let capture = Self {
-            pipe: Arc::new(pipe),
-            got: Arc::default(),
-        };
-        let (pipe, got) = (Arc::clone(&capture.pipe), Arc::clone(&capture.got));
-        std::thread::spawn(move || {
-            loop {
-                let _interrupted = poll(&mut [PollFd::new(&*pipe, PollFlags::IN)], None);
-                let mut got = got.lock().expect("nobody panics with the lock");
-                got.drain(&pipe);
-                if got.ended {
-                    return;
-                }
-            }
-        });
-        capture
-    }
-
-    /// Whether nobody can write to it any more.
-    fn has_ended(&self) -> bool {
-        self.got.lock().expect("nobody panics with the lock").ended
-    }
-
-    fn text(&self) -> String {
-        let mut got = self.got.lock().expect("nobody panics with the lock");
-        got.drain(&self.pipe);
-        String::from_utf8_lossy(&got.bytes).into_owned()
     }
 }

@@ -34,6 +34,7 @@ pub(super) fn start(plan: &Plan, origin: SocketAddr) -> (Vec<Site>, Vec<Port>) {
             let mut launch = Launch::of(plan.kind, &config::of(plan, index, &peers))
                 .set("s1", origin)
                 .supervised()
+                .tethered()
                 .arg("-L")
                 .arg(&format!("node{index}"));
             if let Some(program) = &plan.program {

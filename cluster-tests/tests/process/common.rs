@@ -65,3 +65,20 @@ pub(crate) fn haproxy_lacks(what: &str) -> bool {
     }
     is
 }
+
+/// The children of a process (of its main thread), none when it is gone.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let all = std::fs::read_to_string(path).unwrap_or_default();
+    let pids = all.split_whitespace().map(str::parse);
+    pids.map(|pid| pid.expect("a process id")).collect()
+}
+
+/// Whether the process runs; one that waits to be reaped by whoever adopted it does not.
+pub(crate) fn alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('Z'))
+    })
+}

@@ -8,7 +8,7 @@ use cluster_tests::{Client, Launch, Server, get, ports};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
-use crate::common::{HEAD, haproxy_lacks};
+use crate::common::{HEAD, alive, children, haproxy_lacks};
 use crate::supervisor::{OK, edit, kill, master, supervised, worker};
 
 #[test]
@@ -139,25 +139,14 @@ fn workers_end_when_their_supervisor_is_killed_during_a_reload() {
         assert!(master(&proxy).ask("reload").starts_with("Success=1\n"));
         proxy.signal(Signal::USR2);
         observe_for(std::time::Duration::from_millis(pause_ms));
-        let path = format!("/proc/{0}/task/{0}/children", proxy.pid());
-        let children = std::fs::read_to_string(path).expect("a process");
+        let children = children(proxy.pid());
         proxy.signal(Signal::KILL);
         proxy.wait();
         drop(client);
-        for pid in children.split_whitespace() {
-            let pid = pid.parse().expect("a process id");
+        for pid in children {
             until_true("the worker ends", || !alive(pid));
         }
     }
-}
-
-/// Whether the process runs; one that waits to be reaped by whoever adopted it does not.
-fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with('Z'))
-    })
 }
 
 #[test]
