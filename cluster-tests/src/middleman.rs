@@ -262,7 +262,7 @@ fn name_of(bytes: &[u8]) -> String {
     }
 }
 
-const FRAMES: [&str; 32] = [
+const FRAMES: [&str; 34] = [
     "Hello",
     "Listeners",
     "Begin",
@@ -295,6 +295,8 @@ const FRAMES: [&str; 32] = [
     "Cut",
     "Closed",
     "Back",
+    "Opens",
+    "Open",
 ];
 const PASSES: [&str; 19] = [
     "Ask",

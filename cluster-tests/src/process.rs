@@ -354,21 +354,13 @@ impl Proxy {
         }
     }
 
-    /// It listens a moment before it obeys signals, or its supervisor knows that it serves.
+    /// It listens a moment before its supervisor knows that it serves.
     fn is_settled(&self) -> bool {
-        if self.is_haproxy() {
-            return true;
-        }
-        if self.supervised {
-            // A wrapper may have sent elsewhere what is said.
-            return self.stderr().contains("Loading success.")
-                || self.wrapped && self.dir().join("master.sock").exists();
-        }
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
-        let status = status.unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-        caught.is_none_or(|set| set & 1 << (Signal::USR1.as_raw() - 1) != 0)
+        // A wrapper may have sent elsewhere what is said.
+        self.is_haproxy()
+            || !self.supervised
+            || self.stderr().contains("Loading success.")
+            || self.wrapped && self.dir().join("master.sock").exists()
     }
 
     /// Which program this is.

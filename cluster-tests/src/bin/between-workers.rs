@@ -2,7 +2,8 @@
 //! notes each frame, and kills one side when a certain one has been passed on.
 //!
 //! It finds its orders in a file `between.conf` beside it: the real program, the frame, and the process to kill (0: the worker
-//! itself), a line each. Frames are noted in `seen`; when it has killed, it says so there, too, and does nothing more.
+//! itself), a line each. Frames are noted in `seen`; when it has killed, it says so there, too, and does nothing more. With `hold`
+//! in place of the process nobody is killed: the frame, and all that would come after it, waits until there is a file `release`.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use cluster_tests::middleman;
+use cluster_tests::wait::until_true;
 use rustix::process::{Pid, Signal, kill_process};
 
 fn main() {
@@ -24,6 +26,8 @@ fn main() {
         panic!("three orders: {orders}");
     };
     let frame = frame.to_owned();
+    let holds = victim == "hold";
+    let release = dir.join("release");
     let victim = victim.parse().ok().and_then(Pid::from_raw);
     let (ours, theirs) = middleman::pair();
     let supervisor = std::io::stdin().as_fd().try_clone_to_owned();
@@ -39,7 +43,7 @@ fn main() {
         .create(true)
         .open(dir.join("seen"));
     let seen = Arc::new(Mutex::new(seen.expect("a file")));
-    let noting = Arc::clone(&seen);
+    let (noting, held) = (Arc::clone(&seen), Arc::clone(&seen));
     let fires = Arc::new(Mutex::new(
         !std::fs::read_to_string(dir.join("seen"))
             .expect("a file")
@@ -56,7 +60,10 @@ fn main() {
                 // The supervisor stays the program that it is.
                 passing.bytes[6..8].fill(u8::MAX);
             }
-            if passing.name == wanted && *fires.lock().expect("no panic") {
+            if passing.name == wanted && holds {
+                note(&held, HELD);
+                until_true("it may go on", || release.exists());
+            } else if passing.name == wanted && *fires.lock().expect("no panic") {
                 // What it does next must not depend on who is faster.
                 let _ = kill_process(stopped, Signal::STOP);
             }
@@ -64,7 +71,7 @@ fn main() {
         move |passed| {
             note(&noting, passed.name);
             let mut fires = firing.lock().expect("no panic");
-            if *fires && passed.name == frame {
+            if *fires && !holds && passed.name == frame {
                 *fires = false;
                 note(&noting, FIRED);
                 let _ = kill_process(victim.unwrap_or(pid), Signal::KILL);
@@ -85,3 +92,4 @@ fn note(seen: &Mutex<File>, what: &str) {
 }
 
 const FIRED: &str = "fired";
+const HELD: &str = "held";

@@ -1,5 +1,6 @@
 //! Reloads in which one worker is killed after each frame that is said: each has one right outcome.
 
+use std::fmt::Display;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use crate::house::{HALF, House, MASTER, PROBE, Probe, serving};
 use crate::supervisor::{master, workers};
 
 /// All that is said over the channels of a worker that takes over, in about this order.
-const FRAMES: [&str; 17] = [
+const FRAMES: [&str; 19] = [
     "Hello",
     "Listeners",
     "Learn",
@@ -27,6 +28,8 @@ const FRAMES: [&str; 17] = [
     "Pass/Totals",
     "Pass/Sealed",
     "Go",
+    "Opens",
+    "Open",
     "Pass/Accepting",
     "Pass/Quiet",
     "Serving",
@@ -56,12 +59,16 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// Reloads; one side is killed after this frame. `victim`: 0 = the new worker.
-    fn reload(&self, frame: &str, victim: u32) -> String {
+    fn order(&self, frame: &str, victim: impl Display) {
         let real = program(Kind::Remora);
         let orders = format!("{}\n{frame}\n{victim}", real.display());
         std::fs::write(self.file("between.conf"), orders).expect("a file");
         std::fs::write(self.file("seen"), "").expect("a file");
+    }
+
+    /// Reloads; one side is killed after this frame. `victim`: 0 = the new worker.
+    fn reload(&self, frame: &str, victim: u32) -> String {
+        self.order(frame, victim);
         let said = master(&self.house.first).ask("reload");
         // The last frame comes after the answer.
         let fired = || read(&self.file("seen")).lines().any(|line| line == "fired");
@@ -165,4 +172,40 @@ fn the_worker_that_serves_may_die_after_each_frame() {
     }
     assert_eq!(probe.finish(), 0);
     house.first.signal(Signal::TERM);
+}
+
+/// A new worker that serves, and cannot say so for longer than anybody would expect, is not given up for it: what it served would
+/// be counted nowhere.
+#[test]
+fn a_new_worker_that_is_late_loses_nothing() {
+    if haproxy_lacks("a hand-over") {
+        return;
+    }
+    let stage = Stage::new();
+    let house = &stage.house;
+    house.get(5);
+    let mut client = stage.download();
+    let first = stage.serving(None);
+    stage.order("Serving", "hold");
+    let cli = master(&house.first);
+    let reload = std::thread::spawn(move || cli.ask("reload"));
+    until_true("it accepts", || read(&stage.file("seen")).contains("held"));
+    house.get(7);
+    house
+        .first
+        .says("was told to accept and does not say that it does");
+    house.get(2);
+    std::fs::write(stage.file("release"), "").expect("a file");
+    let said = reload.join().expect("an answer");
+    assert!(said.starts_with("Success=1\n"), "{said}");
+    stage.serving(Some(first));
+    house.becomes("fe", "http_req_cnt", 15);
+    house.becomes("fe", "gpc0", 15);
+    house.becomes("conns", "conn_cur", 1);
+    house.gate.open();
+    let answer = client.response().expect("the whole answer");
+    assert_eq!(answer.body.len(), 2 * HALF);
+    drop(client);
+    house.becomes("conns", "conn_cur", 0);
+    assert_eq!(house.value("fe", "http_req_cnt"), 15);
 }

@@ -142,6 +142,36 @@ backend origin
     assert!(entry("bytes_out_cnt") >= bytes);
 }
 
+/// Signals that ask for room reach whoever serves. One that drains ends as it would without them.
+#[test]
+fn pauses_do_not_keep_workers_that_drain() {
+    if haproxy_lacks("this text") {
+        return;
+    }
+    let gate = Gate::default();
+    let server = Server::half_a_download(&gate);
+    for (at, pause) in [Signal::TTOU, Signal::TTIN].into_iter().enumerate() {
+        let head = format!(
+            "{HEAD}\nlisten down\n  bind 127.0.0.1:{{{{port:down}}}}\n  server s1 {}\n",
+            server.addr()
+        );
+        let mut proxy = supervised(&head).start();
+        let first = worker(&proxy);
+        let mut client = Client::connect(proxy.addr("down"));
+        client.get("/long");
+        until_true("it is asked for", || server.requests().len() > at);
+        let said = master(&proxy).ask("reload");
+        assert!(said.starts_with("Success=1\n"), "{said}");
+        assert_eq!(workers(&proxy).len(), 2);
+        proxy.signal(pause);
+        kill(first, pause);
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+        let said = proxy.stderr();
+        assert!(!said.contains("does not end"), "{said}");
+    }
+}
+
 /// A new worker that is stopped before it serves is given up; a reload that was asked for meanwhile is another one.
 #[test]
 fn a_new_worker_that_is_stopped_is_given_up() {

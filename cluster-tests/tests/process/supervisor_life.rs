@@ -1,5 +1,6 @@
 //! A supervisor's own life: its CLI, signals, exit codes, systemd, the background.
 
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 
 use cluster_tests::server::Gate;
@@ -85,6 +86,26 @@ fn signals_and_exit_codes() {
         "said once: {}",
         bad.stderr
     );
+}
+
+/// Whoever has seen a process listen may send it signals: what comes before it catches them waits.
+#[test]
+fn signals_that_come_early_are_not_deadly() {
+    if haproxy_lacks("this") {
+        return;
+    }
+    for _ in 0..5 {
+        let mut proxy = Launch::new(&format!("{HEAD}{OK}"))
+            .arg("-f")
+            .arg("test.cfg")
+            .spawn();
+        let address = proxy.addr("fe");
+        until_true("it listens", || TcpStream::connect(address).is_ok());
+        for signal in [Signal::HUP, Signal::TTOU, Signal::TTIN, Signal::USR1] {
+            proxy.signal(signal);
+        }
+        assert_eq!(proxy.wait().code(), Some(0), "{}", proxy.stderr());
+    }
 }
 
 #[test]

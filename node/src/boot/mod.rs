@@ -199,6 +199,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
         found.map_err(|e| format!("cannot take over the sockets of the process at {wher}: {e}"))?;
     }
     let takeover = args.worker || plan.global.handoff.is_some();
+    signals::postpone_stops().map_err(|e| format!("cannot block signals: {e}"))?;
     let mut listeners = with_room(&taker, || listen::open(&plan, &mut pool, takeover))?;
     if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
         return Err(String::from(
@@ -242,6 +243,11 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     let again = above.as_ref().is_some_and(|a| a.again);
     let hard = above.as_ref().is_some_and(|a| a.begin.hard);
     let unguarded = taker.is_unguarded();
+    // From here on this process waits for others, until it has threads of its own that do.
+    let waits = learner.is_some() || args.detached || args.worker;
+    if waits {
+        signals::obey().map_err(|e| format!("cannot unblock signals: {e}"))?;
+    }
     let learner = match learner.map(|channel| Learner::begin(channel, again, unguarded)) {
         Some(Err(e)) if unguarded => {
             let lives = |e| format!("the process that serves does not show its tables: {e}");
@@ -347,6 +353,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
             format!("the tables of the process that serves could not be learned: {e}")
         })?,
     };
+    signals::postpone_stops().map_err(|e| format!("cannot block signals: {e}"))?;
     if let Some(above) = &above {
         let settings = Settings {
             max_reloads: shared.plan.global.mworker_max_reloads,

@@ -22,8 +22,8 @@ pub const VERSION_MIN: u8 = 1;
 /// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`; 2 = [`Frame::TeachAgain`], [`Frame::LearnAgain`],
 /// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`, [`Pass::Accepting`], [`Pass::Quiet`]; 3 = `Tables.shared_as`;
 /// 4 = `Tables.sizes`; 5 = `Known.lacks`, `Known.crowded`, [`Frame::Closed`]; 6 = `Rows.stripe`; 7 = `Drain.alone`,
-/// [`Frame::Back`]; 8 = [`Pass::Found`].
-pub const MINOR: u8 = 8;
+/// [`Frame::Back`]; 8 = [`Pass::Found`]; 9 = `Begin.asks`, [`Frame::Opens`], [`Frame::Open`].
+pub const MINOR: u8 = 9;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
 /// Descriptors in one frame (the kernel's limit for one message).
@@ -130,6 +130,10 @@ pub enum Frame {
     /// From a worker, in answer to [`Frame::Retire`], after its listeners: the other process has ended before it accepted, and
     /// nobody replaces it. This one serves on.
     Back,
+    /// From a worker that was told to go, once: it has all that it needs, and accepts when it is answered with [`Frame::Open`].
+    Opens,
+    /// To that worker: accept. From here on it is not given up for being late, since it may have served already.
+    Open,
 }
 
 /// What a supervisor knows of its reloads.
@@ -173,6 +177,8 @@ pub struct Begin {
     pub guarded: bool,
     /// The worker that serves is to go in any case, even if it does not show its tables.
     pub hard: bool,
+    /// The worker is to say [`Frame::Opens`], and to wait for the answer, before it accepts for the first time.
+    pub asks: bool,
 }
 
 /// A file that was read, or looked for.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::channel::{Channel, Line, Packet};
@@ -143,6 +144,8 @@ impl Start {
         Ok(Link {
             line: Line::new(self.channel.try_clone()?)?,
             detach: self.begin.detach,
+            asks: self.begin.asks,
+            opened: Notify::new(),
         })
     }
 }
@@ -152,6 +155,9 @@ impl Start {
 pub struct Link {
     line: Line,
     detach: bool,
+    asks: bool,
+    /// The answer has come.
+    opened: Notify,
 }
 
 impl Link {
@@ -160,6 +166,10 @@ impl Link {
         loop {
             return match self.line.recv().await {
                 Ok(Some((Frame::Go | Frame::Resume, _))) => Order::Accept,
+                Ok(Some((Frame::Open, _))) => {
+                    self.opened.notify_one();
+                    continue;
+                }
                 Ok(Some((Frame::Hold, _))) => Order::Hold,
                 Ok(Some((Frame::Drain { orphans, .. }, _))) => Order::Drain { orphans },
                 Ok(Some((Frame::Cut, _))) => Order::Cut,
@@ -198,6 +208,15 @@ impl Link {
                     Order::Gone
                 }
             };
+        }
+    }
+
+    /// To be called once, when this process has all that it needs: completes when it may accept, while [`Link::next`] is waited
+    /// for. A supervisor that is tired of waiting kills it before that, but not any more when it may have served.
+    pub async fn opens(&self) {
+        if self.asks {
+            self.tell(Frame::Opens).await;
+            self.opened.notified().await;
         }
     }
 

@@ -48,10 +48,10 @@ impl Beginning {
                     return shared.heritage.fail();
                 }
             }
-            accept(Arc::clone(shared), self.console.clone()).await;
+            accept(Arc::clone(shared), self.console.clone(), self.link.clone()).await;
             taker.stop_others();
         } else {
-            accept(Arc::clone(shared), self.console.clone()).await;
+            accept(Arc::clone(shared), self.console.clone(), None).await;
         }
         if shared.health.is_accepting() {
             shared.heritage.hush().await;
@@ -63,8 +63,9 @@ impl Beginning {
     }
 }
 
-/// Opens all doors; done when every thread accepts, or has been told not to meanwhile.
-pub(super) async fn accept(shared: Arc<Shared>, console: admin::Control) {
+/// Opens all doors; done when every thread accepts, or has been told not to meanwhile. `asks`: the supervisor has the last word,
+/// the first time.
+pub(super) async fn accept(shared: Arc<Shared>, console: admin::Control, asks: Option<Arc<Link>>) {
     if shared.world.process.stopping.load(Relaxed) {
         return;
     }
@@ -75,6 +76,9 @@ pub(super) async fn accept(shared: Arc<Shared>, console: admin::Control) {
     // Until the tables have been learned, connections wait in the kernel's queue.
     shared.heritage.complete().await;
     shared.ready.wait().await;
+    if let Some(link) = asks {
+        link.opens().await;
+    }
     if shared.health.stops() != stops {
         return;
     }

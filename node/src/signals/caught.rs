@@ -32,6 +32,27 @@ pub fn postpone() -> std::io::Result<()> {
     Ok(pauses().thread_block()?)
 }
 
+/// The same for a soft stop and for a question, which, not caught, would end the process as if it had failed. To be called before
+/// anything listens, and again after [`obey`].
+///
+/// # Errors
+/// None that is known.
+pub fn postpone_stops() -> std::io::Result<()> {
+    Ok(stops().thread_block()?)
+}
+
+/// While this process waits for others, a soft stop ends it at once.
+///
+/// # Errors
+/// None that is known.
+pub fn obey() -> std::io::Result<()> {
+    Ok(stops().thread_unblock()?)
+}
+
+fn stops() -> SigSet {
+    [Number::SIGUSR1, Number::SIGHUP].into_iter().collect()
+}
+
 fn pauses() -> SigSet {
     [Number::SIGTTIN, Number::SIGTTOU].into_iter().collect()
 }
@@ -48,6 +69,7 @@ impl Signals {
             ttou: signal(SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()))?,
         };
         pauses().thread_unblock()?;
+        stops().thread_unblock()?;
         Ok(signals)
     }
 

@@ -298,6 +298,8 @@ impl Life {
             }
             Caught::Int | Caught::Usr1 => self.soft_stop(),
             Caught::Hup => dump_state(&self.shared),
+            // Its sockets are others' business: a door opened again would keep a thread that is to end.
+            Caught::Ttou | Caught::Ttin if self.phase >= Phase::Drains => {}
             Caught::Ttou => {
                 peers::pause(&self.shared);
                 self.console.door.send_if_modified(|door| {
@@ -310,7 +312,7 @@ impl Life {
                 tokio::spawn(hold(Arc::clone(&self.shared), None, true));
             }
             Caught::Ttin => {
-                tokio::spawn(accept(Arc::clone(&self.shared), self.console.clone()));
+                tokio::spawn(accept(Arc::clone(&self.shared), self.console.clone(), None));
             }
         }
         None

@@ -30,7 +30,7 @@ use crate::handoff::taker::Taker;
 use crate::handoff::worker;
 use crate::peers;
 use crate::shared::Shared;
-pub use caught::postpone;
+pub use caught::{obey, postpone, postpone_stops};
 use life::Life;
 
 /// A process whose threads run.

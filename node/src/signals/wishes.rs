@@ -95,7 +95,7 @@ impl Life {
             teacher.resume();
         }
         if held {
-            tokio::spawn(accept(Arc::clone(&self.shared), self.console.clone()));
+            tokio::spawn(accept(Arc::clone(&self.shared), self.console.clone(), None));
         }
         if let Some(ends) = &mut self.giving.ends_by {
             *ends = Instant::now();

@@ -117,6 +117,7 @@ impl Supervisor<'_> {
                 self.machine.handle(Event::Ready { id, max_reloads }, now);
             }
             Frame::Held => self.machine.handle(Event::Held { id }, now),
+            Frame::Opens => self.machine.handle(Event::Opens { id }, now),
             Frame::Closed => self.machine.handle(Event::Closed { id }, now),
             Frame::Serving => self.machine.handle(Event::Serving { id }, now),
             Frame::Left { orphans } => self.leave(id, orphans, fds.pop()),

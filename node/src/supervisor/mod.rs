@@ -165,6 +165,7 @@ impl<'a> Supervisor<'a> {
     fn new(start: Start<'a>) -> Result<Supervisor<'a>, String> {
         let program =
             Program::this().map_err(|e| format!("cannot find out which program this is: {e}"))?;
+        signals::block().map_err(|e| format!("cannot block signals: {e}"))?;
         let doors = open::doors(&start.args.master_sockets)?;
         Supervisor::with(start, program, doors, BTreeSet::new())
     }
@@ -397,6 +398,7 @@ impl<'a> Supervisor<'a> {
                 self.machine.handle(event, now_ms());
             }
             Action::Go { id } => self.tell(id, Frame::Go),
+            Action::Open { id } => self.tell(id, Frame::Open),
             Action::Hold { id } => self.tell(id, Frame::Hold),
             Action::Resume { id } => self.tell(id, Frame::Resume),
             Action::Drain { id } => {

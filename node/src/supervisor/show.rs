@@ -21,7 +21,10 @@ pub(super) fn processes(machine: &Machine, started_ms: u64, now_ms: u64) -> Stri
         ("# new workers", |p| {
             matches!(
                 p,
-                Phase::Starting { .. } | Phase::Ready { .. } | Phase::Going { .. }
+                Phase::Starting { .. }
+                    | Phase::Ready { .. }
+                    | Phase::Going { .. }
+                    | Phase::Opening { .. }
             )
         }),
         ("# old workers", |p| {

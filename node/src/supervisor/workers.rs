@@ -36,6 +36,7 @@ impl Supervisor<'_> {
             detach: self.start.detach,
             first: self.machine.is_first(),
             hard: self.machine.is_hard(),
+            asks: true,
             ..Begin::default()
         }));
         let known = Known {

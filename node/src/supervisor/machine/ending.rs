@@ -1,6 +1,6 @@
 //! Everything is to end, or whoever waits for reloads is to know that none comes any more.
 
-use super::{Action, Machine, Phase, STOP_AGAIN_MS, STOP_PATIENCE_MS, Signal};
+use super::{Action, Machine, Phase, STOP_AGAIN_MS, STOP_PATIENCE_MS, Signal, Worker};
 
 /// See [`Machine`].
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,8 @@ impl Machine {
 
     /// A worker that has not served yet has nothing to finish.
     pub(super) fn end_candidate(&mut self) {
-        if let Some(id) = self.candidate().map(|w| w.id) {
+        let unserved = |w: &&Worker| !matches!(w.phase, Phase::Opening { .. });
+        if let Some(id) = self.candidate().filter(unserved).map(|w| w.id) {
             if let Some(w) = self.worker(id) {
                 w.phase = Phase::Dying;
             }
@@ -65,8 +66,8 @@ impl Machine {
 
     pub(super) fn kill_all(&mut self, signal: Signal) {
         for w in &self.workers {
-            // A worker that starts does not catch these yet, and would be stopped.
-            let catches = matches!(w.phase, Phase::Serving | Phase::Old | Phase::Draining);
+            // One that drains has nothing to do with them any more, and one that starts gets the sockets as they are.
+            let catches = matches!(w.phase, Phase::Serving | Phase::Old | Phase::Opening { .. });
             let asks = matches!(signal, Signal::Ttin | Signal::Ttou);
             if w.pid != 0 && w.phase != Phase::Dying && (catches || !asks) {
                 self.out.push_back(Action::Kill { id: w.id, signal });

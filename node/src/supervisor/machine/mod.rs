@@ -145,6 +145,7 @@ impl Machine {
                     self.go(now_ms);
                 }
             }
+            Event::Opens { id } => self.open(id, now_ms),
             Event::Serving { id } => self.serving(id, now_ms),
             Event::Closed { id } => {
                 if self.closing.is_some_and(|(closing, _)| closing == id) {
@@ -190,7 +191,10 @@ impl Machine {
         self.workers.iter().find(|w| {
             matches!(
                 w.phase,
-                Phase::Starting { .. } | Phase::Ready { .. } | Phase::Going { .. }
+                Phase::Starting { .. }
+                    | Phase::Ready { .. }
+                    | Phase::Going { .. }
+                    | Phase::Opening { .. }
             )
         })
     }
@@ -254,9 +258,22 @@ impl Machine {
         }
     }
 
+    /// From here on it may have served, and what it served is counted nowhere else: only its own end leads back.
+    fn open(&mut self, id: Id, now_ms: u64) {
+        let until_ms = now_ms + OPEN_PATIENCE_MS;
+        if let Some(w) = self.worker(id)
+            && matches!(w.phase, Phase::Going { .. })
+        {
+            w.phase = Phase::Opening { until_ms };
+            self.stopped = self.stopped.filter(|s| s.id != id);
+            self.out.push_back(Action::Open { id });
+        }
+    }
+
     fn serving(&mut self, id: Id, now_ms: u64) {
         let Some(w) = self.worker(id) else { return };
-        if !matches!(w.phase, Phase::Going { .. }) {
+        // An older one does not ask before it accepts.
+        if !matches!(w.phase, Phase::Going { .. } | Phase::Opening { .. }) {
             return;
         }
         w.phase = Phase::Serving;
@@ -390,7 +407,10 @@ impl Machine {
             return;
         }
         match w.phase {
-            Phase::Starting { .. } | Phase::Ready { .. } | Phase::Going { .. } => {
+            Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Going { .. }
+            | Phase::Opening { .. } => {
                 self.out.push_back(Action::Forget { id });
                 self.candidate_failed(
                     format!("Failed to load worker ({pid}) {how}"),
@@ -495,6 +515,7 @@ impl Machine {
             return;
         }
         if self.candidate().is_some() || self.closing.is_some() {
+            self.give_up_late(hard);
             // That one may have read the configuration already.
             self.again = Some(hard || self.again == Some(true));
             return;

@@ -1,14 +1,16 @@
 //! What takes too long.
 
-use super::{Action, Id, Machine, Phase, Signal};
+use super::{Action, Id, Machine, Phase, Signal, Worker};
 
 /// How long a worker may take to read its configuration and to open its sockets.
 pub const START_PATIENCE_MS: u64 = 120_000;
 /// How long the serving worker may take to stop accepting; it is a matter of microseconds.
 pub const HOLD_PATIENCE_MS: u64 = 2_000;
-/// How long a worker that is ready may take to accept.
+/// How long a worker that is ready may take until it has all that it needs to accept.
 pub const GO_PATIENCE_MS: u64 = 10_000;
-/// The same if it first has to agree with somebody else's process.
+/// How long it may then take to accept before that is said; it is a matter of microseconds.
+pub const OPEN_PATIENCE_MS: u64 = 3_000;
+/// As [`GO_PATIENCE_MS`] if it first has to agree with somebody else's process.
 pub const TAKE_PATIENCE_MS: u64 = 60_000;
 /// How long a worker that drains may take to close its sockets; it is a matter of microseconds.
 pub const CLOSE_PATIENCE_MS: u64 = 1_000;
@@ -38,7 +40,8 @@ impl Machine {
         let patience = self.workers.iter().filter_map(|w| match w.phase {
             Phase::Starting { until_ms }
             | Phase::Ready { until_ms }
-            | Phase::Going { until_ms } => Some(until_ms),
+            | Phase::Going { until_ms }
+            | Phase::Opening { until_ms } => Some(until_ms),
             _ => None,
         });
         let cut = self.cut.iter().map(|(_, at)| *at);
@@ -87,6 +90,19 @@ impl Machine {
                     w.phase = Phase::Starting { until_ms: u64::MAX };
                 }
             }
+            Phase::Opening { until_ms } if now_ms >= until_ms => {
+                if let Some(w) = self.worker(w.id) {
+                    w.phase = Phase::Opening { until_ms: u64::MAX };
+                }
+                self.say(
+                    true,
+                    format!(
+                        "Worker ({}) was told to accept and does not say that it does. It may have served already, so it is \
+                        waited for; 'hard-reload' gives it up, with what it counted.",
+                        w.pid
+                    ),
+                );
+            }
             Phase::Ready { until_ms } if now_ms >= until_ms => {
                 self.say(
                     true,
@@ -95,6 +111,18 @@ impl Machine {
                 self.go(now_ms);
             }
             _ => {}
+        }
+    }
+
+    /// A hard reload does not wait for a worker that is late with accepting.
+    pub(super) fn give_up_late(&mut self, hard: bool) {
+        let late = |w: &&Worker| w.phase == Phase::Opening { until_ms: u64::MAX };
+        if let Some(id) = self.candidate().filter(late).map(|w| w.id)
+            && hard
+        {
+            let why =
+                "did not say that it accepts; 'hard-reload' has given it up, with what it counted";
+            self.broken(id, why.into());
         }
     }
 
@@ -131,7 +159,8 @@ impl Machine {
     pub(super) fn stopped(&mut self, pid: u32, signal: i32, now_ms: u64) {
         let Some(id) = self.by_pid(pid) else { return };
         let mut text = format!("Worker ({pid}) is stopped by signal {signal}.");
-        if self.candidate().is_some_and(|w| w.id == id) {
+        let may_go = |w: &&Worker| w.id == id && !matches!(w.phase, Phase::Opening { .. });
+        if self.candidate().filter(may_go).is_some() {
             self.stopped = Some(Stopped {
                 id,
                 signal,

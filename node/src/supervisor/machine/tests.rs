@@ -253,6 +253,90 @@ fn a_new_worker_that_is_stopped_is_given_up() {
     }
 }
 
+/// Once it may accept, it may have served: nothing but its own end, or somebody who knows what that costs, leads back.
+#[test]
+fn a_worker_that_may_have_served_is_not_given_up() {
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    b.comes_up(1);
+    assert_eq!(b.on(Event::Held { id: 0 }), [Action::Go { id: 1 }]);
+    assert_eq!(b.on(Event::Opens { id: 1 }), [Action::Open { id: 1 }]);
+    assert_eq!(b.on(Event::Opens { id: 1 }), [], "once");
+    let stopped = Event::Stopped {
+        pid: 101,
+        signal: 19,
+    };
+    assert_eq!(b.on(stopped), []);
+    b.now_ms += OPEN_PATIENCE_MS;
+    assert_eq!(b.machine.deadline(), Some(b.now_ms));
+    assert_eq!(b.on(Event::Tick), []);
+    b.now_ms += GO_PATIENCE_MS + STOPPED_PATIENCE_MS;
+    assert_eq!(b.on(Event::Tick), []);
+    assert_eq!(b.on(Event::Reload { hard: false }), []);
+    let mut patient = b.on(Event::Serving { id: 1 });
+    assert!(patient.contains(&Action::Drain { id: 0 }));
+    patient.extend(b.on(Event::Closed { id: 0 }));
+    assert!(patient.ends_with(&[Action::Reloading, Action::Spawn { id: 2 }]));
+    // The next one is late, too, and this time somebody does not wait.
+    b.comes_up(2);
+    b.on(Event::Held { id: 1 });
+    b.on(Event::Opens { id: 2 });
+    assert_eq!(b.on(Event::Reload { hard: true }), [], "it is not late yet");
+    b.now_ms += OPEN_PATIENCE_MS;
+    b.on(Event::Tick);
+    let kill = Action::Kill {
+        id: 2,
+        signal: Signal::Kill,
+    };
+    assert_eq!(b.on(Event::Reload { hard: true }), [kill]);
+    assert!(b.dies(2).contains(&Action::Resume { id: 1 }));
+}
+
+/// Before that it has counted nothing.
+#[test]
+fn a_worker_that_lacks_something_for_too_long_is_given_up() {
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    b.comes_up(1);
+    b.on(Event::Held { id: 0 });
+    b.now_ms += GO_PATIENCE_MS;
+    let kill = Action::Kill {
+        id: 1,
+        signal: Signal::Kill,
+    };
+    assert_eq!(b.on(Event::Tick), [kill]);
+    assert_eq!(b.on(Event::Opens { id: 1 }), [], "too late");
+    let done = b.dies(1);
+    assert!(done.contains(&Action::Resume { id: 0 }) && failed(&done));
+}
+
+/// A soft stop lets it finish what it serves.
+#[test]
+fn a_soft_stop_reaches_a_worker_that_may_have_served() {
+    let mut b = Bench::served();
+    b.on(Event::Reload { hard: false });
+    b.comes_up(1);
+    b.on(Event::Held { id: 0 });
+    b.on(Event::Opens { id: 1 });
+    let signal = Signal::Usr1;
+    let done = b.on(Event::SoftStop);
+    assert!(done.contains(&Action::Kill { id: 1, signal }), "{done:?}");
+    assert!(done.contains(&Action::Kill { id: 0, signal }), "{done:?}");
+    let served = b.on(Event::Serving { id: 1 });
+    assert!(served.contains(&Action::Drain { id: 0 }), "{served:?}");
+}
+
+/// Whoever drains has no doors to close or to open.
+#[test]
+fn pauses_are_for_whoever_serves() {
+    let mut b = Bench::served();
+    b.reloads(0, 1);
+    for signal in [Signal::Ttou, Signal::Ttin] {
+        let done = b.on(Event::PassOn(signal));
+        assert_eq!(done, [Action::Kill { id: 1, signal }]);
+    }
+}
+
 fn why_failed(action: &Action) -> Option<(u32, String)> {
     match action {
         Action::Reloaded {

@@ -19,6 +19,8 @@ pub enum Event {
     Ready { id: Id, max_reloads: u32 },
     /// It accepts nothing any more.
     Held { id: Id },
+    /// It has all that it needs to accept.
+    Opens { id: Id },
     /// It accepts.
     Serving { id: Id },
     /// It was told to drain, and has closed the listening sockets that nobody took over.
@@ -81,8 +83,10 @@ pub enum Signal {
 pub enum Action {
     /// Start a worker.
     Spawn { id: Id },
-    /// Accept.
+    /// Get what is missing, and ask.
     Go { id: Id },
+    /// Accept.
+    Open { id: Id },
     /// Accept nothing, keep the sockets.
     Hold { id: Id },
     /// Accept again.
@@ -124,8 +128,10 @@ pub enum Phase {
     Starting { until_ms: u64 },
     /// Waits until the serving one is held.
     Ready { until_ms: u64 },
-    /// Has been told to go.
+    /// Has been told to go, and does not accept yet.
     Going { until_ms: u64 },
+    /// Has been told to accept, and may have served already: it is not given up for being late, which is said at this time.
+    Opening { until_ms: u64 },
     /// Accepts.
     Serving,
     /// Accepts no more; another one may still give up.
