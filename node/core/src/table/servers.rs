@@ -46,4 +46,12 @@ impl Servers {
         names.0.push(Arc::from(name));
         u32::try_from(names.0.len()).ok()
     }
+    /// The same of what another node tells, where an empty name means that there is none: 0.
+    pub fn number_or_none(&self, name: &[u8]) -> Option<u32> {
+        if name.is_empty() {
+            Some(0)
+        } else {
+            self.number(name)
+        }
+    }
 }

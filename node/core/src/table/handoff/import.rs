@@ -13,14 +13,12 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::{Definition, Slice};
 use crate::peers::batch::{
-    BadBatch, BatchReader, ColumnDef, ColumnKind, EdictRow, RowFlags, RowHead, unzigzag,
+    BadBatch, BatchReader, ColumnDef, ColumnKind, EdictRow, RowFlags, RowHead,
 };
-use crate::table::data_type::Kind;
-use crate::table::rate::Rate;
-use crate::table::replica::{Late, register_stamp};
-use crate::table::schema::{Cell, PREV, TOUCHED, USES, set_rate, set_wide, set_word, word};
-use crate::table::shard::{HELD, Shard, date as shard_date};
-use crate::table::{Lineage, Lineages, Stamp, Table};
+use crate::table::replica::Late;
+use crate::table::schema::{Cell, PREV, TOUCHED, USES, word};
+use crate::table::shard::{HELD, Shard};
+use crate::table::{Lineage, Lineages, Table};
 use room::Room;
 
 /// Fills a table that nobody uses yet.

@@ -374,12 +374,7 @@ impl<'a> Merger<'a> {
                     let Some((name, stamp)) = reader.text() else {
                         continue;
                     };
-                    let number = if name.is_empty() {
-                        Some(0)
-                    } else {
-                        self.table.servers.number(name)
-                    };
-                    if let Some(number) = number
+                    if let Some(number) = self.table.servers.number_or_none(name)
                         && !self.is_absurd(stamp)
                     {
                         row.registers.push((at, number, stamp));

@@ -1,6 +1,8 @@
 //! Room for an entry in a table that is smaller than the one before: the oldest that nobody holds goes.
 
-use super::*;
+use super::Importer;
+use crate::table::schema::TOUCHED;
+use crate::table::shard::{Shard, date as shard_date};
 
 impl Importer<'_> {
     /// Finds a place in a full table for an entry that was touched then; `None`: it must have one.

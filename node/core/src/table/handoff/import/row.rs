@@ -1,6 +1,13 @@
 //! One row: its cell, registers and edicts go where they belong.
 
-use super::*;
+use super::{Importer, Row};
+use crate::peers::batch::{BatchReader, ColumnKind, EdictRow, RowFlags, unzigzag};
+use crate::table::Stamp;
+use crate::table::data_type::Kind;
+use crate::table::rate::Rate;
+use crate::table::replica::register_stamp;
+use crate::table::schema::{Cell, set_rate, set_wide, set_word};
+use crate::table::shard::Shard;
 
 impl Importer<'_> {
     /// Edicts on the columns that this table has.
@@ -77,12 +84,7 @@ impl Importer<'_> {
                     let Some((name, stamp)) = reader.text() else {
                         continue;
                     };
-                    let number = if name.is_empty() {
-                        Some(0)
-                    } else {
-                        self.table.servers.number(name)
-                    };
-                    if let Some(number) = number {
+                    if let Some(number) = self.table.servers.number_or_none(name) {
                         self.register(shard, slot, cell, number, stamp);
                     }
                 }

@@ -1,7 +1,10 @@
 //! What is done when all rows have come: the order of expiry, and what a table knows of itself.
 
 use super::room::oldest_of;
-use super::*;
+use super::{Importer, Settled};
+use crate::table::replica::Late;
+use crate::table::schema::{PREV, TOUCHED, USES};
+use crate::table::shard::{HELD, Shard};
 
 impl Importer<'_> {
     /// Puts all entries that have not been yet into the touch order.
