@@ -6,6 +6,7 @@ mod docs;
 mod examples;
 mod peers_errors;
 mod peers_plan;
+mod peers_tls;
 mod random_texts;
 mod sections;
 mod statements;

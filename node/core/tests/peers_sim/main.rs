@@ -10,6 +10,7 @@
 
 mod garbage;
 mod history;
+mod lag;
 mod lives;
 mod rng;
 mod scenarios;

@@ -62,7 +62,7 @@ fn world(nodes: usize, delay: u64, mutant: Mutant) -> World {
 }
 
 impl World {
-    fn pass(&mut self, ms: u64) {
+    pub fn pass(&mut self, ms: u64) {
         let until = self.now + ms;
         self.run_until(until);
     }

@@ -1,6 +1,9 @@
 //! Streams between the nodes of the simulated world: opened, lent, filled, broken and closed.
 
-use super::*;
+use remora_core::peers::messages::{Push, Reply};
+use remora_core::peers::{PeerIx, SessionId};
+
+use super::{Conn, End, EventKey, Item, Pipe, World, brief};
 
 impl World {
     pub(super) fn has_room(&self, conn: u64, dialer: bool) -> bool {

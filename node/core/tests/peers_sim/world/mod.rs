@@ -3,8 +3,11 @@
 //! Streams are like TCP: in order, with a delay; they stall while their ends are parted or the reader is frozen, and
 //! when they break, what was on its way is lost from some point on.
 
+mod holds;
 mod links;
 mod reload;
+
+pub use holds::keys;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -13,7 +16,7 @@ use std::sync::atomic::AtomicU64;
 
 use remora_core::peers::messages::{Push, Reply};
 use remora_core::peers::{Action, Event, Hub, HubConfig, PeerIx, SessionId};
-use remora_core::table::{DataType, EntryRef, Key, Lineage, Lineages, Table, TableId, TableSpec};
+use remora_core::table::{DataType, EntryRef, Lineage, Lineages, Table, TableId, TableSpec};
 
 use crate::rng::Rng;
 use crate::stores::{Mutant, SimStores, SimTable};
@@ -381,62 +384,6 @@ impl World {
         self.pump(node);
     }
 
-    /// What survivors hold of the dead now is what must still be there at the end.
-    fn set_floors(&mut self) {
-        for dead in self.dead.values_mut() {
-            dead.floor = Counted::new();
-        }
-        for node in 0..self.nodes.len() {
-            for (lineage, cells) in self.all_cells(node) {
-                let Some(dead) = self.dead.get_mut(&lineage) else {
-                    continue;
-                };
-                for (place, value) in cells {
-                    let most = dead.floor.entry(place).or_insert(0);
-                    *most = (*most).max(value);
-                }
-            }
-        }
-    }
-    /// What a node's tables hold of a lineage, what is 0 left out.
-    pub fn cells(&self, node: usize, lineage: Lineage) -> Counted {
-        self.all_cells(node).remove(&lineage).unwrap_or_default()
-    }
-    /// The same of all lineages.
-    pub fn all_cells(&self, node: usize) -> BTreeMap<Lineage, Counted> {
-        let mut cells: BTreeMap<Lineage, Counted> = BTreeMap::new();
-        let Some(life) = &self.nodes[node].life else {
-            return cells;
-        };
-        let mono = self.now - self.nodes[node].mono_offset;
-        for (t, table) in life.stores.tables.iter().enumerate() {
-            let replica = table.table.replica().unwrap();
-            for key in keys(&table.table, mono) {
-                replica.origins(&Key::from_stored(&key), mono, |origin| {
-                    for stored in &table.table.spec().store {
-                        for index in 0..stored.elements {
-                            let what = (stored.data_type, index);
-                            let value = origin.get(what.0, what.1, mono).unwrap_or(0);
-                            if value > 0 {
-                                let of = cells.entry(origin.lineage).or_default();
-                                of.insert((t, key.clone(), what), value);
-                            }
-                        }
-                    }
-                });
-            }
-        }
-        cells
-    }
-
-    /// Cells of the dead that the running nodes have forgotten.
-    pub fn forgotten(&self) -> u64 {
-        let lives = self.nodes.iter().filter_map(|node| node.life.as_ref());
-        let tables = lives.flat_map(|life| &life.stores.tables);
-        tables
-            .map(|t| t.table.replica().unwrap().counters().cells_forgotten)
-            .sum()
-    }
     pub fn mono(&self, node: usize) -> u64 {
         self.now - self.nodes[node].mono_offset
     }
@@ -581,17 +528,6 @@ impl World {
             self.flow_again();
         }
     }
-}
-
-/// Keys of the living entries of a table, in order.
-pub fn keys(table: &Table, mono: u64) -> Vec<Vec<u8>> {
-    let mut keys = Vec::new();
-    let mut cursor = remora_core::table::Cursor::default();
-    while !table.dump(&mut cursor, mono, 1_000, |entry| {
-        keys.push(entry.key().to_vec());
-    }) {}
-    keys.sort();
-    keys
 }
 
 fn brief(message: &impl std::fmt::Debug) -> String {

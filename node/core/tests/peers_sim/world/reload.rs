@@ -1,11 +1,15 @@
 //! Processes that continue the lineage of another: newcomers that of a node that ended, and new processes that of the one
 //! before.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use remora_core::peers::Inheritance;
 use remora_core::peers::batch::Budget;
-use remora_core::table::{Exporter, Importer};
+use remora_core::table::{DataType, Exporter, Importer, Key, Lineage, Lineages, TableId};
 
-use super::*;
+use super::World;
+use crate::stores::Mutant;
 
 const SLICE: Budget = Budget {
     rows: 3,
