@@ -23,6 +23,15 @@ fn site(server: &Server) -> Launch {
     measured(&head, server)
 }
 
+/// The same, started and ready: the endpoint answers before every thread accepts.
+fn ready_site(server: &Server) -> Proxy {
+    let proxy = site(server).start();
+    until_true("it is ready", || {
+        ask(&proxy, "GET /readyz HTTP/1.1\r\nHost: x").status == 200
+    });
+    proxy
+}
+
 fn ask(proxy: &Proxy, request: &str) -> Response {
     let mut client = Client::connect(proxy.addr("admin"));
     let method = request.split(' ').next().unwrap_or_default();
@@ -42,11 +51,7 @@ fn pages_and_what_is_no_page() {
         return;
     }
     let server = Server::http();
-    let proxy = site(&server).start();
-    // It answers here before it accepts elsewhere.
-    until_true("it is ready", || {
-        ask(&proxy, "GET /readyz HTTP/1.1\r\nHost: x").status == 200
-    });
+    let proxy = ready_site(&server);
     for (request, status, body) in [
         ("GET /livez HTTP/1.1\r\nHost: x", 200, Some("live\n")),
         ("GET /readyz HTTP/1.1\r\nHost: x", 200, Some("ready\n")),
@@ -112,7 +117,7 @@ fn metrics_are_the_documented_ones_and_count() {
         return;
     }
     let server = Server::http();
-    let proxy = site(&server).start();
+    let proxy = ready_site(&server);
     for path in ["/", "/", "/status/404", "/deny"] {
         get(proxy.addr("fe"), path).expect("an answer");
     }
@@ -198,7 +203,7 @@ fn scrapers_that_ask_get_openmetrics() {
         return;
     }
     let server = Server::http();
-    let proxy = site(&server).start();
+    let proxy = ready_site(&server);
     let answer = ask(
         &proxy,
         "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
@@ -356,7 +361,7 @@ fn a_draining_process_is_alive_and_not_ready() {
         waits.wait();
         peer.serve("s", request)
     });
-    let mut proxy = site(&server).start();
+    let mut proxy = ready_site(&server);
     let mut held = Client::connect(proxy.addr("fe"));
     held.get("/");
     until_true("the request is at the server", || {
@@ -398,7 +403,7 @@ fn probes_find_their_socket_and_say_what_is_wrong() {
         return;
     }
     let server = Server::http();
-    let proxy = site(&server).start();
+    let proxy = ready_site(&server);
     let dir = proxy.dir().to_string_lossy().into_owned();
     std::fs::write(
         proxy.dir().join("tcp.cfg"),
@@ -448,7 +453,7 @@ fn scrapes_do_not_disturb_traffic() {
         return;
     }
     let server = Server::http();
-    let proxy = site(&server).start();
+    let proxy = ready_site(&server);
     let fe = proxy.addr("fe");
     let load = std::thread::spawn(move || {
         let mut wrk = tools::tool("wrk")?;
@@ -491,7 +496,7 @@ fn slow_clients_take_no_place_for_long() {
         return;
     }
     let server = Server::http();
-    let proxy = site(&server).start();
+    let proxy = ready_site(&server);
     let mut slow: Vec<Client> = (0..40)
         .map(|_| {
             let mut client = Client::connect(proxy.addr("admin"));

@@ -8,9 +8,9 @@ use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
 use crate::handover::answers;
-use crate::house::{HALF, House};
-use crate::reload_tables::TABLES;
-use crate::supervisor::{Load, kill};
+use crate::house::{HALF, House, MASTER, killed, settled};
+use crate::reload_tables::{TABLES, reload};
+use crate::supervisor::Load;
 
 /// Three processes, one after the other, while downloads of each go on.
 fn chain(kinds: [&[&str]; 3]) {
@@ -39,8 +39,8 @@ fn chain(kinds: [&[&str]; 3]) {
         // Some may have been served by the process before, which tells it.
         house.becomes("fe", "http_req_cnt", 8 * (i as i64 + 1));
     }
-    assert_eq!(house.value("fe", "gpc0"), 24);
-    assert_eq!(house.value("fe", "http_req_rate"), 24);
+    house.becomes("fe", "gpc0", 24);
+    house.becomes("fe", "http_req_rate", 24);
     let requests = |column| {
         let all = [(column, "24")];
         house.cli().stat_becomes("fe", "FRONTEND", &all);
@@ -112,27 +112,22 @@ fn a_process_that_drains_hears_of_every_later_one() {
     if haproxy_lacks("a 'handoff' socket") {
         return;
     }
-    let house = House::new("{{dir}}/handoff.sock", &["-W"]);
+    let house = House::new("{{dir}}/handoff.sock", &MASTER);
     let socket = house.first.dir().join("handoff.sock");
-    let first = house.serving(0);
     // An old worker of the first supervisor drains, too.
     let mut clients = vec![house.download()];
     house.becomes("conns", "conn_cur", 1);
-    house.first.signal(Signal::USR2);
-    let reloaded = house.serving(first);
+    let reloaded = reload(&house.first);
     clients.push(house.download());
     house.becomes("conns", "conn_cur", 2);
-    let second = house.next(&["-W", "-x", &socket.to_string_lossy()]);
-    house.taken_over(&second);
-    let taken = house.serving(reloaded);
+    let second = house.next(&[&MASTER[..], &["-x", &socket.to_string_lossy()]].concat());
+    settled(&second, reloaded);
     clients.push(house.download());
     house.becomes("conns", "conn_cur", 3);
-    second.signal(Signal::USR2);
-    let again = house.serving(taken);
+    let again = reload(&second);
     house.becomes("conns", "conn_cur", 3);
     assert_eq!(house.value("conns", "conn_cnt"), 3);
-    kill(again, Signal::KILL);
-    house.serving(again);
+    killed(&second, again);
     // Its tables begin empty, but what still runs is counted.
     house.becomes("conns", "conn_cur", 3);
     house.becomes("fe", "conn_cur", 3);

@@ -1,6 +1,7 @@
 //! What tests of hand-overs have in common: a proxy with tables, more of them with the same configuration, clients that wait for
 //! the second half of an answer, and who serves.
 
+use std::io::{Error, ErrorKind};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -147,7 +148,9 @@ impl Probe {
         let (stops, counts) = (Arc::clone(&stop), Arc::clone(&refused));
         let thread = std::thread::spawn(move || {
             while !stops.load(Ordering::Relaxed) {
-                if TcpStream::connect(address).is_err() {
+                // That no port is left to connect from is nobody's refusal.
+                let refused = |e: &Error| e.kind() != ErrorKind::AddrNotAvailable;
+                if TcpStream::connect(address).is_err_and(|e| refused(&e)) {
                     counts.fetch_add(1, Ordering::Relaxed);
                 }
                 std::thread::yield_now();

@@ -22,11 +22,14 @@ backend t
   stick-table type string len 20 size 1k expire 1h store http_req_cnt,gpc(3)
 ";
 
-/// Each in a millisecond of its own.
+/// Each in a millisecond of its own. Entries age from the moment nobody holds them, which may be a moment after the answer.
 fn hit(proxy: &Proxy, key: &str) {
     pace(Duration::from_millis(3));
     let answer = get(proxy.addr("fe"), &format!("/?k={key}"));
     assert_eq!(answer.map(|a| a.status), Ok(200));
+    until_true("nobody holds an entry", || {
+        proxy.cli().entries("t").iter().all(|e| e.get("use") == 0)
+    });
 }
 
 fn keys(proxy: &Proxy) -> Vec<String> {

@@ -141,8 +141,8 @@ fn descriptors_that_are_scarce_cost_nothing_that_serves() {
         .wrapper(&limited)
         .supervised()
         .start();
-    let before = proxy.cli().info("Pid");
     for _ in 0..3 {
+        let before = proxy.cli().info("Pid");
         let said = master(&proxy).ask("reload");
         let served = said.starts_with("Success=1\n");
         assert!(served || said.starts_with("Success=0\n"), "{said}");

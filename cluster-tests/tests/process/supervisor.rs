@@ -30,12 +30,14 @@ pub(crate) fn master(proxy: &Proxy) -> Cli {
     Cli::new(proxy.dir().join("master.sock"))
 }
 
-/// Replaces text in the configuration.
+/// Replaces text in the configuration, in one step: whoever watches it sees no half of it.
 pub(crate) fn edit(proxy: &Proxy, from: &str, to: &str) {
     let path = proxy.dir().join("test.cfg");
     let text = std::fs::read_to_string(&path).expect("the configuration");
     assert!(text.contains(from), "{from:?} in {text}");
-    std::fs::write(path, text.replace(from, to)).expect("the configuration");
+    let new = proxy.dir().with_extension("new");
+    std::fs::write(&new, text.replace(from, to)).expect("the configuration");
+    std::fs::rename(new, path).expect("the configuration");
 }
 
 /// The process id of the worker that serves.

@@ -293,7 +293,8 @@ fn everything_asks_for_a_reload_at_once() {
     });
     let table = master(&proxy).ask("show proc");
     assert!(table.contains("[failed: 0]"), "{table}");
-    // Those that come together are one: in each round at most one that runs, one that waits, and one that was looked for.
+    // Those that come together are one: in each round one that runs, one that waits, and one that was looked for, or a few more
+    // where the machine keeps them apart; but not all six.
     let all = proxy.stderr().matches("Reloading.").count();
-    assert!((4..=12 + 4).contains(&all), "{all}");
+    assert!((4..4 * 6).contains(&all), "{all}");
 }

@@ -92,13 +92,13 @@ fn each_side_may_finish_first() {
 #[test]
 fn time_outs_have_their_own_termination_codes() {
     let server = Server::raw(|mut peer| peer.wait_closed());
-    let proxy = relay("  timeout client 200ms\n  timeout server 20s", &server).start();
+    let proxy = relay("  timeout client 1s\n  timeout server 20s", &server).start();
     let mut client = Client::connect(proxy.addr("tcp"));
     assert!(matches!(client.ending().1, Gone::Closed | Gone::Reset));
     let line = proxy.log_line("of the connection", |line| line.contains(" tcp/s1 "));
     assert!(line.contains(" cD "), "{line}");
 
-    let proxy = relay("  timeout client 20s\n  timeout server 200ms", &server).start();
+    let proxy = relay("  timeout client 20s\n  timeout server 1s", &server).start();
     let mut client = Client::connect(proxy.addr("tcp"));
     assert!(matches!(client.ending().1, Gone::Closed | Gone::Reset));
     drop(client);

@@ -10,7 +10,7 @@ use crate::common::config;
 const LIMIT: &str = "
 frontend fe
   bind 127.0.0.1:{{port:fe}}
-  stick-table type ip size 100k expire 10s store http_req_rate(10s),gpc0
+  stick-table type ip size 100k expire 1h store http_req_rate(1h),gpc0
   http-request track-sc0 src
   http-request deny deny_status 429 hdr Retry-After 10 if { sc0_http_req_rate gt 5 }
   http-request return status 200 content-type text/plain string hello
@@ -49,7 +49,7 @@ fn requests_beyond_the_limit_get_429() {
 
 #[test]
 fn the_limit_is_lifted_when_the_rate_has_fallen() {
-    let proxy = config(&LIMIT.replace("(10s)", "(400ms)")).start();
+    let proxy = config(&LIMIT.replace("(1h)", "(400ms)")).start();
     let fe = proxy.addr("fe");
     until_true("a refusal", || get(fe, "/").map(|r| r.status) == Ok(429));
     // One more request per period stays below the limit, so asking does not prolong it for ever.
@@ -70,7 +70,7 @@ fn a_ban_lasts_as_long_as_the_entry() {
         "
 frontend fe
   bind 127.0.0.1:{{port:fe}}
-  stick-table type ip size 100k expire 1s store gpc0
+  stick-table type ip size 100k expire 3s store gpc0
   http-request deny deny_status 403 if { src_get_gpc0 gt 0 }
   http-request track-sc0 src
   http-request sc-inc-gpc0(0) if { path /abuse }

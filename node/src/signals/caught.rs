@@ -75,12 +75,15 @@ impl Signals {
 
     pub(super) async fn next(&mut self) -> Caught {
         tokio::select! {
+            // What came while the process stood still is not told in its order. Who asked it to refuse clients, and then to accept
+            // them again because it has given up itself, must not leave it mute.
+            biased;
             _ = self.term.recv() => Caught::Term,
             _ = self.int.recv() => Caught::Int,
             _ = self.usr1.recv() => Caught::Usr1,
             _ = self.hup.recv() => Caught::Hup,
-            _ = self.ttin.recv() => Caught::Ttin,
             _ = self.ttou.recv() => Caught::Ttou,
+            _ = self.ttin.recv() => Caught::Ttin,
         }
     }
 }
