@@ -3,12 +3,14 @@
 use cluster_tests::cluster::Spec;
 use cluster_tests::dump::Expected;
 use cluster_tests::hits::Tally;
+use cluster_tests::server::Gate;
 use cluster_tests::wait::until_true;
+use cluster_tests::{Client, Server};
 
 use crate::common::haproxy_lacks;
 use crate::house::{HALF, House, MASTER, killed, serve_supervised, settled};
 use crate::reload_tables::reload;
-use crate::supervisor::{Load, master, workers};
+use crate::supervisor::{Load, master, worker, workers};
 
 /// Nothing holds the old worker but the doubt about its successor.
 #[test]
@@ -190,4 +192,64 @@ fn sums_over_nodes_stay_right_when_a_new_worker_dies() {
         killed(cluster.node(0).proxy(), serving);
         cluster.settled(&Expected::of(&tally));
     }
+}
+
+/// What is left of a node beside the worker that dies is not its direct predecessor: that one has ended. What runs there counts on,
+/// at both nodes.
+#[test]
+fn an_older_worker_counts_on_in_sums_over_nodes() {
+    if haproxy_lacks("sums over nodes") {
+        return;
+    }
+    let gate = Gate::default();
+    let server = Server::half_a_download(&gate);
+    let mut cluster = Spec::of(2)
+        .append(&format!(
+            "
+frontend down
+  bind unix@{{{{dir}}}}/down.sock
+  http-request track-sc0 str(down) table downs
+  default_backend origin
+backend downs
+  stick-table type string size 100 expire 10m store conn_cur,http_req_cnt,bytes_out_cnt peers p
+backend origin
+  server s1 {}
+",
+            server.addr()
+        ))
+        .prepare();
+    serve_supervised(&mut cluster, &[0]);
+    let sums = |name| {
+        [0, 1].map(|index| {
+            let entry = cluster.node(index).proxy().cli().entry("downs", "down");
+            entry.map_or(-1, |entry| entry.get(name))
+        })
+    };
+    let proxy = cluster.node(0).proxy();
+    let mut client = Client::connect_unix(&proxy.dir().join("down.sock"));
+    client.get("/long");
+    until_true("half of it is known", || {
+        sums("conn_cur") == [1; 2] && sums("bytes_out_cnt").iter().all(|n| *n > 100_000)
+    });
+    let half = sums("bytes_out_cnt");
+    assert_eq!(half[0], half[1]);
+    let first = worker(proxy);
+    let mut serving = first;
+    for _ in 0..2 {
+        serving = reload(proxy);
+    }
+    until_true("the one between has ended", || workers(proxy).len() == 2);
+    for _ in 0..2 {
+        serving = killed(proxy, serving);
+        until_true("what runs counts", || sums("conn_cur") == [1; 2]);
+    }
+    assert!(workers(proxy).contains(&first));
+    gate.open();
+    let answer = client.response().expect("the whole answer");
+    assert_eq!(answer.body.len(), 200_000);
+    drop(client);
+    until_true("the rest of it is counted", || {
+        sums("conn_cur") == [0; 2] && sums("bytes_out_cnt") == half.map(|half| half + 100_000)
+    });
+    assert_eq!(sums("http_req_cnt"), [1; 2]);
 }

@@ -274,6 +274,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
             format!("the process that serves does not show its tables: {e}{all_the_same}")
         })?,
     };
+    let untaught = again && learner.is_none();
     let continues = learner.as_ref().is_some_and(|l| l.lineage().is_some());
     let now = clock::read();
     let lineages = world::lineages(learner.as_ref().and_then(Learner::lineage));
@@ -357,6 +358,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     if let Some(above) = &above {
         let settings = Settings {
             max_reloads: shared.plan.global.mworker_max_reloads,
+            untaught,
         };
         above
             .ready(&offer, settings)

@@ -22,7 +22,7 @@ pub const VERSION_MIN: u8 = 1;
 /// Additions to [`VERSION`] that this build knows: 1 = `Begin.guarded`; 2 = [`Frame::TeachAgain`], [`Frame::LearnAgain`],
 /// [`Frame::Cut`], `Begin.hard`, `Tables.seeds`, `Tables.entries`, [`Pass::Accepting`], [`Pass::Quiet`]; 3 = `Tables.shared_as`;
 /// 4 = `Tables.sizes`; 5 = `Known.lacks`, `Known.crowded`, [`Frame::Closed`]; 6 = `Rows.stripe`; 7 = `Drain.alone`,
-/// [`Frame::Back`]; 8 = [`Pass::Found`]; 9 = `Begin.asks`, [`Frame::Opens`], [`Frame::Open`].
+/// [`Frame::Back`]; 8 = [`Pass::Found`]; 9 = `Begin.asks`, `Settings.untaught`, [`Frame::Opens`], [`Frame::Open`].
 pub const MINOR: u8 = 9;
 /// No frame is longer, encoded.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -195,6 +195,8 @@ pub struct SeenFile {
 pub struct Settings {
     /// `mworker-max-reloads`
     pub max_reloads: u32,
+    /// Whoever was to show its tables ([`Frame::LearnAgain`]) did not: it does not know this process.
+    pub untaught: bool,
 }
 
 /// A listening socket.

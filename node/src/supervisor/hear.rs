@@ -114,6 +114,16 @@ impl Supervisor<'_> {
             }
             Frame::Ready(settings) => {
                 let max_reloads = settings.max_reloads;
+                if settings.untaught
+                    && let Some(known) = self.known.get_mut(&id)
+                {
+                    // That one is told who serves like all others that drain.
+                    let silent = known.taught_by.take();
+                    self.forget_taught(silent);
+                    for relative in self.relatives.values_mut() {
+                        relative.tells = relative.tells.filter(|tells| *tells != id);
+                    }
+                }
                 self.machine.handle(Event::Ready { id, max_reloads }, now);
             }
             Frame::Held => self.machine.handle(Event::Held { id }, now),
