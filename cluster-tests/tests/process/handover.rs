@@ -1,7 +1,7 @@
 //! Taking over from an unrelated process: `-x`, `-sf`, `-st`.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use cluster_tests::server::Gate;
 use cluster_tests::wait::{until, until_true};
@@ -251,6 +251,37 @@ fn processes_make_room_for_their_successor() {
     assert_eq!(get(fe, "/up").map(|r| r.status), Ok(200));
     until_true("its CLI answers", || pid_at(own[1]) == Some(third.pid()));
     until_true("it is ready", || answers(own[2], "/readyz"));
+}
+
+/// The process to take over from was killed a moment ago, and its sockets are not closed yet: here, somebody else has the port.
+#[test]
+fn addresses_of_a_process_that_was_just_killed_are_waited_for() {
+    if haproxy_lacks("this patience") {
+        return;
+    }
+    let head = HEAD.replacen("global\n", "global\n  handoff {{dir}}/hand/\n", 1);
+    for in_a_directory in [false, true] {
+        let head = if in_a_directory { &head } else { HEAD };
+        let mut first = Launch::new(&format!("{head}{FE}"))
+            .file("hand/.keep", "")
+            .arg("-f")
+            .arg("test.cfg")
+            .start();
+        let (fe, pid) = (first.addr("fe"), first.pid().to_string());
+        first.signal(Signal::KILL);
+        first.wait();
+        let port = TcpListener::bind(fe).expect("its port");
+        let args = ["-sf", &pid];
+        let second = successor(&first, if in_a_directory { &[] } else { &args });
+        second.says("is taken, and the process to take over from has ended");
+        drop(port);
+        until_true("it serves", || answers(fe, "/"));
+        assert_eq!(pid_of(&first), Some(second.pid()));
+    }
+}
+
+fn pid_of(proxy: &Proxy) -> Option<u32> {
+    proxy.cli().info("Pid")?.parse().ok()
 }
 
 #[test]

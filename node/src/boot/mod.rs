@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use remora_config::diag::{Diag, Level};
@@ -407,24 +407,52 @@ fn learn_again(learner: Learner, shared: &Arc<Shared>) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens something that listens. Where an address is taken, processes that are to be stopped are asked to make room.
-fn with_room<T, E>(taker: &Taker, mut open: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    let first = open();
-    if first.is_ok() || !taker.can_ask_for_room() {
-        return first;
+/// Opens something that listens. Where an address is taken, processes that are to be stopped are asked to make room, and one that
+/// has just ended gets the time to let go.
+fn with_room<T, E: std::fmt::Debug>(
+    taker: &Taker,
+    mut open: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut opened = open();
+    if opened.is_ok() {
+        return opened;
     }
-    taker.ask_for_room();
-    for _ in 0..ROOM_ATTEMPTS {
-        std::thread::sleep(ROOM_PAUSE);
-        if let Ok(opened) = open() {
-            return Ok(opened);
+    let asks = taker.can_ask_for_room();
+    if asks {
+        taker.ask_for_room();
+    }
+    let begun = Instant::now();
+    let mut said = false;
+    while let Err(why) = &opened {
+        let bereft = taker.is_bereft() && format!("{why:?}").contains(TAKEN);
+        let patience = match (bereft, asks) {
+            (true, _) => BEREFT_MAX,
+            (false, true) => ROOM_MAX,
+            (false, false) => Duration::ZERO,
+        };
+        if begun.elapsed() >= patience {
+            break;
         }
+        if bereft && !said {
+            said = true;
+            warn!(
+                "an address is taken, and the process to take over from has ended: trying again for {} s.",
+                BEREFT_MAX.as_secs()
+            );
+        }
+        std::thread::sleep(ROOM_PAUSE);
+        opened = open();
     }
-    open()
+    opened
 }
 
+/// What the system says of an address that is taken.
+const TAKEN: &str = "Address already in use";
 /// How long old processes may take to make room.
-const ROOM_ATTEMPTS: u32 = 100;
+const ROOM_MAX: Duration = Duration::from_secs(1);
+/// How long it may take until the sockets of one that has ended are closed: the kernel gives memory back first, and workers whose
+/// supervisor was killed have to notice.
+const BEREFT_MAX: Duration = Duration::from_secs(5);
 const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether this process only starts others.

@@ -1,6 +1,7 @@
 //! `handoff DIR/`: a directory in which every process has a hand-off socket of its own. A new process finds the one before it
 //! there, so both have the same configuration and command line (two pods of one node, for example).
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{
@@ -24,6 +25,8 @@ pub struct Search {
     until: Instant,
     /// Own sockets, kept by the supervisor.
     own: Vec<PathBuf>,
+    /// Somebody died here and left a socket.
+    dead: Cell<bool>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -125,6 +128,7 @@ impl Search {
             dir: path.to_path_buf(),
             until,
             own,
+            dead: Cell::new(false),
             _lock: lock,
         })
     }
@@ -146,6 +150,7 @@ impl Search {
                 Ok(channel) => return Ok(Some((channel, path))),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                     info!("{}: its process has ended.", path.display());
+                    self.dead.set(true);
                     if let Err(e) = std::fs::remove_file(&path) {
                         warn!("{}: cannot remove it: {e}", path.display());
                     }
@@ -157,6 +162,11 @@ impl Search {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a process has died that had a socket here, as far as it was looked.
+    pub fn found_dead(&self) -> bool {
+        self.dead.get()
     }
 
     /// How long the process that was found may take to answer: it may be starting itself.

@@ -30,6 +30,8 @@ pub struct Taker {
     there: Vec<u64>,
     finish: Vec<Pid>,
     terminate: Vec<Pid>,
+    /// The one that was asked, or should have been, has ended.
+    gone: bool,
     /// These make room.
     asked: AtomicBool,
 }
@@ -49,6 +51,12 @@ impl Taker {
     /// # Errors
     /// Nobody offers sockets there, or not to this user, or not in a version that is understood.
     pub fn ask(&mut self, path: &Path, pool: &mut Inherited, handoff: bool) -> io::Result<()> {
+        let asked = self.ask_at(path, pool, handoff);
+        self.gone |= asked.is_ok() && self.channel.is_none();
+        asked
+    }
+
+    fn ask_at(&mut self, path: &Path, pool: &mut Inherited, handoff: bool) -> io::Result<()> {
         match connect(path) {
             Ok(channel) => match self.ask_over(channel, path, pool, handoff, PATIENCE) {
                 // Its socket is in this process's hands: nobody else is there to answer.
@@ -86,7 +94,10 @@ impl Taker {
         loop {
             let (channel, path) = match search.newest() {
                 Ok(Some(found)) => found,
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    self.gone |= search.found_dead();
+                    return Ok(());
+                }
                 Err(e) if is_passing(&e) && !search.left().is_zero() => {
                     search.pause();
                     continue;
@@ -103,7 +114,10 @@ impl Taker {
                     return Ok(());
                 }
                 // Another process was faster, or it ends, or it is reloading.
-                Err(e) if is_passing(&e) && !search.left().is_zero() => search.pause(),
+                Err(e) if is_passing(&e) && !search.left().is_zero() => {
+                    self.gone |= is_end(&e);
+                    search.pause();
+                }
                 Err(e) => return Err(named(e)),
             }
         }
@@ -178,6 +192,15 @@ impl Taker {
     /// Whether addresses that are taken may become free when processes are asked: they give no sockets.
     pub fn can_ask_for_room(&self) -> bool {
         self.channel.is_none() && !self.is_idle()
+    }
+
+    /// Whether a process that this one should have taken over from, or should stop, has ended, and nobody gives sockets: those of the
+    /// dead become free when the kernel, or its workers, have let go of them.
+    pub fn is_bereft(&self) -> bool {
+        let mut all = self.finish.iter().chain(&self.terminate);
+        let ended =
+            |pid: &Pid| rustix::process::test_kill_process(*pid) == Err(rustix::io::Errno::SRCH);
+        self.channel.is_none() && (self.gone || all.any(ended))
     }
 
     /// Asks the processes that are to be stopped to refuse connections: without `-x` their addresses are not free otherwise.
