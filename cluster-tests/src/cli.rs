@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::wait::{PATIENCE, until_within};
+use crate::wait::{PATIENCE, until, until_within};
 
 /// A CLI socket.
 #[derive(Clone, Debug)]
@@ -54,6 +54,16 @@ impl Cli {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Session { stream })
+    }
+
+    /// Of a supervisor's CLI: the process id of the worker that serves, once there is one.
+    #[track_caller]
+    pub fn worker(&self) -> u32 {
+        until("a worker serves", || {
+            let shown = self.ask("show proc");
+            let row = shown.split("# workers\n").nth(1)?.lines().next()?;
+            row.split_whitespace().next()?.parse().ok()
+        })
     }
 
     /// What table `table` holds for `key`, if anything.

@@ -9,7 +9,7 @@ use cluster_tests::hits::Tally;
 use cluster_tests::locate::{Kind, kind_under_test};
 use cluster_tests::scrape::{samples, scrape};
 use cluster_tests::tools;
-use cluster_tests::wait::{until, until_true};
+use cluster_tests::wait::until_true;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Starts all nodes with a supervisor. `None` for a program that has no reloads of this kind.
@@ -149,12 +149,7 @@ fn columns_dropped_and_taken_back() {
     let Some(cluster) = supervised(Spec::of(2)) else {
         return;
     };
-    let mut tally = Tally::default();
-    for key in 0..20 {
-        for node in 0..2 {
-            cluster.node(node).hit(&format!("k{key}"), 3, &mut tally);
-        }
-    }
+    let mut tally = counted_by_both(&cluster);
     let expected = Expected::of(&tally);
     cluster.settled(&expected);
     let (all, few) = (
@@ -179,12 +174,7 @@ fn a_table_that_is_gone_for_a_while() {
     let Some(cluster) = supervised(Spec::of(2)) else {
         return;
     };
-    let mut tally = Tally::default();
-    for key in 0..20 {
-        for node in 0..2 {
-            cluster.node(node).hit(&format!("k{key}"), 3, &mut tally);
-        }
-    }
+    let mut tally = counted_by_both(&cluster);
     cluster.settled(&Expected::of(&tally));
     let (strings, numbers) = ("type string len 32", "type integer");
     for _ in 0..2 {
@@ -232,15 +222,22 @@ fn a_table_that_is_small_for_a_while() {
     }
 }
 
+/// Two nodes count the same keys.
+fn counted_by_both(cluster: &Cluster) -> Tally {
+    let mut tally = Tally::default();
+    for key in 0..20 {
+        for node in 0..2 {
+            cluster.node(node).hit(&format!("k{key}"), 3, &mut tally);
+        }
+    }
+    tally
+}
+
 /// The process that serves.
 #[track_caller]
 fn worker(node: &Node) -> i32 {
     let master = Cli::new(node.proxy().dir().join("master.sock"));
-    until("a worker serves", || {
-        let shown = master.ask("show proc");
-        let row = shown.split("# workers\n").nth(1)?.lines().next()?;
-        row.split_whitespace().next()?.parse().ok()
-    })
+    master.worker() as i32
 }
 
 /// A new worker dies. What the one before it still holds counts once, long before the dead one's lease is over.

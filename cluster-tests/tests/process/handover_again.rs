@@ -77,11 +77,7 @@ fn workers_that_drain_count_on_in_the_one_that_was_taught_again() {
     }
     drop(clients.remove(0));
     house.becomes("conns", "conn_cur", 2);
-    house.gate.open();
-    for mut client in clients {
-        let answer = client.response().expect("the whole answer");
-        assert_eq!(answer.body.len(), 2 * HALF);
-    }
+    house.completes(clients);
     house.becomes("conns", "conn_cur", 0);
     house.becomes("fe", "conn_cur", 0);
     // Two and a half answers, with their heads, once.
@@ -122,11 +118,7 @@ fn what_runs_is_counted_when_the_tables_are_gone() {
     }
     drop(clients.remove(0));
     house.becomes("conns", "conn_cur", 2);
-    house.gate.open();
-    for mut client in clients {
-        let answer = client.response().expect("the whole answer");
-        assert_eq!(answer.body.len(), 2 * HALF);
-    }
+    house.completes(clients);
     house.becomes("conns", "conn_cur", 0);
     house.becomes("fe", "conn_cur", 0);
     // What they still transferred: two halves, and perhaps some of the third.

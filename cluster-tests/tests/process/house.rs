@@ -112,6 +112,16 @@ impl House {
         client
     }
 
+    /// Lets the second halves go: these clients get theirs, and are gone.
+    #[track_caller]
+    pub(crate) fn completes(&self, clients: impl IntoIterator<Item = Client>) {
+        self.gate.open();
+        for mut client in clients {
+            let answer = client.response().expect("the whole answer");
+            assert_eq!(answer.body.len(), 2 * HALF);
+        }
+    }
+
     pub(crate) fn value(&self, table: &str, name: &str) -> i64 {
         let entry = self.cli().entry(table, "127.0.0.1");
         entry.map_or(-1, |entry| entry.get(name))

@@ -10,7 +10,7 @@ use cluster_tests::wait::{PATIENCE, until_true, until_within};
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
-use crate::house::{HALF, House, MASTER, PROBE, Probe, serving};
+use crate::house::{House, MASTER, PROBE, Probe, serving};
 use crate::supervisor::{master, workers};
 
 /// All that is said over the channels of a worker that takes over, in about this order.
@@ -116,7 +116,7 @@ fn new_dies_after(frames: &[&str]) {
     let house = &stage.house;
     let probe = Probe::of(house);
     house.get(5);
-    let mut client = stage.download();
+    let client = stage.download();
     let first = stage.serving(None);
     for frame in frames {
         let said = stage.reload(frame, 0);
@@ -137,10 +137,7 @@ fn new_dies_after(frames: &[&str]) {
         house.becomes("fe", "conn_cur", 1);
     }
     assert_eq!(probe.finish(), 0);
-    house.gate.open();
-    let answer = client.response().expect("the whole answer");
-    assert_eq!(answer.body.len(), 2 * HALF);
-    drop(client);
+    house.completes([client]);
     house.becomes("conns", "conn_cur", 0);
 }
 
@@ -184,7 +181,7 @@ fn a_new_worker_that_is_late_loses_nothing() {
     let stage = Stage::new();
     let house = &stage.house;
     house.get(5);
-    let mut client = stage.download();
+    let client = stage.download();
     let first = stage.serving(None);
     stage.order("Serving", "hold");
     let cli = master(&house.first);
@@ -202,10 +199,7 @@ fn a_new_worker_that_is_late_loses_nothing() {
     house.becomes("fe", "http_req_cnt", 15);
     house.becomes("fe", "gpc0", 15);
     house.becomes("conns", "conn_cur", 1);
-    house.gate.open();
-    let answer = client.response().expect("the whole answer");
-    assert_eq!(answer.body.len(), 2 * HALF);
-    drop(client);
+    house.completes([client]);
     house.becomes("conns", "conn_cur", 0);
     assert_eq!(house.value("fe", "http_req_cnt"), 15);
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use cluster_tests::cli::Cli;
 use cluster_tests::server::Gate;
-use cluster_tests::wait::{until, until_true};
+use cluster_tests::wait::until_true;
 use cluster_tests::{Client, Launch, Proxy, Server, get, ports};
 use rustix::process::{Pid, Signal};
 
@@ -42,11 +42,7 @@ pub(crate) fn edit(proxy: &Proxy, from: &str, to: &str) {
 
 /// The process id of the worker that serves.
 pub(crate) fn worker(proxy: &Proxy) -> u32 {
-    until("a worker serves", || {
-        let table = master(proxy).ask("show proc");
-        let row = table.split("# workers\n").nth(1)?.lines().next()?;
-        row.split_whitespace().next()?.parse().ok()
-    })
+    master(proxy).worker()
 }
 
 /// All processes of this table but the supervisor.

@@ -60,23 +60,15 @@ fn spec(n: u64) -> TableSpec {
         period_ms,
     };
     TableSpec {
-        name: "cost".into(),
-        key_type: KeyType::Ip,
-        key_len: 4,
         size: (n + n / 8) as usize,
         expire_ms: Some(7_200_000),
-        nopurge: false,
         store: vec![
             stored(D::ConnRate, 10_000),
             stored(D::HttpReqCnt, 0),
             stored(D::HttpReqRate, 10_000),
             stored(D::HttpErrCnt, 0),
         ],
-        brates_factor: 1,
-        write_to: None,
-        recv_only: false,
-        srvkey_addr: false,
-        peers: None,
+        ..TableSpec::new("cost", KeyType::Ip)
     }
 }
 
