@@ -6,7 +6,6 @@
     clippy::disallowed_types,
     clippy::disallowed_methods
 )] // a measuring tool
-#![allow(missing_docs)]
 
 use remora_core::peers::batch::{BatchReader, BatchWriter, Budget, Columns};
 use remora_core::table::{

@@ -144,7 +144,6 @@ impl<'a> Sample<'a> {
         match self {
             Sample::Ipv4(a) => Some(IpAddr::V4(*a)),
             Sample::Ipv6(a) => Some(IpAddr::V6(*a)),
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             Sample::Int(i) => Some(IpAddr::V4(Ipv4Addr::from(*i as u32))), // low 32 bits, as keys are cut
             Sample::Str(s) => std::str::from_utf8(s).ok()?.parse().ok(),
             Sample::Bool(_) | Sample::Bin(_) | Sample::Method(_) => None,

@@ -26,11 +26,11 @@ const MOVES_MAX: u32 = 32;
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The sender's connection broke.
-    Source(#[allow(dead_code)] io::Error),
+    Source(#[allow(dead_code, reason = "for whoever prints it")] io::Error),
     /// The sender closed in the middle.
     SourceEnded,
     /// The receiver's connection broke.
-    Sink(#[allow(dead_code)] io::Error),
+    Sink(#[allow(dead_code, reason = "for whoever prints it")] io::Error),
     /// The sender's framing makes no sense.
     Invalid(ParseError),
 }
