@@ -91,6 +91,21 @@ impl Cli {
             .collect()
     }
 
+    /// Waits until nobody holds an entry of `table`: the last request may do so a moment longer than its answer takes, and
+    /// `clear table` leaves out what is held.
+    ///
+    /// # Panics
+    /// When somebody still does after a while.
+    #[track_caller]
+    pub fn released(&self, table: &str) {
+        let held = || -> Vec<Entry> {
+            let entries = self.entries(table).into_iter();
+            entries.filter(|entry| entry.get("use") != 0).collect()
+        };
+        let released = until_within(PATIENCE, || held().is_empty().then_some(()));
+        assert!(released.is_some(), "still held: {:?}", held());
+    }
+
     /// The value of `name` in `show info`.
     #[track_caller]
     pub fn info(&self, name: &str) -> Option<String> {

@@ -195,9 +195,10 @@ fn several_names_and_a_line_lead_to_the_same_nodes() {
     }
     let mut tally = Tally::default();
     site.all_count(&mut tally);
-    let dialed = site.dialed(0, 1);
-    assert_eq!(dialed.len(), 1, "a line is enough: {dialed:?}");
-    assert!(dialed[0].contains("discovered=0"), "{dialed:?}");
+    until_true("a line is enough", || {
+        let dialed = site.dialed(0, 1);
+        dialed.len() == 1 && dialed[0].contains("discovered=0")
+    });
     for (node, to) in [(0, 2), (0, 3), (1, 0), (2, 0), (2, 1), (2, 3), (3, 0)] {
         until_true("each is reached over one session", || {
             let up = |line: &&String| line.contains("status=UP");

@@ -215,11 +215,13 @@ fn show_info_and_show_stat_are_what_tools_read() {
     ];
     cli.stat_becomes("be", "BACKEND", &all);
     assert_eq!(cli.stat("be", "s1", "status"), "no check");
-    let bytes: u64 = cli
-        .stat("fe", "FRONTEND", "bout")
-        .parse()
-        .expect("a number");
-    assert!(bytes > 1000, "{bytes}");
+    until_true("its bytes are counted", || {
+        let bytes: u64 = cli
+            .stat("fe", "FRONTEND", "bout")
+            .parse()
+            .expect("a number");
+        bytes > 1000
+    });
     let only = proxy.ask("show stat be 4 -1");
     assert_eq!(
         only.lines().filter(|line| !line.is_empty()).count(),

@@ -1,5 +1,7 @@
 //! The shipped examples, run as they stand but for addresses and paths, and shorter times where a test would wait.
 
+use std::time::{Duration, Instant};
+
 use cluster_tests::locate::{self, Kind};
 use cluster_tests::wait::{until, until_true};
 use cluster_tests::{Launch, Server, get, tools};
@@ -40,61 +42,70 @@ fn throttle() -> Launch {
     Launch::new(&replaced(&text, &pairs)).file("throttle.cfg", "x".repeat(6000))
 }
 
+/// Within the first period a rate counts everything; nothing can be said where the machine stalls for longer.
+const STEADY: Duration = Duration::from_millis(900);
+
 #[test]
 fn throttle_slows_down_then_bans_then_forgives() {
+    assert!((0..10).any(|_| bans()), "it stalls all the time");
+}
+
+/// `false` when the machine stalled.
+fn bans() -> bool {
     let proxy = throttle().start();
     let web = proxy.addr("web");
     let ask = || get(web, "/").expect("an answer");
+    let begun = Instant::now();
     let first = ask();
-    assert_eq!(
-        (first.status, first.header("content-type")),
-        (200, Some("text/plain"))
-    );
-
     let mut statuses = vec![first.status];
     until_true("a ban", || {
         statuses.push(ask().status);
         statuses.last() == Some(&403)
     });
+    let key = "::ffff:127.0.0.1";
+    let [abuser, client] = ["abusers", "per_ip"].map(|table| proxy.cli().entry(table, key));
+    let refused = ask().text();
+    if begun.elapsed() > STEADY {
+        return false;
+    }
+    assert_eq!(
+        (first.status, first.header("content-type")),
+        (200, Some("text/plain"))
+    );
     statuses.dedup();
     assert_eq!(statuses, [200, 429, 403]);
     // Both tables tell why.
-    let key = "::ffff:127.0.0.1";
-    assert_eq!(
-        proxy
-            .cli()
-            .entry("abusers", key)
-            .expect("an entry")
-            .get("gpc0"),
-        1
-    );
+    assert_eq!(abuser.expect("an entry").get("gpc0"), 1);
+    assert!(client.expect("an entry").get("http_req_rate") > 30);
     assert!(
-        proxy
-            .cli()
-            .entry("per_ip", key)
-            .expect("an entry")
-            .get("http_req_rate")
-            > 30
-    );
-    assert!(
-        ask().text().starts_with("Banned."),
+        refused.starts_with("Banned."),
         "and it goes on being refused"
     );
     until_true("the ban ends by itself, while it is knocked at", || {
         ask().status == 200
     });
+    true
 }
 
 #[test]
 fn throttle_limits_bytes_and_an_operator_can_forgive() {
+    assert!((0..10).any(|_| limits_bytes()), "it stalls all the time");
+}
+
+/// `false` when the machine stalled.
+fn limits_bytes() -> bool {
     let proxy = throttle().start();
     let web = proxy.addr("web");
+    let begun = Instant::now();
     let mut fetched = 0;
     let refused = until("the bytes run out", || {
         let answer = get(web, "/big").expect("an answer");
         fetched += u32::from(answer.status == 200);
         (answer.status != 200).then_some(answer)
     });
+    if begun.elapsed() > STEADY {
+        return false;
+    }
     assert_eq!(
         (refused.status, refused.header("retry-after")),
         (429, Some("10"))
@@ -105,17 +116,12 @@ fn throttle_limits_bytes_and_an_operator_can_forgive() {
     );
 
     until_true("a ban", || get(web, "/").map(|r| r.status) == Ok(403));
-    // An entry in use cannot be cleared, and the last request may hold it a moment longer than its answer takes.
-    until_true("nobody holds the entry", || {
-        proxy
-            .cli()
-            .entries("per_ip")
-            .iter()
-            .all(|entry| entry.get("use") == 0)
-    });
+    proxy.cli().released("abusers");
+    proxy.cli().released("per_ip");
     assert_eq!(proxy.ask("clear table abusers"), "\n");
     assert_eq!(proxy.ask("clear table per_ip"), "\n");
     assert_eq!(get(web, "/").map(|r| r.status), Ok(200));
+    true
 }
 
 #[test]
@@ -182,6 +188,7 @@ fn cluster_limits_what_all_nodes_get_together() {
     }
     let shares = one.ask("show table web key 127.0.0.1 origins");
     assert_eq!(shares.matches("lineage=").count(), 2, "{shares}");
+    two.cli().released("web");
     two.ask("clear table web");
     until_true("node1 answers again", || {
         get(one.addr("web"), "/").expect("an answer").status == 200

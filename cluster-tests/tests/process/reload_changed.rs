@@ -27,9 +27,7 @@ fn hit(proxy: &Proxy, key: &str) {
     pace(Duration::from_millis(3));
     let answer = get(proxy.addr("fe"), &format!("/?k={key}"));
     assert_eq!(answer.map(|a| a.status), Ok(200));
-    until_true("nobody holds an entry", || {
-        proxy.cli().entries("t").iter().all(|e| e.get("use") == 0)
-    });
+    proxy.cli().released("t");
 }
 
 fn keys(proxy: &Proxy) -> Vec<String> {

@@ -151,6 +151,7 @@ fn the_worker_that_serves_may_die_after_each_frame() {
     let probe = Probe::of(house);
     for frame in FRAMES {
         let before = stage.serving(None);
+        house.cli().released("fe");
         house.cli().ask("clear table fe");
         house.get(5);
         let client = stage.download();

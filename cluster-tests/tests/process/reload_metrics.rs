@@ -170,6 +170,9 @@ fn totals_of_what_nodes_share_never_go_back() {
             (0..2).all(|node| cluster.node(node).value(&key, "http_req_cnt") == 6)
         });
         for (index, other) in [(0, 1), (1, 0)] {
+            for node in 0..2 {
+                cluster.node(node).proxy().cli().released("t");
+            }
             cluster
                 .node(index)
                 .order(&format!("clear table t key {key}"));

@@ -378,13 +378,7 @@ backend keep
         assert_eq!(answer.header("keep"), Some(kept), "{path}");
         assert_eq!(answer.header("purge"), Some("1"), "{path}");
         // Entries age from the moment nobody holds them, which may be a moment after the answer.
-        until_true("nobody holds the entries", || {
-            proxy
-                .cli()
-                .entries("purge")
-                .iter()
-                .all(|entry| entry.get("use") == 0)
-        });
+        proxy.cli().released("purge");
     }
     let answer = get(proxy.addr("fe"), "/a").expect("an answer");
     assert_eq!(
