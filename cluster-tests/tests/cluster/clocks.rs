@@ -80,10 +80,11 @@ fn clocks_that_jump_by_a_day() {
     }
 }
 
-/// A clock that is years ahead would win every assignment for years: what it stamps is refused, and both is shown.
+/// A clock that is years ahead would win every assignment for years: what it stamps is refused, and both is shown. Once it is right
+/// again, what it stamped counts as if it had been right all the time.
 #[test]
 fn a_clock_years_ahead_is_shown_and_not_believed() {
-    let Some((_clocks, cluster)) = with_clocks(&[3 * 365 * DAY, 0]) else {
+    let Some((clocks, cluster)) = with_clocks(&[3 * 365 * DAY, 0]) else {
         return;
     };
     let mut tally = Tally::default();
@@ -109,6 +110,11 @@ fn a_clock_years_ahead_is_shown_and_not_believed() {
         7,
         "counts need no clock"
     );
+    for (node, other) in [(0, "node1 is 1095 days behind"), (1, "node0 is 109")] {
+        let line = format!("clocks are more than a year apart: that of peer {other}");
+        let said = cluster.node(node).proxy().says(&line);
+        assert_eq!(said.matches("year apart").count(), 1, "{said}");
+    }
     let page = scrape(&cluster.node(1).proxy().dir().join("admin.sock"));
     let value = |name: &str| {
         let samples = samples(&page);
@@ -125,4 +131,48 @@ fn a_clock_years_ahead_is_shown_and_not_believed() {
     let skew = skew.and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok());
     let skew = skew.unwrap_or_else(|| panic!("{shown}"));
     assert!((skew / 1000 - 3 * 365 * DAY).abs() < 3_600, "{shown}");
+
+    cluster.node(0).hit("c", 5, &mut tally);
+    cluster.node(1).hit("c", 5, &mut tally);
+    until_true("both count", || {
+        (0..2).all(|node| cluster.node(node).value("c", "gpc0") == 10)
+    });
+    let before = refused(1);
+    cluster.node(0).order("clear table t key c");
+    until_true("it is obeyed by nobody else", || refused(1) > before);
+    clocks[0].shift(0);
+    tally.forget("c");
+    let both = Expected::of(&tally)
+        .with("a", "gpt0", 7)
+        .with("b", "gpt0", 8);
+    cluster.settled(&both);
+    for node in 0..2 {
+        cluster.node(node).proxy().says("is near this node's again");
+    }
+    cluster.node(0).order("clear table t key b");
+    the_later_wins(&cluster, &mut tally, 1);
+}
+
+/// A machine that starts in 1970 refuses what the others say of today, until its clock is set.
+#[test]
+fn a_clock_years_behind_is_set() {
+    let Some((clocks, cluster)) = with_clocks(&[0, -50 * 365 * DAY]) else {
+        return;
+    };
+    let mut tally = Tally::default();
+    for node in 0..2 {
+        cluster.node(node).hit("a", 3, &mut tally);
+        cluster.node(node).hit("b", 3, &mut tally);
+    }
+    cluster.settled(&Expected::of(&tally));
+    cluster.node(0).order("set table t key a data.gpt0 7");
+    cluster.node(0).order("clear table t key b");
+    for (node, how) in [(0, "node1 is 18250 days behind"), (1, "node0 is 18")] {
+        let line = format!("clocks are more than a year apart: that of peer {how}");
+        cluster.node(node).proxy().says(&line);
+    }
+    clocks[1].shift(0);
+    tally.forget("b");
+    cluster.settled(&Expected::of(&tally).with("a", "gpt0", 7));
+    the_later_wins(&cluster, &mut tally, 1);
 }

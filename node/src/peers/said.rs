@@ -76,6 +76,8 @@ pub(super) fn severity(event: &Event) -> Severity {
         Event::Unreachable { stopped: false, .. }
         | Event::Misnamed { .. }
         | Event::OneWay { .. }
+        | Event::Skewed { is_far: true, .. }
+        | Event::Misdated { .. }
         | Event::Crowd(_)
         | Event::Ready {
             why: ReadyWhy::TimedOut | ReadyWhy::Forsaken,

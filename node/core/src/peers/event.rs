@@ -193,6 +193,22 @@ pub enum Event {
         /// It said goodbye.
         ended: bool,
     },
+    /// A peer's wall clock is more than a year away from this node's, or is not any more.
+    Skewed {
+        /// Name of the peer.
+        node: String,
+        /// How far it is ahead, in milliseconds.
+        skew_ms: i64,
+        /// Whether it is too far.
+        is_far: bool,
+    },
+    /// Assignments that a peer told were dated more than a year ahead, and were refused.
+    Misdated {
+        /// Name of the peer.
+        node: String,
+    },
+    /// This node's wall clock was set back: so many entries bore times that were more than a year ahead, and were set back, too.
+    Mended(usize),
     /// So many lineages hold a place: there is not room for many more.
     Crowd(usize),
     /// Log lines were dropped.
@@ -280,6 +296,30 @@ impl fmt::Display for Event {
                 f,
                 "peer {node} is reached but does not reach this node, nor does it use its connection: what it counts comes late, \
                  through other nodes, or not at all; let it connect to the address of this node"
+            ),
+            Event::Skewed {
+                node,
+                skew_ms,
+                is_far: true,
+            } => write!(
+                f,
+                "clocks are more than a year apart: that of peer {node} is {} {} this node's; what is cleared or set by one of them is \
+                 refused by the other until the clock that is wrong is set right",
+                Count((skew_ms.unsigned_abs() / 86_400_000) as usize, "day", "days"),
+                if *skew_ms < 0 { "behind" } else { "ahead of" }
+            ),
+            Event::Skewed { node, .. } => {
+                write!(f, "the clock of peer {node} is near this node's again")
+            }
+            Event::Misdated { node } => write!(
+                f,
+                "peer {node} tells of something that was cleared or set more than a year from now: refused; a clock is, or was, wrong"
+            ),
+            Event::Mended(entries) => write!(
+                f,
+                "this node's clock was set back: {} that had been cleared or set more than a year ahead of it now bear the time \
+                 that it would have been",
+                Count(*entries, "entry", "entries")
             ),
             Event::Mismatch { node, table, text } => {
                 write!(f, "table {table} differs at peer {node}: {text}")

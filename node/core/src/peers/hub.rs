@@ -74,7 +74,7 @@ pub struct Hub {
     random: u64,
     pub(super) started_at: u64,
     /// [`Hub::tick`] has been called.
-    ticked: bool,
+    pub(super) ticked: bool,
     /// While there is somebody to watch, [`Hub::tick`] is to be called by then: being late means that the process stood
     /// still.
     pulse_at: u64,
@@ -99,6 +99,12 @@ pub struct Hub {
     /// Until then somebody counts as away: see [`Store::set_someone_away`].
     pub(super) away_until: u64,
     pub(super) wall_offset_ms: i64,
+    /// By how much the wall clock was set back in all, while nobody was there to say which of the two was right.
+    pub(super) set_back_ms: i64,
+    /// Whose clock is so far away that stamps are refused; it was said.
+    pub(super) skewed: BTreeSet<Lineage>,
+    /// Whose batches had stamps that were refused; it was said.
+    pub(super) misdated: BTreeSet<Lineage>,
     pub(super) discovering: bool,
     pub(super) ready: bool,
     pub(super) stopping: bool,
@@ -167,6 +173,9 @@ impl Hub {
             beat_at: now + HEARTBEAT_MS,
             away_until: 0,
             wall_offset_ms: 0,
+            set_back_ms: 0,
+            skewed: BTreeSet::new(),
+            misdated: BTreeSet::new(),
             ready: false,
             stopping: false,
             estates: Vec::new(),
@@ -203,12 +212,7 @@ impl Hub {
             return;
         }
         let offset = i64::try_from(i128::from(wall_ms) - i128::from(now)).unwrap_or(0);
-        self.wall_offset_ms = offset;
-        for shared in &self.tables {
-            if let Some(store) = self.stores.store(shared.id) {
-                store.set_wall_offset(offset);
-            }
-        }
+        self.follow_clock(offset, now);
         let stalled = now.saturating_sub(self.pulse_at);
         if stalled > STALL_MS {
             // Nobody could be heard while this process did not run: what they sent may be waiting.
@@ -226,6 +230,7 @@ impl Hub {
             self.ask_again(now);
             self.report_acks(now);
             self.report_away(now);
+            self.report_clocks();
             self.lend(now);
             self.lay_to_rest(now);
             self.forget_lineages(now);

@@ -146,12 +146,17 @@ impl Hub {
                 continue;
             }
             let partial = |session: &InSession| session.table_of(own).is_some_and(|t| t.partial);
+            // Who was new when it came has learned by now, or will not.
+            let patience_ms = self.config.learn_timeout_ms.min(NEWCOMER_LEARNS_MS);
+            let knows = |session: &InSession| {
+                !session.newcomer || now >= session.opened_at.saturating_add(patience_ms)
+            };
             let candidates = self.ins.iter_mut().filter(|(_, session)| {
                 let free = session.table_of(own).is_some_and(|t| t.asked.is_none());
                 let helps = shared.lack == Lack::Everything || !partial(session);
-                session.is_up() && !session.newcomer && free && helps
+                session.is_up() && knows(session) && free && helps
             });
-            let best = candidates.min_by_key(|(id, session)| (partial(session), **id));
+            let best = candidates.min_by_key(|(id, s)| (partial(s), s.newcomer, **id));
             let Some((_, session)) = best else {
                 continue;
             };
@@ -334,3 +339,5 @@ impl Hub {
 
 /// Who is awaited when the time to learn is over, as far as it is told.
 const AWAITED_MAX: usize = 8;
+/// A node that was new when its session began has learned after so long, or has given it up.
+const NEWCOMER_LEARNS_MS: u64 = 10_000;

@@ -6,6 +6,7 @@
 mod acks;
 mod ages;
 pub mod batch;
+mod clocks;
 mod delay;
 mod estate;
 mod event;

@@ -427,6 +427,10 @@ impl Hub {
                 ..Dropped::default()
             },
         );
+        if applied.misdated > 0 {
+            let node = self.ins.get(&id).map(|session| session.node.clone());
+            self.note_misdated(from, node.unwrap_or_default());
+        }
         if curious && !applied.wants.is_empty() {
             self.want(id, own, applied.wants, now);
         }

@@ -34,6 +34,15 @@ pub trait Store {
     fn columns(&self) -> Vec<ColumnDef>;
     /// Wall clock minus monotonic clock, milliseconds.
     fn set_wall_offset(&self, ms: i64);
+    /// The wall clock was set back by about so much: what is stamped too far ahead of it is, too. Returns how many entries
+    /// that were.
+    fn mend_stamps(&self, _back_ms: u64, _now_ms: u64) -> usize {
+        0
+    }
+    /// Whether something was refused for its time that would be taken now. Says so once.
+    fn takes_what_it_refused(&self, _now_ms: u64) -> bool {
+        false
+    }
     /// Whether something changed here since the last flush.
     fn is_dirty(&self) -> bool;
     /// Whether a flush comes soon by itself: nobody need be woken for one.
@@ -124,6 +133,14 @@ impl Store for Table {
     }
     fn set_wall_offset(&self, ms: i64) {
         self.set_wall_offset(ms);
+    }
+    fn mend_stamps(&self, back_ms: u64, now_ms: u64) -> usize {
+        self.replica()
+            .map_or(0, |replica| replica.mend_stamps(back_ms, now_ms))
+    }
+    fn takes_what_it_refused(&self, now_ms: u64) -> bool {
+        self.replica()
+            .is_some_and(|replica| replica.takes_what_it_refused(now_ms))
     }
     fn is_dirty(&self) -> bool {
         self.replica().is_some_and(|r| r.is_dirty())

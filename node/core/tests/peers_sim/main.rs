@@ -73,6 +73,26 @@ fn edicts() {
     explore(Kind::Edicts, false, 400);
 }
 
+/// Once its clock is right again, a node says and takes what it did not: all agree. Not quite always: a node that starts in the
+/// meantime and is taught by the one whose clock is wrong, while the others are frozen or cut off, may keep what that one had.
+#[test]
+fn clocks_years_away() {
+    if number("REMORA_SIM_SEED").is_some() {
+        return explore(Kind::Clocks, false, 1);
+    }
+    let bad = |continues: bool, histories: u64| {
+        let run = |seed: &u64| run(Kind::Clocks, continues, *seed, Mutant::None, false).is_err();
+        (0..histories).filter(run).count()
+    };
+    let bad = [bad(false, 120), bad(true, 60)];
+    assert!(bad <= [2, 1], "{bad:?} of [120, 60] histories failed");
+    let run = |seed: &u64| run(Kind::Clocks, false, *seed, Mutant::NeverMends, false).is_err();
+    assert!(
+        (0..20).filter(run).count() > 2,
+        "what is mended is not seen"
+    );
+}
+
 #[test]
 fn mixed() {
     explore(Kind::Mixed, false, 400);

@@ -20,6 +20,8 @@ pub enum Mutant {
     AlwaysWhole,
     /// Ends walks at once.
     EmptyWalks,
+    /// What was stamped far ahead stays so, and what was refused is not asked for.
+    NeverMends,
     /// Does not say what it holds of others.
     HidesHighest,
     /// Takes late messages for fresh ones.
@@ -76,6 +78,15 @@ impl Store for SimTable {
     }
     fn set_wall_offset(&self, ms: i64) {
         Store::set_wall_offset(&self.table, ms);
+    }
+    fn mend_stamps(&self, back_ms: u64, now_ms: u64) -> usize {
+        if self.mutant == Mutant::NeverMends {
+            return 0;
+        }
+        self.table.mend_stamps(back_ms, now_ms)
+    }
+    fn takes_what_it_refused(&self, now_ms: u64) -> bool {
+        self.mutant != Mutant::NeverMends && self.table.takes_what_it_refused(now_ms)
     }
     fn is_dirty(&self) -> bool {
         self.table.is_dirty()

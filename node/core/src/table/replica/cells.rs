@@ -144,6 +144,18 @@ impl ReplicaShard {
         self.shared.lineages.hold_index(lineage);
         Some(slot)
     }
+    /// Has the cells of an entry replaced by complete rows, be they of the same version.
+    pub fn doubt_cells(&mut self, record: &[u8]) {
+        let mut next = word(record, CHAIN);
+        while next != NIL {
+            let cell = self.cells.record_mut(next);
+            if cell.is_empty() {
+                return;
+            }
+            next = word(cell, CELL_NEXT);
+            set_word(cell, CELL_LINEAGE, word(cell, CELL_LINEAGE) | CELL_PARTIAL);
+        }
+    }
     /// Forgets all cells of an entry.
     pub fn drop_cells(&mut self, record: &mut [u8]) {
         let mut next = word(record, CHAIN);

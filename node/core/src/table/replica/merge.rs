@@ -147,6 +147,7 @@ pub(super) fn apply<'a>(
     let mut reader = batch.clone();
     let own = replica.shared.lineages.own();
     let mut met = Met::default();
+    let mut voided = None;
     while let Some((key, head, edicts)) = reader.next_row() {
         let at = met.position(replica.shared, head.lineage, own);
         let index = met.0.get(at).and_then(|met| met.index);
@@ -179,8 +180,19 @@ pub(super) fn apply<'a>(
         row.is_held = row.is(RowFlags::HELD) && replica.shared.lineages.is_alive(row.lineage);
         let over = merger.deadline(row.touched);
         row.is_dead = !row.is_held && over.saturating_add(u64::from(EXPIRED_GRACE_MS)) <= now_ms;
+        if row.head.epoch.is_some_and(|e| e.ms > merger.stamp_max_ms) {
+            merger.undate(&mut row);
+        }
+        let misdated = merger.applied.misdated;
         for edict in edicts {
             merger.edict(&mut row, edict, &mapped);
+        }
+        if merger.applied.misdated > misdated {
+            voided = Some(key);
+        }
+        // What the sender has of the key was voided by an edict that is refused.
+        if voided == Some(key) {
+            row.head.flags = row.head.flags.with(RowFlags::PARTIAL);
         }
         merger.values(&mut reader, &mut row, &mapped, shift_ms);
         let most = match index {
@@ -300,14 +312,27 @@ impl<'a> Merger<'a> {
         counts.questions_dropped.fetch_add(self.dropped, Relaxed);
         self.applied
     }
-    fn is_absurd(&self, stamp: Stamp) -> bool {
+    fn is_absurd(&mut self, stamp: Stamp) -> bool {
         let absurd = stamp.ms > self.stamp_max_ms || stamp <= NEVER;
         if absurd {
-            count(&self.replica.shared.counts.stamps_refused);
+            let shared = self.replica.shared;
+            count(&shared.counts.stamps_refused);
+            if stamp > NEVER {
+                shared.refused_ms.fetch_min(stamp.ms, Relaxed);
+                self.applied.misdated += 1;
+            }
         }
         absurd
     }
-    fn edict(&self, row: &mut Row<'_>, edict: EdictRow, mapped: &[Option<usize>]) {
+    /// The cell was stamped knowing an edict that is refused: it is taken, but not for good.
+    fn undate(&mut self, row: &mut Row<'_>) {
+        if let Some(epoch) = row.head.epoch.take() {
+            let refused = &self.replica.shared.refused_ms;
+            refused.fetch_min(epoch.ms, Relaxed);
+            row.head.flags = row.head.flags.with(RowFlags::PARTIAL);
+        }
+    }
+    fn edict(&mut self, row: &mut Row<'_>, edict: EdictRow, mapped: &[Option<usize>]) {
         let column = match edict.column {
             None => None,
             Some(at) => match mapped.get(at).copied().flatten() {

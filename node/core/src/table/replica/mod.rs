@@ -15,6 +15,7 @@ mod held;
 mod inherit;
 mod journal;
 mod life;
+mod mend;
 mod merge;
 mod rows;
 mod state;
@@ -99,6 +100,8 @@ pub struct Applied {
     pub refused: usize,
     /// Cells, edicts and registers that changed something: without later touches, whose times creep at every relay.
     pub news: usize,
+    /// Edicts and registers that were refused for their time.
+    pub misdated: usize,
     /// Keys of which the sender knows more.
     pub wants: Vec<Key>,
     /// Keys whose life here began in ignorance of an older one: every node may know something of them.
@@ -406,6 +409,24 @@ impl<'t> Replica<'t> {
     /// up to [`TOMBSTONE_UNEXPIRING_MS`].
     pub fn set_someone_away(&self, away: bool) {
         self.shared.someone_away.store(away, Relaxed);
+    }
+    /// The wall clock was set back by about `back_ms`: what is stamped too far ahead of it ([`STAMP_AHEAD_MAX_MS`]) is set back
+    /// as much. Returns how many entries had such stamps; what others said of these lost against them.
+    pub fn mend_stamps(&self, back_ms: u64, now_ms: u64) -> usize {
+        let mended = mend::mend(self, back_ms, now_ms);
+        if mended > 0 {
+            self.shared.refused_ms.store(0, Relaxed);
+        }
+        mended
+    }
+    /// Whether something was refused for its time that would be taken now. Says so once.
+    pub fn takes_what_it_refused(&self, now_ms: u64) -> bool {
+        let limit_ms = self
+            .shared
+            .wall_ms(now_ms)
+            .saturating_add(STAMP_AHEAD_MAX_MS);
+        let refused = &self.shared.refused_ms;
+        refused.load(Relaxed) <= limit_ms && refused.swap(u64::MAX, Relaxed) <= limit_ms
     }
     /// For assignments that come without a time: see `Shared::wall_ms`.
     pub(super) fn note_time(&self, now_ms: u64) {

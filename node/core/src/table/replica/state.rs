@@ -115,6 +115,9 @@ pub(in crate::table) struct Shared {
     /// Somebody who may come back has not heard of what was removed lately.
     pub someone_away: AtomicBool,
     wall_offset: AtomicI64,
+    /// The earliest stamp that was refused because it was too far ahead, or 0 where others may have lost against one that is
+    /// gone; `u64::MAX`: none.
+    pub refused_ms: AtomicU64,
     /// A recent reading of the monotonic clock, for assignments that come without one.
     latest_ms: AtomicU64,
     /// A bit per shard with changed entries.
@@ -141,6 +144,7 @@ impl Shared {
             followed: Mutex::default(),
             someone_away: AtomicBool::new(false),
             wall_offset: AtomicI64::new(0),
+            refused_ms: AtomicU64::new(u64::MAX),
             latest_ms: AtomicU64::new(0),
             dirty_shards: (0..shards.div_ceil(64))
                 .map(|_| AtomicU64::new(0))

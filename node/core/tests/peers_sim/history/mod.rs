@@ -16,6 +16,8 @@ pub enum Kind {
     Exact,
     /// Values are also assigned and cleared: the nodes must agree.
     Edicts,
+    /// The same, and now and then the clock of a node is years away for a while.
+    Clocks,
     /// Tables of nodes store different things.
     Mixed,
     /// Entries expire: the nodes must agree, and nothing may stay for ever.
@@ -44,6 +46,10 @@ struct History {
     keys: u64,
     /// Lineages are continued: after clean stops, and by reloads.
     continues: bool,
+    /// Whose clock is years away, and by how much.
+    lost_clock: Option<(usize, i64)>,
+    /// Before that no clock changes by years again: nobody has one that does so all the time.
+    clocks_rest_until: u64,
     tally: Tally,
 }
 
@@ -88,6 +94,8 @@ pub fn run(
         kind,
         keys,
         continues,
+        lost_clock: None,
+        clocks_rest_until: 0,
         tally: Tally::default(),
     };
     let result = history.live();
@@ -176,6 +184,13 @@ impl History {
         for round in 0..self.rng.between(1, 2) {
             let until = self.world.now + self.rng.between(1_000, 25_000);
             while self.world.now < until {
+                if self.kind == Kind::Clocks && self.rng.percent(10) {
+                    if self.lost_clock.is_some() {
+                        self.find_clock();
+                    } else {
+                        self.lose_clock();
+                    }
+                }
                 self.step();
                 let wait = match self.rng.below(10) {
                     0..=4 => self.rng.between(0, 10),
@@ -188,7 +203,7 @@ impl History {
             self.pass(SETTLE);
             self.check().map_err(|e| format!("round {round}: {e}"))?;
         }
-        if self.kind == Kind::Edicts {
+        if matches!(self.kind, Kind::Edicts | Kind::Clocks) {
             self.assign_in_step()?;
         }
         if self.kind == Kind::Expiring {

@@ -4,6 +4,8 @@ use remora_core::table::{DataType, Key};
 
 use super::{History, Kind};
 
+const YEAR_MS: i64 = 366 * 86_400_000;
+
 impl History {
     pub(super) fn step(&mut self) {
         let running = self.world.running();
@@ -95,6 +97,26 @@ impl History {
             }
         }
     }
+    /// A node's clock is years away. Only one at a time: see [`History::find_clock`].
+    pub(super) fn lose_clock(&mut self) {
+        let node = self.rng.below(self.world.nodes.len() as u64) as usize;
+        if self.lost_clock.is_none() && self.world.now >= self.clocks_rest_until {
+            let years = self.rng.pick(&[-2, 2, 2]);
+            let away = years * YEAR_MS;
+            self.world
+                .log(|| format!("clock of node{node} is {years} years off"));
+            self.world.nodes[node].wall_offset += away;
+            self.lost_clock = Some((node, away));
+        }
+    }
+    /// It is set right.
+    pub(super) fn find_clock(&mut self) {
+        if let Some((node, away)) = self.lost_clock.take() {
+            self.world.log(|| format!("clock of node{node} is right"));
+            self.world.nodes[node].wall_offset -= away;
+            self.clocks_rest_until = self.world.now + 5_000;
+        }
+    }
     /// A node is reloaded, or ends in good order and comes back.
     fn go_on(&mut self, node: usize) {
         if self.rng.percent(50) {
@@ -137,6 +159,7 @@ impl History {
         self.world.flow_again();
     }
     pub(super) fn heal(&mut self) {
+        self.find_clock();
         self.world.log(|| "heal".to_owned());
         self.rejoin();
         for row in &mut self.world.undialable {
@@ -228,7 +251,7 @@ impl History {
                 let value = rng.below(1_000);
                 let _ = table.upsert(&key, mono, |mut e| e.set(DataType::Gpt0, 0, value, mono));
             }
-            _ if kind != Kind::Edicts => {}
+            _ if !matches!(kind, Kind::Edicts | Kind::Clocks) => {}
             _ => match rng.below(4) {
                 0 | 1 => {
                     table.remove(&key, mono);
