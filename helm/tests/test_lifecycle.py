@@ -67,6 +67,7 @@ def life(cluster, release, home, image, ask):
         with pytest.raises(Refused, match="Illegal instruction"):
             release.upgrade(image={"tag": "0.3.0"})
         release.upgrade(image={"tag": "0.3.0"}, configCheck={"enabled": False})
+        cluster.rollout(enough=lambda: any("exit code 132" in p.waiting for p in cluster.running()))
         with pytest.raises(Stuck, match="exit code 132"):
             cluster.rollout(4)
         assert set(before) < set(cluster.running()) and len(cluster.running()) == 4

@@ -83,7 +83,7 @@ def test_dashboard_and_alerts(cluster, image):
                 asked = target["expr"]
                 for word, meaning in words.items():
                     asked = asked.replace(word, meaning)
-                until(lambda: prometheus.value(asked), 20, lambda: AssertionError(f"{panel['title']}: nothing for {asked}"))
+                until(lambda: prometheus.value(asked), 45, lambda: AssertionError(f"{panel['title']}: nothing for {asked}"))
 
         # Nothing is wrong, but that the emulated authority gives certificates for a day.
         until(lambda: "RemoraCertificateExpires" in prometheus.firing())

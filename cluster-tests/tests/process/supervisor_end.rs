@@ -1,6 +1,6 @@
 //! Workers that do not end when they should, and some that have ended and do not look so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::Spec;
 use cluster_tests::server::Gate;
@@ -20,14 +20,20 @@ fn a_second_order_ends_a_frozen_worker() {
     if haproxy_lacks("waits for ever") {
         return;
     }
-    let mut proxy = supervised(HEAD).start();
-    let first = worker(&proxy);
-    kill(first, Signal::STOP);
-    proxy.signal(Signal::TERM);
-    // The same at once is the same order.
-    proxy.signal(Signal::TERM);
-    observe_for(Duration::from_millis(300));
-    assert!(proxy.try_wait().is_none());
+    // The same within a second is the same order. Nothing can be said where the machine stalls for as long.
+    let (mut proxy, first) = until("two orders come at once", || {
+        let mut proxy = supervised(HEAD).start();
+        let first = worker(&proxy);
+        kill(first, Signal::STOP);
+        let begun = Instant::now();
+        proxy.signal(Signal::TERM);
+        proxy.signal(Signal::TERM);
+        observe_for(Duration::from_millis(300));
+        let goes_on = proxy.try_wait().is_none();
+        let stalled = begun.elapsed() > Duration::from_millis(900);
+        assert!(stalled || goes_on, "{}", proxy.stderr());
+        goes_on.then_some((proxy, first))
+    });
     let ended = until_within(PATIENCE, || {
         let ended = proxy.try_wait();
         if ended.is_none() {

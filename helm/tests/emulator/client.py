@@ -60,7 +60,7 @@ class Traffic:
         """So many more answers."""
         goal = sum(self.answers.values()) + number
         missing = lambda: goal - sum(self.answers.values())
-        until(lambda: missing() <= 0, 20, lambda: TimeoutError(f"{missing()} answers are missing; failures: {self.failures[:5]}"))
+        until(lambda: missing() <= 0, 45, lambda: TimeoutError(f"{missing()} answers are missing; failures: {self.failures[:5]}"))
 
     def _work(self, number):
         rng = random.Random(number)

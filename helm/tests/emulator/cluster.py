@@ -188,7 +188,7 @@ class Cluster:
         with self.lock:
             return [p for p in self.pods if p.labels.get("app.kubernetes.io/component") == "proxy"]
 
-    def rollout(self, patience=30, enough=lambda: False):
+    def rollout(self, patience=60, enough=lambda: False):
         """Until there are the pods that the workload asks for, made from its current template and available, and no others; or
         until that is `enough`."""
         workload = (self.all("DaemonSet") + self.all("Deployment"))[0]

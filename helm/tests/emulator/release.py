@@ -80,7 +80,7 @@ def exact(cluster, traffic):
                 wrong.append(f"{pod.name}: connections {row}, not {client}")
         return not wrong
 
-    until(right, 20, lambda: AssertionError(wrong))
+    until(right, 45, lambda: AssertionError(wrong))
     traffic.resume()
 
 

@@ -6,7 +6,7 @@ import time
 TICK = 0.05
 
 
-def until(what, patience=20, otherwise=None):
+def until(what, patience=45, otherwise=None):
     """What `what` answers, as soon as it is true. After `patience` seconds (None: never) TimeoutError, or the exception that
     `otherwise` makes."""
     deadline = None if patience is None else time.monotonic() + patience
