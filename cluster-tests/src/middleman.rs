@@ -33,6 +33,25 @@ pub struct Passing {
     pub before: Vec<Vec<u8>>,
 }
 
+impl Passing {
+    /// Makes it what a build of the next minor version might say: with a field more, and after frames that are not known here.
+    pub fn renew(&mut self) {
+        self.bytes[2] += 1;
+        let head = self.bytes[..3].to_vec();
+        self.before.push([&head[..], &[200, 1, 2]].concat());
+        self.before.push([&head[..], &[PASS, 200, 1]].concat());
+        self.bytes.extend([1, 2, 3]);
+    }
+
+    /// Makes it what a build of the minor version before would say: without the field that is new in some.
+    pub fn age(&mut self) {
+        self.bytes[2] -= 1;
+        if ["Begin", "Ready"].contains(&self.name.as_str()) {
+            self.bytes.pop();
+        }
+    }
+}
+
 /// A frame that has been passed on.
 #[derive(Debug)]
 pub struct Passed<'a> {

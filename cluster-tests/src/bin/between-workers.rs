@@ -3,7 +3,8 @@
 //!
 //! It finds its orders in a file `between.conf` beside it: the real program, the frame, and the process to kill (0: the worker
 //! itself), a line each. Frames are noted in `seen`; when it has killed, it says so there, too, and does nothing more. With `hold`
-//! in place of the process nobody is killed: the frame, and all that would come after it, waits until there is a file `release`.
+//! in place of the process nobody is killed: the frame, and all that would come after it, waits until there is a file `release`. With
+//! `newer` or `older` either side takes the other one for a build of the next minor version of the hand-off, or of the one before.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use cluster_tests::middleman;
+use cluster_tests::middleman::{self, Passing};
 use cluster_tests::wait::until_true;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -27,6 +28,7 @@ fn main() {
     };
     let frame = frame.to_owned();
     let holds = victim == "hold";
+    let minor = victim.to_owned();
     let release = dir.join("release");
     let victim = victim.parse().ok().and_then(Pid::from_raw);
     let (ours, theirs) = middleman::pair();
@@ -60,6 +62,7 @@ fn main() {
                 // The supervisor stays the program that it is.
                 passing.bytes[6..8].fill(u8::MAX);
             }
+            speak(passing, &minor);
             if passing.name == wanted && holds {
                 note(&held, HELD);
                 until_true("it may go on", || release.exists());
@@ -83,6 +86,15 @@ fn main() {
         let _ = kill_process(rustix::process::getpid(), Signal::KILL);
     }
     std::process::exit(status.code().unwrap_or(1));
+}
+
+/// Makes a frame what a build of another minor version would say.
+fn speak(passing: &mut Passing, minor: &str) {
+    match minor {
+        "newer" => passing.renew(),
+        "older" => passing.age(),
+        _ => {}
+    }
 }
 
 fn note(seen: &Mutex<File>, what: &str) {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use cluster_tests::cluster::{AGREE, Cluster, Spec};
 use cluster_tests::dump::Expected;
-use cluster_tests::hits::{Done, Tally, Traffic};
+use cluster_tests::hits::{Done, Hits, Tally, Traffic};
 use cluster_tests::relay::Relay;
 use cluster_tests::tools;
 use cluster_tests::wait::{observe_for, pace, until, until_true, until_within};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -131,6 +131,76 @@ fn every_node_in_turn_is_killed_under_traffic() {
             high.add(key, is);
         }
     }
+}
+
+/// A supervised worker is killed under traffic: nobody is refused, and on all nodes the sums are what was answered, but for what the
+/// dead worker counted since its last flush ([`FLUSH`], and how late this machine is): that much may be missing, and nothing else.
+#[test]
+fn a_worker_is_killed_under_traffic() {
+    let lateness = Lateness::watch();
+    let mut cluster = Spec::of(2).peers("  learn-timeout 10m").prepare();
+    for node in 0..2 {
+        let supervised = "global\n  master-worker\n";
+        let node = cluster.node_mut(node);
+        node.reconfigure(|config| config.replacen("global\n", supervised, 1));
+        node.spawn();
+    }
+    for node in 0..2 {
+        cluster.node_mut(node).ready();
+    }
+    let entrance = cluster.node(0).entrance();
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&over);
+    let refused = std::thread::spawn(move || {
+        let mut refused = 0;
+        while !ends.load(Relaxed) {
+            refused += usize::from(Hits::open(&entrance).is_err());
+            pace(PAUSE);
+        }
+        refused
+    });
+    for round in 0..2 {
+        let keys = [0, 1].map(|node| format!("own{node}-{round}"));
+        let traffic = [0, 1].map(|node| {
+            let key = keys[node].as_str();
+            Traffic::start(cluster.node(node).entrance(), &[key], 4, PAUSE)
+        });
+        until_true("traffic flows everywhere", || {
+            (0..2).all(|node| cluster.node(node).value(&keys[node], "gpc0") >= 100)
+        });
+        let pid = cluster.node(0).proxy().cli().info("Pid");
+        let pid = pid.and_then(|pid| pid.parse().ok()).expect("a pid");
+        let dying = Instant::now();
+        kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("it lives");
+        until_true("it is dead", || ended(pid));
+        let killed = Instant::now();
+        let unsent_from = dying.checked_sub(FLUSH + WAKE_UPS * lateness.worst());
+        let before = cluster.node(1).value(&keys[0], "gpc0");
+        until_true("traffic flows again", || {
+            cluster.node(1).value(&keys[0], "gpc0") >= before + 40
+        });
+        let mut expected = Expected::nothing().and_others();
+        for (node, traffic) in traffic.into_iter().enumerate() {
+            let done = traffic.stop();
+            let sent = done.answered.total() + done.doubtful.total();
+            let sure = if node == 0 {
+                done.answered.total() - unsent(&done, unsent_from.unwrap_or(dying), killed)
+            } else {
+                assert_eq!(done.doubtful.total(), 0, "the other failed a request");
+                sent
+            };
+            expected = expected.doubtful(&keys[node], sure, sent);
+        }
+        cluster.settled(&expected);
+    }
+    over.store(true, Relaxed);
+    assert_eq!(refused.join().expect("no panic"), 0);
+}
+
+/// Whether a process has ended, whoever has let go of it or not yet.
+fn ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// What the survivors have of the victim's key.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use cluster_tests::Proxy;
-use cluster_tests::middleman::{self, PASS};
+use cluster_tests::middleman;
 use cluster_tests::wait::{PATIENCE, until, until_true, until_within};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -416,16 +416,9 @@ fn other_minor_versions_hand_over() {
             &target,
             move |frame| {
                 if newer {
-                    frame.bytes[2] += 1;
-                    let head = frame.bytes[..3].to_vec();
-                    frame.before.push([&head[..], &[200, 1, 2]].concat());
-                    frame.before.push([&head[..], &[PASS, 200, 1]].concat());
-                    frame.bytes.extend([1, 2, 3]);
+                    frame.renew();
                 } else {
-                    frame.bytes[2] -= 1;
-                    if frame.name == "Begin" {
-                        frame.bytes.pop();
-                    }
+                    frame.age();
                 }
             },
             |_| {},

@@ -204,3 +204,37 @@ fn a_new_worker_that_is_late_loses_nothing() {
     house.becomes("conns", "conn_cur", 0);
     assert_eq!(house.value("fe", "http_req_cnt"), 15);
 }
+
+/// The program was replaced by one of another minor version of the hand-off, newer or older: workers hand over to each other, and what
+/// the old ones still count is counted.
+#[test]
+fn workers_of_other_minor_versions_take_over() {
+    if haproxy_lacks("a hand-over") {
+        return;
+    }
+    for minor in ["newer", "older"] {
+        let stage = Stage::new();
+        let house = &stage.house;
+        house.get(5);
+        let client = stage.download();
+        let mut now = stage.serving(None);
+        stage.order("-", minor);
+        // The second time both workers are that other build, as the supervisor sees it.
+        for count in 6..8 {
+            let said = master(&house.first).ask("reload");
+            assert!(said.starts_with("Success=1\n"), "{minor}: {said}");
+            now = stage.serving(Some(now));
+            assert_eq!(house.value("fe", "http_req_cnt"), count, "{minor}");
+            house.becomes("conns", "conn_cur", 1);
+            house.get(1);
+        }
+        let seen = read(&stage.file("seen"));
+        let asks = seen.contains("Opens");
+        assert_eq!(asks, minor == "newer", "an older one does not ask: {seen}");
+        house.completes([client]);
+        house.becomes("conns", "conn_cur", 0);
+        house.becomes("fe", "http_req_cnt", 8);
+        let said = house.first.stderr();
+        assert!(!said.contains("not expected"), "{said}");
+    }
+}
