@@ -294,9 +294,4 @@ fn listening_is_paused_and_resumed() {
         proxy.signal(Signal::TTIN);
         until_true("it is served", || answers(fe, "/"));
     }
-    // Both while it stands still, as of a process that does not come up after all.
-    for signal in [Signal::STOP, Signal::TTOU, Signal::TTIN, Signal::CONT] {
-        proxy.signal(signal);
-    }
-    until_true("it is served", || answers(fe, "/"));
 }

@@ -492,8 +492,8 @@ fn hundreds_of_tables_are_handed_over() {
             .map(|e| e.get("http_req_cnt")),
         Some(150)
     );
-    second.signal(Signal::USR2);
     let now = serving(&house);
+    second.signal(Signal::USR2);
     until_true("its next worker serves", || {
         serving(&house).is_some_and(|new| Some(new) != now)
     });
