@@ -10,6 +10,7 @@ use cluster_tests::{Client, Launch, get, ports};
 use rustix::process::Signal;
 
 use crate::common::{HEAD, haproxy_lacks};
+use crate::reload_tables::reload;
 use crate::supervisor::{Load, edit, master, workers};
 
 /// Threads share a UNIX socket: when it is closed, each may find that another one was faster.
@@ -184,4 +185,29 @@ frontend other
         assert_eq!(get(fe, "/").map(|a| a.status), Ok(200));
     }
     assert_eq!(load.failures(), 0);
+}
+
+/// A supervisor holds what two workers listen on, and starts them with its own limit.
+#[test]
+fn a_low_soft_limit_of_descriptors_is_raised() {
+    if haproxy_lacks("this is about our own supervisor") {
+        return;
+    }
+    if cluster_tests::tools::find("prlimit").is_none() {
+        cluster_tests::tools::lacks("no prlimit: descriptors are not limited");
+        return;
+    }
+    let head = HEAD.replacen("global\n", "global\n  nbthread 8\n", 1);
+    let binds: String = (0..6)
+        .map(|i| format!("  bind 127.0.0.1:{{{{port:b{i}}}}}\n"))
+        .collect();
+    let config = format!("{head}\nfrontend fe\n{binds}  http-request return status 200\n");
+    let proxy = Launch::new(&config)
+        .supervised()
+        .wrapper(&["prlimit", "--nofile=80:", "--"])
+        .start();
+    for _ in 0..2 {
+        reload(&proxy);
+        assert_eq!(get(proxy.addr("b5"), "/").expect("an answer").status, 200);
+    }
 }

@@ -70,14 +70,18 @@ fn least_connections_avoids_the_busy_one() {
     )
     .start();
     let mut hung: Vec<Client> = Vec::new();
+    let hanging = |server: &Server| {
+        let asked = server.requests();
+        asked.iter().filter(|r| r.target == "/hang").count()
+    };
     until("a request hangs on a", || {
-        if !a.requests().iter().any(|r| r.target == "/hang") {
+        // One after the other: each counts for its server before the next is asked.
+        if hanging(&a) + hanging(&b) == hung.len() && hanging(&a) == 0 {
             let mut client = Client::connect(proxy.addr("fe"));
             client.get("/hang");
             hung.push(client);
-            return None;
         }
-        Some(())
+        (hanging(&a) > 0).then_some(())
     });
     for _ in 0..10 {
         // A connection counts until the proxy has seen its end, a moment after the client has.

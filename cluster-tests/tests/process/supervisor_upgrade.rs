@@ -1,6 +1,8 @@
 //! A supervisor whose program, or whose configuration files, are replaced.
 
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use cluster_tests::locate::{Kind, program};
 use cluster_tests::wait::{until_true, until_within};
@@ -18,12 +20,21 @@ fn install(path: &Path, more: &[u8]) {
     replace(path, &bytes);
 }
 
+/// Another process writes the file: what this one has open for writing, a child that a test beside this one just forks has
+/// open, too, and such a file cannot be executed.
 fn replace(path: &Path, bytes: &[u8]) {
-    use std::os::unix::fs::PermissionsExt as _;
     let new = path.with_extension("new");
-    std::fs::write(&new, bytes).expect("a file");
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).expect("a mode");
-    std::fs::rename(&new, path).expect("a file");
+    let script = "cat >\"$1\" && chmod 755 \"$1\" && mv \"$1\" \"$2\"";
+    let mut shell = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args([&new, path])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut input = shell.stdin.take().expect("piped");
+    input.write_all(bytes).expect("it reads");
+    drop(input);
+    assert!(shell.wait().expect("it ends").success());
 }
 
 #[test]

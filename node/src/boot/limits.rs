@@ -40,6 +40,21 @@ pub(super) fn raise(maxconn: u32, others: u64, wanted: Option<u64>) -> Result<()
     ))
 }
 
+/// Raises the soft limit as far as may be: a supervisor holds what two workers listen on while one replaces the other, and each
+/// worker has its limit until it has read how many it needs.
+pub(super) fn raise_to_hard() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = files_available();
+    if limit.current.is_some_and(|now| now < most) {
+        let new = Rlimit {
+            current: Some(most),
+            maximum: limit.maximum,
+        };
+        // Whoever may not do so finds out when the descriptors are scarce, and is told then.
+        let _ = setrlimit(Resource::Nofile, new);
+    }
+}
+
 /// Whether there are as many descriptors as it takes to listen.
 ///
 /// # Errors

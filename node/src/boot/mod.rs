@@ -154,6 +154,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
 
     let pidfile = args.pidfile.clone().or(plan.global.pidfile.clone());
     if supervise {
+        limits::raise_to_hard();
         return Ok(Start::Supervising {
             pidfile,
             detach: background,

@@ -246,8 +246,11 @@ impl LastWords {
                     }
                     _ => {}
                 },
-                Caught::Term | Caught::Int | Caught::Usr1 = signal => teacher.last(),
-                else => {}
+                // All of them: a pattern that does not fit would make this process deaf to the others.
+                signal = signal => match signal {
+                    Caught::Term | Caught::Int | Caught::Usr1 => teacher.last(),
+                    _ => {}
+                },
             }
         }
     }
