@@ -13,7 +13,27 @@ use rustix::process::Signal;
 use crate::common::haproxy_lacks;
 use crate::house::{HALF, House, MASTER, killed, serve_supervised, settled};
 use crate::reload_tables::reload;
-use crate::supervisor::{Load, kill, master, worker, workers};
+use crate::supervisor::{Load, edit, kill, master, worker, workers};
+
+/// The file is edited wrongly while the one that serves dies: whoever starts when it is right again gets what is there.
+#[test]
+fn a_mistake_in_the_file_costs_no_table() {
+    if haproxy_lacks("its tables go with the worker") {
+        return;
+    }
+    let house = House::new("{{dir}}/handoff.sock", &MASTER);
+    let _client = house.download();
+    house.get(5);
+    house.becomes("fe", "http_req_cnt", 6);
+    let now = reload(&house.first);
+    edit(&house.first, "global\n", "global\n  nonsense\n");
+    kill(now, Signal::KILL);
+    house.first.says_times(5, "Failed to load worker");
+    edit(&house.first, "global\n  nonsense\n", "global\n");
+    settled(&house.first, now);
+    assert_eq!(house.value("fe", "http_req_cnt"), 6);
+    house.becomes("conns", "conn_cur", 1);
+}
 
 /// Nothing holds the old worker but the doubt about its successor.
 #[test]

@@ -249,6 +249,11 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     if waits {
         signals::obey().map_err(|e| format!("cannot unblock signals: {e}"))?;
     }
+    if let Some(above) = &above {
+        above
+            .listens(&offer)
+            .map_err(|e| format!("cannot talk to the supervisor: {e}"))?;
+    }
     let learner = match learner.map(|channel| Learner::begin(channel, again, unguarded)) {
         Some(Err(e)) if unguarded => {
             let lives = |e| format!("the process that serves does not show its tables: {e}");
@@ -362,7 +367,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
             untaught,
         };
         above
-            .ready(&offer, settings)
+            .ready(settings)
             .map_err(|e| format!("cannot talk to the supervisor: {e}"))?;
     }
     Ok(Start::Running(Box::new(Running {

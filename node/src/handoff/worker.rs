@@ -131,11 +131,23 @@ impl Start {
         Ok(())
     }
 
-    /// Reports what this process listens on, and that it is ready to accept.
-    pub fn ready(&self, offer: &Offer, settings: Settings) -> io::Result<()> {
+    /// Reports what this process listens on: its configuration is in order. What goes wrong from here on may be the fault of who
+    /// shows it tables.
+    ///
+    /// # Errors
+    /// The supervisor is gone, or does not read.
+    pub fn listens(&self, offer: &Offer) -> io::Result<()> {
         for packet in Packet::listeners(offer) {
             self.channel.send(&packet, PATIENCE)?;
         }
+        Ok(())
+    }
+
+    /// Reports that this process is ready to accept.
+    ///
+    /// # Errors
+    /// The supervisor is gone, or does not read.
+    pub fn ready(&self, settings: Settings) -> io::Result<()> {
         self.channel.send(&Frame::Ready(settings).into(), PATIENCE)
     }
 

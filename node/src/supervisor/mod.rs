@@ -426,7 +426,8 @@ impl<'a> Supervisor<'a> {
             }
             Action::Forget { id } => {
                 if let Some(known) = self.known.remove(&id) {
-                    self.forget_taught(known.taught_by);
+                    // One whose configuration is wrong has asked nobody for tables.
+                    self.forget_taught(known.taught_by.filter(|_| !known.offer.is_empty()));
                     self.startup_logs = known.said;
                     // One of them has to be corrected.
                     if let Some(watch) = &mut self.watch {
