@@ -11,7 +11,7 @@ use cluster_tests::{Client, Server};
 use rustix::process::Signal;
 
 use crate::common::haproxy_lacks;
-use crate::house::{HALF, House, MASTER, killed, serve_supervised, settled};
+use crate::house::{self, HALF, House, MASTER, killed, serve_supervised, settled};
 use crate::reload_tables::reload;
 use crate::supervisor::{Load, edit, kill, master, worker, workers};
 
@@ -233,21 +233,7 @@ fn an_older_worker_counts_on_in_sums_over_nodes() {
     }
     let gate = Gate::default();
     let server = Server::half_a_download(&gate);
-    let mut cluster = Spec::of(2)
-        .append(&format!(
-            "
-frontend down
-  bind unix@{{{{dir}}}}/down.sock
-  http-request track-sc0 str(down) table downs
-  default_backend origin
-backend downs
-  stick-table type string size 100 expire 10m store conn_cur,http_req_cnt,bytes_out_cnt peers p
-backend origin
-  server s1 {}
-",
-            server.addr()
-        ))
-        .prepare();
+    let mut cluster = Spec::of(2).append(&house::downloads(&server)).prepare();
     serve_supervised(&mut cluster, &[0]);
     let sums = |name| {
         [0, 1].map(|index| {

@@ -205,6 +205,23 @@ pub(crate) fn killed(supervisor: &Proxy, serving: u32) -> u32 {
     settled(supervisor, serving)
 }
 
+/// A frontend of every node whose downloads come from this server and are counted together, under `down` in table `downs`.
+pub(crate) fn downloads(server: &Server) -> String {
+    format!(
+        "
+frontend down
+  bind unix@{{{{dir}}}}/down.sock
+  http-request track-sc0 str(down) table downs
+  default_backend origin
+backend downs
+  stick-table type string size 100 expire 10m store conn_cur,http_req_cnt,bytes_out_cnt peers p
+backend origin
+  server s1 {}
+",
+        server.addr()
+    )
+}
+
 /// Starts all nodes, these with a supervisor, and waits until they serve.
 pub(crate) fn serve_supervised(cluster: &mut Cluster, supervised: &[usize]) {
     let all = "global\n  master-worker\n";

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
 use crate::common::{HEAD, alive, haproxy_lacks};
-use crate::house::serve_supervised;
+use crate::house::{self, serve_supervised};
 use crate::reload_tables::reload;
 use crate::supervisor::{kill, master, supervised, worker, workers};
 
@@ -88,21 +88,7 @@ fn workers_that_drain_end_with_the_others() {
     const MANY: i64 = 3;
     let gate = Gate::default();
     let server = Server::half_a_download(&gate);
-    let mut cluster = Spec::of(2)
-        .append(&format!(
-            "
-frontend down
-  bind unix@{{{{dir}}}}/down.sock
-  http-request track-sc0 str(down) table downs
-  default_backend origin
-backend downs
-  stick-table type string size 100 expire 10m store conn_cur,http_req_cnt,bytes_out_cnt peers p
-backend origin
-  server s1 {}
-",
-            server.addr()
-        ))
-        .prepare();
+    let mut cluster = Spec::of(2).append(&house::downloads(&server)).prepare();
     serve_supervised(&mut cluster, &[0]);
     let entry = |name| {
         let entry = cluster.node(1).proxy().cli().entry("downs", "down");

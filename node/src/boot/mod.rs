@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 mod hints;
 mod identity;
 mod limits;
+mod room;
 pub(crate) mod sources;
 mod world;
 
@@ -12,7 +13,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use remora_config::diag::{Diag, Level};
@@ -201,7 +202,7 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     }
     let takeover = args.worker || plan.global.handoff.is_some();
     signals::postpone_stops().map_err(|e| format!("cannot block signals: {e}"))?;
-    let mut listeners = with_room(&taker, || listen::open(&plan, &mut pool, takeover))?;
+    let mut listeners = room::with_room(&taker, || listen::open(&plan, &mut pool, takeover))?;
     if listeners.addresses().is_empty() && plan.global.stats_sockets.is_empty() {
         return Err(String::from(
             "no listening socket: give a 'frontend' or 'listen' section a 'bind' line.",
@@ -210,17 +211,17 @@ fn start(args: &Args) -> Result<Start, Alerts> {
     }
     let mut offer = listeners.offer();
     let binds = offer.len();
-    let consoles = with_room(&taker, || {
+    let consoles = room::with_room(&taker, || {
         offer.truncate(binds);
         admin::open(&plan, &mut pool, &mut offer)
     })?;
     let others = offer.len();
-    let doors = with_room(&taker, || {
+    let doors = room::with_room(&taker, || {
         offer.truncate(others);
         peers::open(&plan, &mut pool, &mut offer)
     })?;
     let others = offer.len();
-    let endpoints = with_room(&taker, || {
+    let endpoints = room::with_room(&taker, || {
         offer.truncate(others);
         endpoint::open(&plan, &mut pool, &mut offer)
     })?;
@@ -412,54 +413,6 @@ fn learn_again(learner: Learner, shared: &Arc<Shared>) -> Result<(), String> {
     );
     Ok(())
 }
-
-/// Opens something that listens. Where an address is taken, processes that are to be stopped are asked to make room, and one that
-/// has just ended gets the time to let go.
-fn with_room<T, E: std::fmt::Debug>(
-    taker: &Taker,
-    mut open: impl FnMut() -> Result<T, E>,
-) -> Result<T, E> {
-    let mut opened = open();
-    if opened.is_ok() {
-        return opened;
-    }
-    let asks = taker.can_ask_for_room();
-    if asks {
-        taker.ask_for_room();
-    }
-    let begun = Instant::now();
-    let mut said = false;
-    while let Err(why) = &opened {
-        let bereft = taker.is_bereft() && format!("{why:?}").contains(TAKEN);
-        let patience = match (bereft, asks) {
-            (true, _) => BEREFT_MAX,
-            (false, true) => ROOM_MAX,
-            (false, false) => Duration::ZERO,
-        };
-        if begun.elapsed() >= patience {
-            break;
-        }
-        if bereft && !said {
-            said = true;
-            warn!(
-                "an address is taken, and the process to take over from has ended: trying again for {} s.",
-                BEREFT_MAX.as_secs()
-            );
-        }
-        std::thread::sleep(ROOM_PAUSE);
-        opened = open();
-    }
-    opened
-}
-
-/// What the system says of an address that is taken.
-const TAKEN: &str = "Address already in use";
-/// How long old processes may take to make room.
-const ROOM_MAX: Duration = Duration::from_secs(1);
-/// How long it may take until the sockets of one that has ended are closed: the kernel gives memory back first, and workers whose
-/// supervisor was killed have to notice.
-const BEREFT_MAX: Duration = Duration::from_secs(5);
-const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether this process only starts others.
 fn supervises(args: &Args, plan: &Plan) -> bool {
