@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, until_within};
 
 /// How a connection ended without a complete answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,12 @@ impl Client {
     /// When nobody listens.
     #[track_caller]
     pub fn connect(addr: SocketAddr) -> Self {
-        match TcpStream::connect(addr) {
+        // Other tests may have used up the source ports of this machine for a moment.
+        let connected = until_within(PATIENCE, || match TcpStream::connect(addr) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => None,
+            connected => Some(connected),
+        });
+        match connected.unwrap_or_else(|| Err(ErrorKind::AddrNotAvailable.into())) {
             Ok(stream) => Self::tcp(stream),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Self::reset(),
             Err(error) => panic!("connect to {addr}: {error}"),
